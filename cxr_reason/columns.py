@@ -1,0 +1,190 @@
+"""Which column of a table is what: guessed from its header, overridden by ``--map field=column``.
+
+Archives name their columns as they like. `FIELDS` lists the names seen in the wild for each field that we use; a name
+is compared without case, spaces and punctuation, and the first alias that the header has wins.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cxr_reason.errors import EXIT_USAGE, InputError
+from cxr_reason.records import LABELS
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "study_id": (
+        *("study_id", "study", "study_uid", "StudyInstanceUID", "exam_id", "exam", "accession", "accession_number"),
+        *("acc_num", "report_id", "uid", "rad_id", "case_id", "id"),
+    ),
+    "patient_id": ("patient_id", "subject_id", "patient", "subject", "mrn", "pid", "person_id", "deid_patient_id"),
+    "prior_study_id": ("prior_study_id", "previous_study_id"),
+    "report": (
+        *("report", "report_text", "text", "full_report", "radiology_report", "report_body", "note", "note_text"),
+        *("narrative", "original_report"),
+    ),
+    "indication": ("indication", "indications", "reason_for_exam", "clinical_indication", "section_indication"),
+    "history": ("history", "clinical_history", "clinical_information", "section_history", "section_clinical_history"),
+    "technique": ("technique", "section_technique", "examination_technique"),
+    "comparison": ("comparison", "comparisons", "section_comparison"),
+    "findings": ("findings", "finding", "section_findings", "findings_text", "report_findings"),
+    "impression": (
+        *("impression", "impressions", "conclusion", "conclusions", "section_impression", "impression_text"),
+        *("report_impression", "summary"),
+    ),
+    "addendum": ("addendum", "addenda", "section_addendum"),
+    "images": (
+        *("images", "image_paths", "image_path", "path_to_image", "path", "file_path", "filepath", "dicom_path"),
+        *("image_file", "image_files", "image_filename", "filename", "file_name", "image", "file", "img", "dicom"),
+    ),
+    "view": ("view", "view_position", "ap_pa", "projection", "view_code", "frontal_lateral"),
+    "split": ("split", "fold", "partition", "subset"),
+    "study_time": (
+        *("study_time", "study_datetime", "study_date", "exam_date", "exam_time", "chart_time", "charttime", "date"),
+        *("datetime", "report_date", "timestamp"),
+    ),
+    "sex": ("sex", "gender", "patient_sex"),
+    "age": ("age", "patient_age", "age_at_study", "age_years"),
+}
+
+# The order in which separate columns become one report, each under its heading.
+SECTIONS = ("indication", "history", "technique", "comparison", "findings", "impression", "addendum")
+
+_BLANK = {"", "nan", "na", "n/a", "none", "null", "<na>"}
+_LABEL_VALUES = {"1": 1, "0": 0, "-1": -1}
+_IMAGE_SUFFIX = re.compile(r"\.(png|jpe?g|dcm|dicom|tiff?|bmp|webp|nii|gif)(\.gz)?$", re.IGNORECASE)
+_IMAGE_SEPARATOR = re.compile(r"[;|]")
+
+
+class MappingError(InputError):
+    """A ``--map`` that names a field or a column that doesn't exist."""
+
+    exit_code = EXIT_USAGE
+
+
+def guess_columns(
+    header: Sequence[str], sample: Mapping[str, Any] | None = None, *, overrides: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The column of each field that `header` has: {field: column}; `overrides` (from ``--map``) come first.
+
+    `sample` is a row: a column called ``image`` is often a description of the views, so columns are taken for image
+    files only if their name says path or file, or the sample's value looks like one. Raises MappingError for an
+    override that names no field of `FIELDS` or no column of `header`.
+    """
+    overrides = overrides or {}
+    for field, column in overrides.items():
+        if field not in FIELDS:
+            raise MappingError(f"--map {field}={column}: there is no field {field!r}.", hint=_near(field, FIELDS))
+        if column not in header:
+            raise MappingError(f"--map {field}={column}: there is no column {column!r}.", hint=_near(column, header))
+    mapping = dict(overrides)
+    taken = set(mapping.values())
+    columns = {_plain(column): column for column in reversed(header)}
+    for field, aliases in FIELDS.items():
+        if field in mapping:
+            continue
+        for alias in aliases:
+            column = columns.get(_plain(alias))
+            if column is None or column in taken:
+                continue
+            if field == "images" and not _holds_files(column, (sample or {}).get(column)):
+                continue
+            mapping[field] = column
+            taken.add(column)
+            break
+    return mapping
+
+
+def require_report(mapping: Mapping[str, str], header: Iterable[str], *, source: str) -> None:
+    """Raise InputError unless some column holds report text; the error lists the columns and what to type."""
+    if not any(field in mapping for field in ("report", "findings", "impression")):
+        columns = list(header)
+        raise InputError(
+            f"no column looks like a report. Columns: {', '.join(columns)}",
+            where=source,
+            hint="Say which one it is: --map report=COLUMN (or --map findings=COLUMN --map impression=COLUMN).",
+        )
+
+
+def compose_report(row: Mapping[str, Any], mapping: Mapping[str, str]) -> str:
+    """The report of `row` as one text, "" when it has none; offsets of findings refer to this text.
+
+    One report column is taken as it stands. Otherwise the section columns that have text follow each other, one a line,
+    as ``FINDINGS: …``; a section that already starts with its heading doesn't get a second one.
+    """
+    whole = cell(row, mapping, "report")
+    if whole:
+        return whole
+    lines = []
+    for section in SECTIONS:
+        text = cell(row, mapping, section)
+        if text:
+            heading = section.upper()
+            lines.append(text if text[: len(heading)].upper() == heading else f"{heading}: {text}")
+    # Indication or technique alone say nothing about the film: that is a row without a report.
+    told = any(cell(row, mapping, section) for section in ("findings", "impression", "addendum"))
+    return "\n".join(lines) if told else ""
+
+
+def cell(row: Mapping[str, Any], mapping: Mapping[str, str], field: str) -> str:
+    """The text of `field` in `row`, stripped; "" where there is no such column, or the cell is blank or NaN."""
+    column = mapping.get(field)
+    value = row.get(column) if column is not None else None
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    text = str(value).strip()
+    return "" if text.lower() in _BLANK else text
+
+
+def label_columns(header: Iterable[str]) -> dict[str, str]:
+    """The columns that carry CheXpert's labels: {label: column}, matched without case and punctuation."""
+    columns = {_plain(column): column for column in header}
+    return {label: columns[_plain(label)] for label in LABELS if _plain(label) in columns}
+
+
+def input_labels(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, int]:
+    """The labels of `row`: {label: 1 present, 0 absent, -1 uncertain}; a blank or NaN is unmentioned and has no key.
+
+    Raises ValueError naming the column for anything else.
+    """
+    labels = {}
+    for label, column in columns.items():
+        value = row.get(column)
+        text = "" if value is None else str(value).strip().removesuffix(".0")
+        if text.lower() in _BLANK:
+            continue
+        if text not in _LABEL_VALUES:
+            raise ValueError(f"column {column!r} must hold 1, 0, -1 or nothing")
+        labels[label] = _LABEL_VALUES[text]
+    return labels
+
+
+def image_list(value: Any) -> list[Any]:
+    """Image paths of one cell: a list stays as it is, a text may hold several, separated by ``;`` or ``|``."""
+    if isinstance(value, list):
+        return value
+    if isinstance(value, dict):
+        return [value]
+    text = "" if value is None or value != value else str(value).strip()
+    return [part.strip() for part in _IMAGE_SEPARATOR.split(text) if part.strip()]
+
+
+def _holds_files(column: str, value: Any) -> bool:
+    name = column.lower()
+    if "path" in name or "file" in name:
+        return True
+    paths = [entry.get("path") if isinstance(entry, dict) else entry for entry in image_list(value)]
+    return bool(paths) and all(isinstance(path, str) and _IMAGE_SUFFIX.search(path) for path in paths)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).lower()
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(names)}"
