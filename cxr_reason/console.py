@@ -8,6 +8,7 @@ A stderr that has gone away is ignored: losing a message must not lose the run.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import stat
 import sys
@@ -115,7 +116,7 @@ def table(
     ]
     texts = [[_text(cell) for cell in row] for row in cells]
     stream = file or sys.stderr
-    if not _is_terminal(stream):
+    if not _can_draw(stream):
         plain = _plain_table(title, columns, texts, numeric)
         if file is None:
             _write(plain)
@@ -154,7 +155,7 @@ class Progress:
         self._started = self._drawn = time.monotonic()
 
     def __enter__(self) -> Progress:
-        if not _state.quiet and _is_terminal(sys.stderr) and not _is_pipe(sys.stdout):
+        if not _state.quiet and _can_draw(sys.stderr) and not _is_pipe(sys.stdout):
             import rich.progress
 
             self._bar = rich.progress.Progress(
@@ -234,12 +235,14 @@ def _plain_table(title: str, columns: Sequence[str], rows: list[list[str]], nume
     return "\n".join(lines) + "\n"
 
 
-def _is_terminal(stream: TextIO) -> bool:
+def _can_draw(stream: TextIO) -> bool:
     """Whether `stream` can be drawn on. Judged for each stream: a redirected stderr says nothing about stdout."""
     try:
-        return stream.isatty() and os.environ.get("TERM") != "dumb"
-    except (AttributeError, ValueError):  # no stream at all (pythonw, daemons) or one that is closed
+        terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
+    except (AttributeError, ValueError):  # no stream at all (daemons), or one that is closed
         return False
+    # Without rich all is plain text, so that `cxr doctor` can say that rich is missing.
+    return terminal and importlib.util.find_spec("rich") is not None
 
 
 def _is_pipe(stream: TextIO) -> bool:
@@ -266,7 +269,7 @@ def _printable(message: str) -> str:
 
 def _say(message: str, *, style: str | None = None) -> None:
     message = _printable(message)
-    if not _is_terminal(sys.stderr):
+    if not _can_draw(sys.stderr):
         _write(message + "\n")
         return
     with contextlib.suppress(OSError):
