@@ -1,0 +1,330 @@
+"""How fast `cxr mine` and `cxr refine` are: whole processes on one core, beside a floor and beside medspaCy.
+
+    python benchmarks/mine.py                           # 20,000 and 200,000 generated reports, a few minutes
+    python benchmarks/mine.py --peer medspacy --write   # also the peer; puts the tables into BENCHMARKS.md
+    python benchmarks/mine.py --large 0 --repeats 1     # a quick look
+
+What is timed is what a user waits for: from the start of the process to its end, reading CSV and writing JSON lines to
+a file, everything pinned to one core (both sides of a pipe on the same one). The runs are interleaved, so that a slow
+minute of the machine hits all of them alike; the tables give the median and the range. On a machine that others use,
+read the CPU column: user and system time of the processes, which waiting for the core doesn't touch.
+
+The peer runs in an environment of its own (`--peer-venv`, made on first use with pip) on the first reports of the same
+file, in the same interleaved runs; its time for the whole file is its start plus its rate times the reports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+PEER_PACKAGE = "medspacy==1.3.1"
+BEGIN, END = "<!-- benchmarks/mine.py: begin -->", "<!-- benchmarks/mine.py: end -->"
+MEGABYTE = 1e6
+
+FINDINGS, PIPE, FLOOR, PEER = "`cxr mine --findings`", "`cxr mine | cxr refine`", "floor: CSV to JSON", "medspaCy"
+
+
+class Measurement(NamedTuple):
+    """One run of a command or a pipe."""
+
+    wall: float  # seconds from the first start to the last end
+    cpu: float  # seconds of user and system time, all processes
+    peaks: tuple[float, ...]  # peak resident memory in MB, one a process
+    lines: int  # written to stdout by the last process
+    stderr: str  # of the last process
+
+
+Runs = list[Measurement]
+
+
+def measure(pipeline: Sequence[Sequence[str]], folder: Path) -> Measurement:
+    """Runs the commands as one pipe, stdout into a file. Raises `SystemExit` with the stderr of one that failed."""
+    output = folder / "stdout"
+    errors = [folder / f"stderr-{number}" for number in range(len(pipeline))]
+    processes: list[subprocess.Popen[bytes]] = []
+    started = time.perf_counter()
+    with output.open("wb") as last_stdout:
+        upstream = None
+        for command, log in zip(pipeline, errors, strict=True):
+            last = len(processes) == len(pipeline) - 1
+            with log.open("wb") as stderr:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL if upstream is None else upstream,
+                    stdout=last_stdout if last else subprocess.PIPE,
+                    stderr=stderr,
+                )
+            if upstream is not None:
+                upstream.close()  # or the first process never hears that the second has gone
+            upstream = process.stdout
+            processes.append(process)
+    cpu, peaks = 0.0, []
+    for process, command, log in zip(processes, pipeline, errors, strict=True):
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        cpu += usage.ru_utime + usage.ru_stime
+        peaks.append(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / MEGABYTE)
+        if process.returncode != 0:
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{log.read_text()[-2000:]}")
+    wall = time.perf_counter() - started
+    with output.open("rb") as stream:
+        lines = sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b""))
+    return Measurement(wall, cpu, tuple(peaks), lines, errors[-1].read_text(errors="replace"))
+
+
+def cxr_command() -> list[str]:
+    """The console script beside this Python, as users start it; else the module from the checkout."""
+    script = Path(sys.executable).with_name("cxr")
+    return [str(script)] if script.exists() else [sys.executable, "-m", "cxr_reason"]
+
+
+def peer_python(folder: Path) -> str:
+    """The Python of the peer's environment; makes the environment if it isn't there."""
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    if not python.exists():
+        note(f"making the peer's environment in {folder}: pip install {PEER_PACKAGE}")
+        venv.create(folder, with_pip=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", PEER_PACKAGE], check=True, stdout=sys.stderr)
+    return str(python)
+
+
+def generate(n: int, seed: int, path: Path) -> dict[str, float]:
+    """Writes `n` reports in a process of its own, so that this one stays small; returns the generator's figures."""
+    command = [sys.executable, str(HERE / "generate.py"), "-n", str(n), "--seed", str(seed), "-o", str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    figures: dict[str, float] = json.loads(done.stderr)
+    return figures
+
+
+def pipelines(reports: Path) -> dict[str, list[list[str]]]:
+    """Name -> the commands of the pipe, on one file of reports."""
+    cxr = cxr_command()
+    return {
+        FLOOR: [[sys.executable, str(HERE / "floor.py"), str(reports)]],
+        FINDINGS: [[*cxr, "mine", str(reports), "--findings", "-q"]],
+        PIPE: [[*cxr, "mine", str(reports), "-q"], [*cxr, "refine", "-q"]],
+    }
+
+
+def note(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def spread(values: Sequence[float], digits: int = 0) -> str:
+    """Median and range, thousands separated: `3,120 (3,050 to 3,200)`."""
+    low, high = min(values), max(values)
+    return f"{statistics.median(values):,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+
+
+def cpu_model() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, the first column left, the others right."""
+    lines = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    lines.insert(1, ["---", *["---:"] * (len(header) - 1)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+class Timed(NamedTuple):
+    """What the repeats of one pipeline came to, for the whole file of reports."""
+
+    walls: list[float]  # seconds
+    cpus: list[float]  # seconds
+    peaks: list[float]  # MB, one a process: the highest of the repeats
+    lines: float
+
+    def rates(self, n: int) -> list[float]:
+        return [n / wall for wall in self.walls]
+
+
+def collect(pipes: dict[str, list[list[str]]], expected: dict[str, int], repeats: int, folder: Path) -> dict[str, Runs]:
+    """Runs all pipelines in turn, `repeats` times. `expected` gives the lines that a pipeline must have written."""
+    runs: dict[str, Runs] = {name: [] for name in pipes}
+    for repeat in range(1, repeats + 1):
+        for name, pipeline in pipes.items():
+            measured = measure(pipeline, folder)
+            if measured.lines != expected.get(name, measured.lines):
+                raise SystemExit(f"{name} wrote {measured.lines:,} lines for {expected[name]:,} reports")
+            runs[name].append(measured)
+            note(f"{repeat}/{repeats} {name}: {measured.wall:.2f} s, CPU {measured.cpu:.2f} s")
+    return runs
+
+
+def summarise(runs: Runs) -> Timed:
+    return Timed(
+        walls=[run.wall for run in runs],
+        cpus=[run.cpu for run in runs],
+        peaks=[max(values) for values in zip(*(run.peaks for run in runs), strict=True)],
+        lines=statistics.median(run.lines for run in runs),
+    )
+
+
+def carry_on(runs: Runs, scale: float) -> tuple[Timed, str]:
+    """The peer's runs on a part of the file, carried on to `scale` times as many reports, and a sentence about them."""
+    facts = [json.loads(run.stderr.splitlines()[-1]) for run in runs]
+    working = [fact["reports_s"] for fact in facts]
+    starts = [run.wall - seconds for run, seconds in zip(runs, working, strict=True)]
+    walls = [start + seconds * scale for start, seconds in zip(starts, working, strict=True)]
+    cpus = [run.cpu * wall / run.wall for run, wall in zip(runs, walls, strict=True)]
+    done = runs[0].lines
+    sentence = (
+        f"medspaCy {facts[0]['medspacy']} with {facts[0]['rules']} phrases ran on the first {done:,} reports: "
+        f"{spread([done / seconds for seconds in working], 1)} reports/s after a start of {spread(starts, 1)} s. "
+        "Its row is that, carried on to the whole file."
+    )
+    return summarise(runs)._replace(walls=walls, cpus=cpus), sentence
+
+
+def run(arguments: argparse.Namespace, folder: Path) -> str:
+    """All measurements; returns the Markdown."""
+    n = arguments.reports
+    small = folder / "reports.csv"
+    generated = generate(n, arguments.seed, small)
+    note(f"{n:,} reports: {generated}")
+    pipes = pipelines(small)
+    expected = {FLOOR: n, FINDINGS: n}
+    if arguments.peer == "medspacy":
+        expected[PEER] = min(arguments.peer_reports, n)
+        python = peer_python(arguments.peer_venv)
+        pipes[PEER] = [[python, str(HERE / "peer_medspacy.py"), str(small), str(expected[PEER])]]
+
+    runs = collect(pipes, expected, arguments.repeats, folder)
+    timed = {name: summarise(measured) for name, measured in runs.items()}
+    peer_sentence = ""
+    if PEER in runs:
+        timed[PEER], peer_sentence = carry_on(runs[PEER], n / expected[PEER])
+    helps = [measure([[*cxr_command(), "--help"]], folder).wall for _ in range(10)]
+    checks = speed_checks({name: statistics.median(row.rates(n)) for name, row in timed.items()}, helps)
+    if arguments.large:
+        checks += memory_checks(arguments, folder, timed)
+
+    rows = [
+        [
+            name,
+            spread(row.rates(n)),
+            f"{statistics.median(row.cpus) / n * 1e6:,.0f}",
+            " + ".join(map("{:.0f}".format, row.peaks)),
+        ]
+        for name, row in timed.items()
+    ]
+    machine = f"{cpu_model()}, one core; Python {platform.python_version()}; {version()}"
+    paragraphs = [
+        f"{datetime.date.today():%d %B %Y}; {machine}. {arguments.repeats} interleaved runs on {n:,} generated reports "
+        f"(seed {arguments.seed}; {generated['words_mean']:.0f} words and {generated['sentences_mean']:.1f} sentences "
+        f"in the mean, {generated['repeated_share']:.1%} of the sentences repeated, {generated['normal_share']:.0%} of "
+        f"the reports normal). The pipe kept {timed[PIPE].lines:,.0f} chains.",
+        table(["whole process, one core", "reports/s, median (range)", "CPU µs a report", "peak MB"], rows),
+        table(["what", "asked", "measured", ""], checks),
+        peer_sentence,
+    ]
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
+
+
+def speed_checks(rates: dict[str, float], helps: Sequence[float]) -> list[list[str]]:
+    """The bars on speed: what, asked, measured, met or missed. `rates` are medians in reports/s."""
+    checks = [
+        [f"{FINDINGS}, reports/s", "≥ 3,000", f"{rates[FINDINGS]:,.0f}", verdict(rates[FINDINGS] >= 3000)],
+        [f"{PIPE}, reports/s", "≥ 700", f"{rates[PIPE]:,.0f}", verdict(rates[PIPE] >= 700)],
+        ["`cxr --help`, s, 10 runs", "≤ 0.2", spread(helps, 3), verdict(statistics.median(helps) <= 0.2)],
+    ]
+    if PEER in rates:
+        ratio = rates[FINDINGS] / rates[PEER]
+        checks.append([f"{FINDINGS} ÷ medspaCy", "≥ 40", f"{ratio:.0f}", verdict(ratio >= 40)])
+    checks.append([f"{FINDINGS} ÷ floor", "", f"{rates[FINDINGS] / rates[FLOOR]:.3f}", ""])
+    return checks
+
+
+def verdict(met: bool) -> str:
+    return "met" if met else "missed"
+
+
+def memory_checks(arguments: argparse.Namespace, folder: Path, timed: dict[str, Timed]) -> list[list[str]]:
+    """The bars on memory: the peak of each process on the large file beside that on the small one."""
+    large = folder / "large.csv"
+    generate(arguments.large, arguments.seed, large)
+    checks = []
+    for name, pipeline in pipelines(large).items():
+        if name == FLOOR:
+            continue
+        measured = measure(pipeline, folder)
+        note(f"{name} on {arguments.large:,}: {measured.wall:.1f} s")
+        for before, after, command in zip(timed[name].peaks, measured.peaks, pipeline, strict=True):
+            process = "mine" if "mine" in command else "refine"
+            checks.append(
+                [
+                    f"peak of {process} in {name}, {arguments.reports:,} → {arguments.large:,} reports",
+                    "≤ 120 MB, ≤ +10 %",
+                    f"{before:.0f} → {after:.0f} MB ({after / before - 1:+.1%})",
+                    verdict(after <= 120 and after <= 1.1 * before),
+                ]
+            )
+    return checks
+
+
+def version() -> str:
+    done = subprocess.run([*cxr_command(), "--version"], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def write_between_markers(path: Path, text: str) -> None:
+    """Puts `text` between the markers of a Markdown file. Raises `SystemExit` when they are not there, once each."""
+    page = path.read_text(encoding="utf-8")
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
+        raise SystemExit(f"{path}: needs one line {BEGIN} and one line {END}")
+    before, rest = page.split(BEGIN)
+    path.write_text(before + BEGIN + "\n" + text + "\n" + END + rest.split(END)[1], encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure cxr mine and cxr refine on generated reports.")
+    parser.add_argument("--reports", type=int, default=20_000, help="reports in the timed runs (default 20000)")
+    parser.add_argument("--large", type=int, default=200_000, help="reports in the memory run; 0 leaves it out")
+    parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats (default 3)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the generated reports (default 0)")
+    parser.add_argument("--peer", choices=["medspacy"], help="run this peer beside, in an environment of its own")
+    parser.add_argument("--peer-reports", type=int, default=300, help="reports for the peer (default 300)")
+    parser.add_argument(
+        "--peer-venv",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / f"cxr-benchmark-{PEER_PACKAGE}",
+        help="the peer's environment, made if missing (default: in the temporary folder)",
+    )
+    parser.add_argument("--core", type=int, help="the core to use (default: the last one allowed)")
+    parser.add_argument("--write", action="store_true", help="put the tables into BENCHMARKS.md")
+    arguments = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        core = max(os.sched_getaffinity(0)) if arguments.core is None else arguments.core
+        os.sched_setaffinity(0, {core})  # every process below inherits it
+    else:
+        note("this system can't pin processes to a core; the figures are for whatever it gives them")
+    with tempfile.TemporaryDirectory(prefix="cxr-benchmark-") as folder:
+        text = run(arguments, Path(folder))
+    print(text)
+    if arguments.write:
+        write_between_markers(HERE.parent / "BENCHMARKS.md", text)
+
+
+if __name__ == "__main__":
+    main()
