@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from json import dumps
 from typing import Any
 
 import click
@@ -13,12 +13,12 @@ from cxr_reason.cli import COMMANDS, verbosity_options
 
 
 @click.command()
-@click.argument("command", required=False, type=click.Choice(list(COMMANDS)))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@click.argument("command", required=False, type=click.Choice(list(COMMANDS)), metavar="[COMMAND]")
+@click.option("--json", is_flag=True, help="Print one JSON object instead of tables.")
 @click.option("--deep", is_flag=True, help="Also import torch, if it is installed, and ask it for its devices.")
 @verbosity_options
 @click.pass_context
-def doctor(ctx: click.Context, command: str | None, as_json: bool, deep: bool) -> None:
+def doctor(ctx: click.Context, command: str | None, json: bool, deep: bool) -> None:
     """Show what is installed and what each command lacks.
 
     With COMMAND, look only at what that command needs, and exit with 1 if something is missing. A package in a version
@@ -28,8 +28,8 @@ def doctor(ctx: click.Context, command: str | None, as_json: bool, deep: bool) -
     facts = {"cxr": __version__, **environment.survey(needs, deep=deep)}
     if command is not None:
         facts["packages"] = [package for package in facts["packages"] if package["group"] in needs[command]]
-    if as_json:
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+    if json:
+        click.echo(dumps(facts, indent=2, ensure_ascii=False))
     else:
         show(facts)
     if command is not None and not facts["commands"][command]["ready"]:

@@ -1,0 +1,352 @@
+"""What all commands have in common, tested by real processes over the one table of commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Run, environment
+
+from cxr_reason.cli import COMMANDS, load
+
+# Commands that read no records. All others get the tests of data commands and need an input below.
+WITHOUT_INPUT = {"doctor"}
+DATA_COMMANDS = [name for name in COMMANDS if name not in WITHOUT_INPUT]
+
+REPORTS = 40  # one broken row is then 2.4 %, less than --max-failed allows
+SENTENCES = (
+    "The lungs are clear.",
+    "Small left pleural effusion.",
+    "The heart is mildly enlarged.",
+    "No pneumothorax.",
+)
+
+
+def reports_csv() -> str:
+    rows = (f"S{n},FINDINGS: {SENTENCES[n % 4]} {SENTENCES[(n + 1) % 4]} Film {n}." for n in range(REPORTS))
+    return "study_id,report\n" + "".join(f"{row}\n" for row in rows)
+
+
+@pytest.fixture(scope="session")
+def inputs(cxr: Run) -> dict[str, tuple[str, str]]:
+    """For each data command a good input, and a line that it can't read, to be appended to the former."""
+    found = {"mine": (reports_csv(), "one cell only\n")}
+    if "refine" in COMMANDS:
+        found["refine"] = (cxr("mine", stdin=reports_csv()).stdout, '{"id": "torn\n')
+    return found
+
+
+# --- every command
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_goes_to_stdout(cxr: Run, name: str, flag: str) -> None:
+    done = cxr(*filter(None, [name]), flag)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Usage: {' '.join(filter(None, ['cxr', name]))} [OPTIONS]")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_listed_line_is_the_first_line_of_the_help(name: str) -> None:
+    assert (load(name).help or "").splitlines()[0] == COMMANDS[name].line
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_unknown_option_is_a_usage_error(cxr: Run, name: str) -> None:
+    done = cxr(*filter(None, [name]), "--no-such-option")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--no-such-option" in done.stderr
+
+
+def test_unknown_command_names_the_nearest(cxr: Run) -> None:
+    done = cxr("docter")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "doctor" in done.stderr
+
+
+def test_version(cxr: Run) -> None:
+    from cxr_reason import __version__
+
+    assert cxr("--version").stdout == f"cxr {__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_takes_quiet_and_verbose(name: str) -> None:
+    flags = {flag for parameter in load(name).params for flag in parameter.opts}
+    assert {"-q", "--quiet", "-v", "--verbose"} <= flags
+
+
+def test_help_imports_no_command_and_nothing_heavy() -> None:
+    assert loaded_by("--help") & {"rich", "jsonlines", "cxr_reason.commands", "cxr_reason.radiology"} == set()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_command_imports_the_training_stack(name: str, inputs: dict[str, tuple[str, str]]) -> None:
+    loaded = loaded_by(name, *([] if name in WITHOUT_INPUT else ["-"]), stdin=inputs.get(name, ("", ""))[0])
+    assert f"cxr_reason.commands.{name}" in loaded
+    assert loaded & {"torch", "transformers", "datasets", "numpy", "pandas", "pyarrow"} == set()
+
+
+def loaded_by(*arguments: str, stdin: str = "") -> set[str]:
+    """The modules in memory when `cxr ARGUMENTS` ends."""
+    script = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr))\n"
+        "from cxr_reason.cli import main\n"
+        "main(sys.argv[1:], prog_name='cxr')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        input=stdin,
+        capture_output=True,
+        encoding="utf-8",
+        env=environment(),
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.splitlines()[-1].split())
+
+
+# --- commands that read records
+
+
+def test_every_data_command_has_an_input_here(inputs: dict[str, tuple[str, str]]) -> None:
+    assert set(DATA_COMMANDS) == set(inputs) & set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", DATA_COMMANDS)
+def test_stdout_is_jsonl_and_nothing_else(cxr: Run, inputs: dict[str, tuple[str, str]], name: str) -> None:
+    done = cxr(name, stdin=inputs[name][0])
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert records
+    assert all(isinstance(record, dict) for record in records)
+    assert done.stderr  # the closing table
+    assert not any(line.startswith("{") for line in done.stderr.splitlines())
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", DATA_COMMANDS)
+def test_quiet_says_nothing_when_nothing_is_wrong(cxr: Run, inputs: dict[str, tuple[str, str]], name: str) -> None:
+    done = cxr(name, "-q", stdin=inputs[name][0])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+@pytest.mark.parametrize("name", DATA_COMMANDS)
+def test_empty_input_is_an_error(cxr: Run, name: str) -> None:
+    done = cxr(name)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no rows" in done.stderr
+
+
+@pytest.mark.parametrize("name", DATA_COMMANDS)
+def test_missing_file_is_named(cxr: Run, name: str, tmp_path: Path) -> None:
+    done = cxr(name, "not-there.csv", cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert done.stdout == ""
+    assert "not-there.csv" in done.stderr
+
+
+@pytest.mark.parametrize("name", DATA_COMMANDS)
+def test_a_bad_line_is_named_and_set_aside(
+    cxr: Run, inputs: dict[str, tuple[str, str]], name: str, tmp_path: Path
+) -> None:
+    good, bad = inputs[name]
+    source = tmp_path / "input.txt"
+    source.write_text(good + bad, encoding="utf-8")
+    clean = cxr(name, "-", stdin=good)
+    done = cxr(name, str(source), "--rejects", str(tmp_path / "rejects.jsonl"))
+    assert done.returncode == 0, done.stderr
+    assert f"input.txt:{good.count(chr(10)) + 1}" in done.stderr
+    assert done.stdout.count("\n") == clean.stdout.count("\n")
+    rejects = [json.loads(line) for line in (tmp_path / "rejects.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [reject["line"] for reject in rejects if reject["line"] > good.count("\n")] == [good.count("\n") + 1]
+
+
+@pytest.mark.parametrize("name", DATA_COMMANDS)
+def test_too_many_bad_lines_exit_with_3(cxr: Run, inputs: dict[str, tuple[str, str]], name: str) -> None:
+    good, bad = inputs[name]
+    done = cxr(name, stdin=good + bad * REPORTS)
+    assert done.returncode == 3
+    assert done.stdout.count("\n") == cxr(name, stdin=good).stdout.count("\n")  # and yet everything is written
+
+
+@pytest.mark.parametrize("name", DATA_COMMANDS)
+def test_waiting_on_a_terminal_shows_the_help_and_stops(name: str) -> None:
+    keyboard, terminal = pty.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "cxr_reason", name],
+            stdin=terminal,
+            capture_output=True,
+            encoding="utf-8",
+            env=environment(),
+            timeout=60,
+        )
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"Usage: cxr {name}" in done.stderr
+
+
+# --- how a command ends
+
+ENDINGS = {
+    "CxrError('no report column', where='a.csv:1', hint='Use --map.')": (
+        1,
+        "error: a.csv:1: no report column\nUse --map.",
+    ),
+    "TooManyFailures('9 of 10 rows')": (3, "error: 9 of 10 rows"),
+    "Terminated()": (143, ""),
+    "ClosedPipe()": (141, ""),
+    "KeyboardInterrupt()": (130, "interrupted"),
+    "KeyError('Mr. Smith, effusion')": (1, "error: internal error: KeyError in "),
+    "ModuleNotFoundError('No module', name='torch')": (1, "error: the package torch is not installed"),
+    "FileNotFoundError(2, 'No such file or directory', 'a.csv')": (1, "error: a.csv: No such file or directory"),
+    "BrokenPipeError(32, 'Broken pipe')": (1, "error: Broken pipe"),
+}
+
+
+def run_a_command_that(does: str, *flags: str, **options: object) -> subprocess.Popen[str]:
+    """`cxr doctor`, replaced by a command whose body is `does`."""
+    script = (
+        "import sys, time, click\n"
+        "from cxr_reason import cli\n"
+        "from cxr_reason.errors import *\n"
+        "@click.command()\n"
+        "@cli.verbosity_options\n"
+        "def command():\n"
+        f"    {does}\n"
+        "cli.load = lambda name: command\n"
+        "cli.main(['doctor', *sys.argv[1:]], prog_name='cxr')"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *flags],
+        stdout=options.get("stdout", subprocess.PIPE),  # type: ignore[call-overload]
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env=environment(),
+    )
+
+
+@pytest.mark.parametrize("raised", ENDINGS)
+def test_errors_become_messages_and_exit_codes(raised: str) -> None:
+    code, message = ENDINGS[raised]
+    process = run_a_command_that(f"raise {raised}")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, "")
+    assert err.startswith(message)
+    assert "Traceback" not in err
+    assert "Smith" not in err
+
+
+def test_verbose_tells_where_but_quotes_no_record() -> None:
+    process = run_a_command_that("raise KeyError('Mr. Smith, effusion')", "-v")
+    _, err = process.communicate(timeout=60)
+    assert 'File "<string>", line' in err
+    assert "Smith" not in err
+
+
+def test_interrupt_exits_with_130() -> None:
+    process = run_a_command_that("print('ready', flush=True); time.sleep(60)")
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "interrupted\n")
+
+
+def test_closed_pipe_exits_with_141_and_no_noise() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = run_a_command_that("print('x' * 100_000)", stdout=writer)
+    os.close(writer)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_disk_is_an_error_in_words() -> None:
+    with open("/dev/full", "w") as full:
+        process = run_a_command_that("print('x')", stdout=full)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.splitlines()[0] == "error: No space left on device"
+    assert "Traceback" not in err
+
+
+def test_options_can_come_from_the_environment(cxr: Run) -> None:
+    assert json.loads(cxr("doctor", env={"CXR_DOCTOR_JSON": "1"}).stdout)["commands"]["doctor"]["ready"]
+
+
+# --- shell completion
+
+
+def complete(*words: str) -> list[str]:
+    """What bash is offered for the last of `words`."""
+    script = "from cxr_reason.cli import main; main(prog_name='cxr')"
+    env = environment(_CXR_COMPLETE="bash_complete", COMP_WORDS=" ".join(["cxr", *words]), COMP_CWORD=str(len(words)))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", env=env, timeout=60)
+    return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+
+def test_completion_of_commands_and_options() -> None:
+    assert complete("") == list(COMMANDS)
+    assert complete("doc") == ["doctor"]
+    assert "--json" in complete("doctor", "--")
+    assert complete("doctor", "doc") == ["doctor"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_are_printed(cxr: Run, shell: str) -> None:
+    done = cxr(env={"_CXR_COMPLETE": f"{shell}_source"})
+    assert done.returncode == 0
+    assert "_CXR_COMPLETE" in done.stdout
+
+
+# --- the documentation
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_commands_of_the_readme_exist() -> None:
+    present = re.sub(r"^## Being built\n.*?(?=^## )", "", readme(), flags=re.M | re.S)
+    code = re.findall(r"^```\w*\n(.*?)^```", present, flags=re.M | re.S)
+    named = {name for block in code for name in re.findall(r"(?:^|[|$(/])\s*cxr ([a-z]+)", block, flags=re.M)}
+    assert named
+    assert named <= set(COMMANDS)
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
+    named = set(re.findall(r"`make ([a-z]+)`", readme()))
+    assert named == targets - {"help"}
+
+
+def test_tree_of_the_readme_is_the_tree() -> None:
+    block = re.search(r"^```tree\n(.*?)^```", readme(), flags=re.M | re.S)
+    assert block
+    named = set()
+    folder = ""
+    for line in block[1].splitlines():
+        entry = line.split()[0]
+        folder = folder if line.startswith(" ") else entry if entry.endswith("/") else ""
+        named.add(folder + entry if line.startswith(" ") else entry)
+    assert sorted(path for path in named if not (ROOT / path).exists()) == []
+    package = ROOT / "cxr_reason"
+    ours = [path for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    private = {"__init__.py", "__main__.py", "commands"}  # `commands` is only the stub for a checkout
+    expected = {f"cxr_reason/{path.name}{'/' if path.is_dir() else ''}" for path in ours if path.name not in private}
+    assert sorted(expected - named) == []
