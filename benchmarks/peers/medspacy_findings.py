@@ -1,9 +1,9 @@
 """medspaCy on the job of `cxr mine --findings`: finding names with negation, uncertainty and history, as JSON lines.
 
-    PEER_VENV/bin/python benchmarks/peer_medspacy.py reports.csv 300 > findings.jsonl
+    PEER_VENV/bin/python benchmarks/peers/medspacy_findings.py reports.csv 300 > findings.jsonl
 
 Runs in an environment of its own that mine.py makes. The pipeline is medspaCy's default (its tokenizer, PyRuSH
-sentences, TargetMatcher, ConText with its own English rules) with the phrases of peer_phrases.txt; the section
+sentences, TargetMatcher, ConText with its own English rules) with the phrases of phrases.txt; the section
 detector stays off, which spares it work. The last line on stderr is JSON: seconds to load, seconds for the reports.
 """
 
@@ -21,8 +21,8 @@ STARTED = time.perf_counter()
 
 
 def read_phrases() -> list[tuple[str, str]]:
-    """(phrase, finding) of every line of peer_phrases.txt."""
-    text = Path(__file__).with_name("peer_phrases.txt").read_text(encoding="utf-8")
+    """(phrase, finding) of every line of phrases.txt."""
+    text = Path(__file__).with_name("phrases.txt").read_text(encoding="utf-8")
     lines = re.sub(r"\n\s+\|", " |", re.sub(r"(?m)^#.*\n", "", text)).splitlines()
     return [
         (phrase.strip(), name) for name, phrases in (line.split(":") for line in lines) for phrase in phrases.split("|")

@@ -1,6 +1,6 @@
 """The floor under `cxr mine`: reads the reports as CSV and writes them as JSON lines, and nothing else.
 
-python benchmarks/floor.py reports.csv > texts.jsonl
+python benchmarks/peers/floor.py reports.csv > texts.jsonl
 """
 
 from __future__ import annotations
