@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -e $(BIN)/$$($(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])') \
 	  || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install -qq --editable '.[dev]' --constraint constraints.txt
 	@rm -f $(VENV)/.installed-* && touch $@
 
 lint: venv  ## ruff, mypy, and the command reference against the commands

@@ -113,7 +113,7 @@ def stop_if_waiting(ctx: click.Context, source: str | None) -> None:
         "auto_envvar_prefix": "CXR",
     },
 )
-@click.version_option(__version__, message="cxr %(version)s")
+@click.version_option(__version__, message="cxr %(version)s", allow_from_autoenv=False)
 def main() -> None:
     """Turn routine chest X-ray reports into verified reasoning chains.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Run, environment
 
+from cxr_reason import __version__
 from cxr_reason.cli import COMMANDS, load
 
 # Commands that read no records. All others get the tests of data commands and need an input below.
@@ -73,9 +74,8 @@ def test_unknown_command_names_the_nearest(cxr: Run) -> None:
 
 
 def test_version(cxr: Run) -> None:
-    from cxr_reason import __version__
-
     assert cxr("--version").stdout == f"cxr {__version__}\n"
+    assert f"\n## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
