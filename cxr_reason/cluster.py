@@ -1,7 +1,7 @@
 """What a scheduler tells us: which share of the input is ours, and when to stop.
 
-Slurm describes a job array in ``SLURM_ARRAY_TASK_ID``, ``_MIN``, ``_MAX``, ``_STEP`` and ``_COUNT``. The array's indices
-need not start at 0 nor be 1 apart (``--array=10-40:10`` is four tasks), so the shard is the task's rank in the array.
+Slurm describes a job array in ``SLURM_ARRAY_TASK_ID``, ``_MIN``, ``_MAX``, ``_STEP`` and ``_COUNT``. The array's
+indices need not start at 0 nor be 1 apart (``--array=10-40:10`` is four tasks): the shard is the task's rank in it.
 """
 
 from __future__ import annotations

@@ -30,10 +30,10 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "history": ("history", "clinical_history", "clinical_information", "section_history", "section_clinical_history"),
     "technique": ("technique", "section_technique", "examination_technique"),
     "comparison": ("comparison", "comparisons", "section_comparison"),
-    "findings": ("findings", "finding", "section_findings", "findings_text", "report_findings"),
+    "findings": ("findings", "section_findings", "findings_text", "report_findings"),
     "impression": (
         *("impression", "impressions", "conclusion", "conclusions", "section_impression", "impression_text"),
-        *("report_impression", "summary"),
+        "report_impression",
     ),
     "addendum": ("addendum", "addenda", "section_addendum"),
     "images": (
@@ -87,13 +87,13 @@ def guess_columns(
         if field in mapping:
             continue
         for alias in aliases:
-            column = columns.get(_plain(alias))
-            if column is None or column in taken:
+            found = columns.get(_plain(alias))
+            if found is None or found in taken:
                 continue
-            if field == "images" and not _holds_files(column, (sample or {}).get(column)):
+            if field == "images" and not _holds_files(found, (sample or {}).get(found)):
                 continue
-            mapping[field] = column
-            taken.add(column)
+            mapping[field] = found
+            taken.add(found)
             break
     return mapping
 
@@ -101,9 +101,8 @@ def guess_columns(
 def require_report(mapping: Mapping[str, str], header: Iterable[str], *, source: str) -> None:
     """Raise InputError unless some column holds report text; the error lists the columns and what to type."""
     if not any(field in mapping for field in ("report", "findings", "impression")):
-        columns = list(header)
         raise InputError(
-            f"no column looks like a report. Columns: {', '.join(columns)}",
+            f"no column looks like a report. Columns: {_listed(header)}",
             where=source,
             hint="Say which one it is: --map report=COLUMN (or --map findings=COLUMN --map impression=COLUMN).",
         )
@@ -122,8 +121,8 @@ def compose_report(row: Mapping[str, Any], mapping: Mapping[str, str]) -> str:
     for section in SECTIONS:
         text = cell(row, mapping, section)
         if text:
-            heading = section.upper()
-            lines.append(text if text[: len(heading)].upper() == heading else f"{heading}: {text}")
+            headed = re.match(rf"{section}\s*:", text, re.IGNORECASE)
+            lines.append(text if headed else f"{section.upper()}: {text}")
     # Indication or technique alone say nothing about the film: that is a row without a report.
     told = any(cell(row, mapping, section) for section in ("findings", "impression", "addendum"))
     return "\n".join(lines) if told else ""
@@ -187,4 +186,9 @@ def _plain(name: str) -> str:
 def _near(name: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(names)}"
+    return f"Did you mean {' or '.join(near)}?" if near else f"There are: {_listed(names)}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    # A text without a header has its first line taken for one: names are cut, so that no report ends up in a log.
+    return ", ".join(name if len(name) <= 32 else f"{name[:20]}…" for name in names)

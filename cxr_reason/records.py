@@ -196,7 +196,7 @@ FIELDS: dict[str, Field] = {
     "task": Field(_one_of(*TASKS), _MINE, "binary, single, multiple, anomaly or temporal", nullable=True),
     "images": Field(_list_of(_image), _INPUT, "paths, or objects {path, view, portable, time, role}", nullable=True),
     "question": Field(_text, _MINE, "what is asked", nullable=True),
-    "options": Field(_list_of(_text), _MINE, "the texts to choose from, null where the question is open", nullable=True),
+    "options": Field(_list_of(_text), _MINE, "texts to choose from, null where the question is open", nullable=True),
     "answer": Field(_text, _MINE, "a letter, or a text where the question is open", nullable=True),
     "report": Field(_text, _INPUT, "the text that the chain was mined from", nullable=True),
     "prior_report": Field(_text, _INPUT, "the report of the prior study", nullable=True),
@@ -252,15 +252,20 @@ def dumps(record: Mapping[str, Any]) -> str:
     ordered = {name: record[name] for name in FIELDS if name in record}
     if len(ordered) < len(record):
         ordered |= {name: value for name, value in record.items() if name not in FIELDS}
+    return dumps_plain(ordered)
+
+
+def dumps_plain(entry: Mapping[str, Any]) -> str:
+    """Like `dumps`, for objects that are no records (rejects): keys keep their order."""
     try:
-        line = _encode(ordered)
+        line = _encode(entry)
     except ValueError:
-        raise ValueError(f"{_not_finite(ordered)} holds NaN or infinity, which JSON can't say") from None
+        raise ValueError(f"{_not_finite(entry)} holds NaN or infinity, which JSON can't say") from None
     if not line.isascii():
         try:
             line.encode()
         except UnicodeEncodeError:
-            return _encode_ascii(ordered)
+            return _encode_ascii(entry)
     return line
 
 

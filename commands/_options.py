@@ -1,0 +1,156 @@
+"""Options that several commands share, as decorators: the same name means the same thing everywhere.
+
+They are stacked under ``@click.command()`` in this order: `input_argument`, `table_options` (commands that read tables),
+`output_options`, `stream_options`, `seed_option`, then `cxr_reason.cli.verbosity_options`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from cxr_reason import console
+from cxr_reason.cluster import Shard, shard_from_environment
+from cxr_reason.streams import WRITERS
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class ShardType(click.ParamType[Shard]):
+    """``i/n``, 0-based."""
+
+    name = "i/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
+        if isinstance(value, Shard):
+            return value
+        try:
+            return Shard.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class ShareType(click.ParamType[float]):
+    """A share of the whole: ``0.05`` or ``5%``, as a float in [0, 1]."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip()
+        try:
+            share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            share = -1
+        if not 0 <= share <= 1:
+            self.fail(f"{text!r} is no share: give 5% or 0.05.", param, ctx)
+        return share
+
+
+def _shard(ctx: click.Context, param: click.Parameter, value: Shard | None) -> Shard | None:
+    if value is not None:
+        return value
+    shard = shard_from_environment()
+    if shard is not None:
+        console.note(f"shard {shard}, from Slurm's job array (--shard 0/1 takes the whole input)")
+    return shard
+
+
+def _mapping(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in value]
+    for field, equals, column in pairs:
+        if not (field and equals and column):
+            raise click.BadParameter(f"{field!r}: write FIELD=COLUMN, as in study_id=uid.", ctx, param)
+    return {field.strip(): column.strip() for field, _, column in pairs}
+
+
+def input_argument(command: Command) -> Command:
+    """`source`: a file, or None or "-" for stdin."""
+    return click.argument("source", metavar="[INPUT]", required=False)(command)
+
+
+def table_options(command: Command) -> Command:
+    """`overrides` (field to column) and `encoding`, for commands that read other people's tables."""
+    for option in (
+        click.option("--encoding", metavar="NAME", help="Text encoding of the input.  [default: utf-8]"),
+        click.option(
+            "--map",
+            "overrides",
+            multiple=True,
+            metavar="FIELD=COLUMN",
+            callback=_mapping,
+            help="Which column is what, where the guess is wrong: --map study_id=uid. Repeatable.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def output_options(command: Command) -> Command:
+    """`output`, `output_format`, `force` and `rejects`."""
+    for option in (
+        click.option(
+            "--rejects",
+            type=click.Path(dir_okay=False),
+            metavar="FILE",
+            help="Write what was left out here, with reasons. It holds report text.",
+        ),
+        click.option("--force", is_flag=True, help="Start over, also where a killed run could be continued."),
+        click.option(
+            "--format",
+            "output_format",
+            type=click.Choice(list(WRITERS)),
+            default="jsonl",
+            show_default=True,
+            help="Format of the output.",
+        ),
+        click.option(
+            "-o",
+            "--output",
+            type=click.Path(dir_okay=False),
+            metavar="FILE",
+            help="Write here instead of to stdout, gzipped if it ends in .gz. The file appears when it is whole; "
+            "a killed run goes on where it stopped.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def stream_options(command: Command) -> Command:
+    """`jobs`, `shard` (a `Shard` or None), `limit`, `max_failed` (in [0, 1]) and `dry_run`."""
+    for option in (
+        click.option("-n", "--dry-run", is_flag=True, help="Do everything but write."),
+        click.option(
+            "--max-failed",
+            type=ShareType(),
+            default="5%",
+            show_default=True,
+            help="Rows that may be unreadable before the exit code is 3.",
+        ),
+        click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N of the input."),
+        click.option(
+            "--shard",
+            type=ShardType(),
+            callback=_shard,
+            help="Only part i (from 0) of n.  [default: from Slurm's job array, else all]",
+        ),
+        click.option(
+            "--jobs",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            metavar="N",
+            help="Processes. The output is the same.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def seed_option(command: Command) -> Command:
+    """`seed`: decides every random choice."""
+    return click.option(
+        "--seed", type=int, default=0, show_default=True, metavar="N", help="Decides every random choice."
+    )(command)

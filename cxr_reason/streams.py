@@ -1,0 +1,830 @@
+"""Rows in, bytes out: CSV and JSON lines, plain or gzipped, from a file or a pipe, in bounded memory.
+
+Reading. `Input` looks at the content, not at the file's name: gzip by its magic, JSON lines by the first ``{``, a
+table's delimiter by its header. A row that can't be read (ragged, torn, not UTF-8, not JSON) comes out as a `Row` with
+an `error` and the rest goes on; an input that can't be read as a whole raises InputError. One stray quote in a CSV
+could swallow the rows after it, so quoting is strict and reading resumes at the next line that looks like a row.
+
+Writing. A `FileSink` writes to ``OUT.partial`` beside the target and renames at the end, so the old file stays until
+the new one is whole. It can be cut back to an earlier offset, which is how a killed run is continued (see `runner`).
+
+Arrow and Parquet will be further entries of `READERS` and `WRITERS`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import errno
+import fcntl
+import gzip
+import hashlib
+import io
+import os
+import re
+import stat
+import sys
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import jsonlines
+
+from cxr_reason import console, records
+from cxr_reason.errors import ClosedPipe, CxrError, InputError
+
+HEAD_BYTES = 64 * 1024
+FIELD_CHARACTERS = 16 * 1024 * 1024
+LINE_BYTES = 32 * 1024 * 1024
+# Characters that may be read a second time, after broken quotes: beyond it a hostile file would cost quadratic time.
+REPLAY_CHARACTERS = 4 * FIELD_CHARACTERS
+# Lines after broken quotes that are passed over in search of one that looks like a row.
+RESYNC_LINES = 100
+# A study has a handful of rows; more under one id is a wrong column, and must not be collected in memory.
+GROUP_ROWS = 1000
+STDOUT_FLUSH_SECONDS = 0.1
+
+DAMAGED_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
+# Bytes that text doesn't have.
+CONTROLS = bytes({*range(32), 127} - set(b"\t\n\v\f\r\x1b\x1e"))
+
+MAGIC = {
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
+    b"PK\x03\x04": "a zip archive or an Excel workbook",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Word file",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"%PDF": "a PDF",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+}
+
+
+@dataclass(slots=True)
+class Row:
+    """One row of input, or what can be said of one that couldn't be read."""
+
+    file: str
+    """The input's name as the user gave it, ``<stdin>`` for a pipe."""
+    line: int
+    """The physical line on which the row starts, from 1; a CSV's header is line 1."""
+    data: dict[str, Any] | None
+    """Column (or JSON key) to value; values of a CSV are always text. None when the row is unreadable."""
+    error: str | None = None
+    """Why the row is unreadable. Never quotes its text."""
+    raw: str | None = None
+    """What stands there, for an unreadable row: for ``--rejects`` only."""
+
+
+@dataclass(slots=True)
+class Group:
+    """Adjacent rows with the same key: a study. Every row is readable, and there is at least one."""
+
+    key: str
+    rows: list[Row]
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+class Input:
+    """A source of rows: a file, or stdin for ``-`` and None. Opened when first asked; a pipe can be read only once.
+
+    `formats` are those of `READERS` that the command takes. `encoding` overrides UTF-8 (with or without BOM).
+    """
+
+    def __init__(
+        self,
+        source: str | Path | None,
+        *,
+        formats: Sequence[str] = ("csv", "jsonl"),
+        encoding: str | None = None,
+    ) -> None:
+        self.path = None if source is None or str(source) == "-" else Path(source)
+        self.name = "<stdin>" if self.path is None else str(source)
+        self._formats = formats
+        self._encoding = _known_encoding(encoding)
+        self._file: BinaryIO | None = None
+        self._lines: _Lines | None = None
+        self._columns: list[str] | None = None
+        self._rows: Iterator[Row] = iter(())
+        self._ahead: deque[Row] = deque()
+
+    def header(self) -> list[str]:
+        """The columns of a table, the keys of the first readable object of JSON lines. Loses no row."""
+        self._open()
+        return list(self._columns) if self._columns is not None else list(self.sample())
+
+    def sample(self) -> dict[str, Any]:
+        """The first readable row among the first hundred, empty where there is none. Loses no row."""
+        self._open()
+        while not any(row.data for row in self._ahead) and len(self._ahead) < 100:
+            row = next(self._rows, None)
+            if row is None:
+                break
+            self._ahead.append(row)
+        return next((row.data for row in self._ahead if row.data), {})
+
+    def rows(self) -> Iterator[Row]:
+        """All rows in order, unreadable ones too. Raises InputError where the input as a whole can't be used."""
+        self._open()
+        empty = True
+        while self._ahead:
+            empty = False
+            yield self._ahead.popleft()
+        for row in self._rows:
+            empty = False
+            yield row
+        if empty:
+            raise InputError("no rows", where=self.name, hint="The input is empty, or holds only a header.")
+
+    def digest(self) -> Any:
+        """A hash object over all that was read so far, frozen at this moment (`.hexdigest()` tells it)."""
+        assert self._lines is not None
+        return self._lines.digest.copy()
+
+    def fraction(self) -> float | None:
+        """The share of the file that was read, in [0, 1]; None for a pipe."""
+        if self.path is None or self._file is None:
+            return None
+        size = os.fstat(self._file.fileno()).st_size
+        return min(1.0, self._file.tell() / size) if size else None
+
+    def rewind(self) -> None:
+        """Start again at the first row. Raises InputError for a pipe."""
+        if self.path is None or not self.path.is_file():
+            raise InputError("a pipe can't be read a second time", where=self.name)
+        self.close()
+        self._lines, self._columns = None, None
+        self._ahead.clear()
+
+    def close(self) -> None:
+        if self._file is not None and self.path is not None:
+            self._file.close()
+        self._file = None
+
+    def _open(self) -> None:
+        if self._lines is not None:
+            return
+        self._file = self._open_file()
+        head, stream = _with_head(self._file, self.name)
+        encoding = self._encoding or _encoding_of(head, self.name)
+        old_mac = b"\r" in head and b"\n" not in head
+        self._lines = _Lines(stream, self.name, encoding, carriage_returns=old_mac)
+        format_name = _format_of(head, encoding, self._formats, self.name)
+        self._columns, self._rows = READERS[format_name](self._lines)
+
+    def _open_file(self) -> BinaryIO:
+        if self.path is None:
+            return sys.stdin.buffer
+        try:
+            return open(self.path, "rb")
+        except OSError as error:
+            raise InputError(error.strerror or "can't be opened", where=self.name) from None
+
+
+def read(
+    source: str | Path | None, *, formats: Sequence[str] = ("csv", "jsonl"), encoding: str | None = None
+) -> Iterator[Row]:
+    """The rows of `source` (``-`` or None: stdin); see `Input`."""
+    return Input(source, formats=formats, encoding=encoding).rows()
+
+
+class _Rejoined(io.RawIOBase):
+    """A stream with the bytes that were taken off its start put back. Reads no more than it must: pipes stay live."""
+
+    def __init__(self, head: bytes, stream: Any) -> None:
+        self._head = head
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._head:
+            piece, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
+            buffer[: len(piece)] = piece
+            return len(piece)
+        return int(self._stream.readinto1(buffer))
+
+
+def _with_head(stream: Any, name: str) -> tuple[bytes, BinaryIO]:
+    """The first bytes of `stream`, unpacked if it is gzipped, and the whole stream, unpacked."""
+    head, stream = _peek(stream, lambda head: len(head) >= 2)
+    if head[:2] == b"\x1f\x8b":
+        stream = io.BufferedReader(gzip.GzipFile(fileobj=stream, mode="rb"), HEAD_BYTES)
+    try:
+        head, stream = _peek(stream, lambda head: b"\n" in head.lstrip())
+    except DAMAGED_GZIP:
+        raise _damaged(name, 1) from None
+    if not head:
+        raise InputError("no rows", where=name, hint="The input is empty.")
+    kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
+    if kind:
+        raise InputError(f"this is {kind}", where=name, hint="Give CSV, TSV or JSON lines, plain or gzipped.")
+    return head, stream
+
+
+def _peek(stream: Any, enough: Callable[[bytes], bool]) -> tuple[bytes, BinaryIO]:
+    head = b""
+    while not enough(head) and len(head) < HEAD_BYTES:
+        piece = stream.read1(HEAD_BYTES)
+        if not piece:
+            break
+        head += piece
+    return head, io.BufferedReader(_Rejoined(head, stream), HEAD_BYTES)
+
+
+def _damaged(name: str, line: int) -> InputError:
+    what = "the gzip data ends here or is damaged"
+    return InputError(what, where=f"{name}:{line}", hint="Make or copy the file again.")
+
+
+def _known_encoding(encoding: str | None) -> str | None:
+    """The codec's own name; "utf-8-sig" is "utf-8", whose BOM is taken off anyway. None stays None."""
+    if not encoding:
+        return None
+    try:
+        "\n".encode(encoding)
+        return codecs.lookup(encoding).name.removesuffix("-sig")
+    except LookupError:
+        raise InputError(f"there is no encoding {encoding!r}", hint="Common ones: utf-8, cp1252, utf-16.") from None
+
+
+def _encoding_of(head: bytes, name: str) -> str:
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if (len(head) - len(head.translate(None, CONTROLS))) * 100 > len(head):
+        raise InputError(
+            "this is binary data, or text in UTF-16",
+            where=name,
+            hint="Give CSV, TSV or JSON lines, plain or gzipped. UTF-16 needs --encoding utf-16-le (or utf-16-be).",
+        )
+    return "utf-8"
+
+
+def _format_of(head: bytes, encoding: str, formats: Sequence[str], name: str) -> str:
+    text = head.decode(encoding, errors="replace").lstrip("\ufeff\x1e \t\r\n")
+    if text.startswith("["):
+        raise InputError("this is a JSON array", where=name, hint="Give JSON lines: one object a line.")
+    # A torn or spoilt first line doesn't make a table of JSON lines.
+    found = "jsonl" if text.startswith("{") or re.search(r'^\{"', text, re.MULTILINE) else "csv"
+    if found not in formats:
+        if found == "csv" and not text:
+            return "jsonl"
+        raise InputError(
+            f"this looks like {'a table' if found == 'csv' else 'JSON lines'}, not {' or '.join(formats)}",
+            where=name,
+            hint="Records are JSON lines, as `cxr mine` writes them." if found == "csv" else "",
+        )
+    return found
+
+
+class _Lines:
+    """The lines of a stream as text, numbered from 1 and hashed as they go.
+
+    A line that can't be decoded or that is too long comes out spoilt (with escapes, or cut), `fault` saying why.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str, encoding: str, *, carriage_returns: bool = False) -> None:
+        self.name = name
+        self.number = 0
+        self.fault: str | None = None
+        self.digest = hashlib.blake2b(digest_size=16)
+        self._declared = self._encoding = encoding
+        self._readline: Callable[[int], bytes] = stream.readline
+        # Bytes are split before they are decoded, which is fast and isolates what can't be decoded in its line. That
+        # takes lines that end in one byte \n; anything else is decoded first and must be without a fault.
+        if carriage_returns or "\n".encode(encoding) != b"\n":
+            text = io.TextIOWrapper(stream, encoding=encoding, newline=None if carriage_returns else "\n")
+            self._readline = lambda limit: text.readline(limit).encode()
+            self._encoding = "utf-8"
+
+    def __iter__(self) -> Iterator[str]:
+        readline, encoding, update = self._readline, self._encoding, self.digest.update
+        while True:
+            try:
+                line = readline(LINE_BYTES)
+            except DAMAGED_GZIP:
+                raise _damaged(self.name, self.number + 1) from None
+            except UnicodeError:
+                what = f"not {self._declared} text from about here on"
+                raise InputError(what, where=f"{self.name}:{self.number + 1}") from None
+            if not line:
+                return
+            self.number += 1
+            update(line)
+            self.fault = None
+            if len(line) >= LINE_BYTES and not line.endswith(b"\n"):
+                self._skip_rest()
+                self.fault = f"longer than {LINE_BYTES >> 20} MiB"
+                line = line[:HEAD_BYTES] + b"\n"
+            if self.number == 1 and line.startswith(codecs.BOM_UTF8):
+                line = line[len(codecs.BOM_UTF8) :]
+            try:
+                text = line.decode(encoding)
+            except UnicodeDecodeError as error:
+                text = line.decode(encoding, errors="backslashreplace")
+                self.fault = self.fault or (
+                    f"not {encoding} text (byte 0x{line[error.start]:02x} in column {error.start + 1}); "
+                    "if the whole file is in another encoding, name it: --encoding cp1252"
+                )
+            if "\0" in text:
+                self.fault = self.fault or "holds NUL bytes: not text"
+            yield text
+
+    def _skip_rest(self) -> None:
+        while piece := self._readline(LINE_BYTES):
+            self.digest.update(piece)
+            if piece.endswith(b"\n"):
+                return
+
+
+def _read_jsonl(lines: _Lines) -> tuple[None, Iterator[Row]]:
+    return None, _jsonl_rows(lines)
+
+
+def _jsonl_rows(lines: _Lines) -> Iterator[Row]:
+    text = ""
+
+    def filled() -> Iterator[str]:
+        nonlocal text
+        for text in lines:
+            if text.strip():
+                yield text
+
+    reader = jsonlines.Reader(filled(), loads=records.loads)
+    while True:
+        problem, data = None, None
+        try:
+            data = reader.read(type=dict)
+        except EOFError:
+            return
+        except jsonlines.InvalidLineError as error:
+            problem = _json_problem(error.__cause__)
+            if not text.endswith("\n"):
+                problem += "; the last line is torn: it has no end"
+        problem = lines.fault or problem
+        if problem:
+            yield Row(lines.name, lines.number, None, problem, text)
+        else:
+            yield Row(lines.name, lines.number, data)
+
+
+def _json_problem(cause: BaseException | None) -> str:
+    if cause is None:
+        return "valid JSON, but no object"
+    # JSONDecodeError's `msg` says what was expected and where; only str() of other errors might quote the line.
+    if hasattr(cause, "msg") and hasattr(cause, "colno"):
+        return f"not valid JSON: {cause.msg} (column {cause.colno})"
+    return f"not valid JSON: {cause}" if "deeply" in str(cause) or "NaN" in str(cause) else "not valid JSON"
+
+
+def _read_csv(lines: _Lines) -> tuple[list[str], Iterator[Row]]:
+    csv.field_size_limit(max(FIELD_CHARACTERS, csv.field_size_limit()))
+    table = _Table(lines)
+    return table.columns, table.rows()
+
+
+class _Table:
+    """The rows of a CSV, its delimiter told by the header.
+
+    Quoting is strict. After a quoting error, the lines of the broken row are read again one by one: the first that has
+    the right number of columns, and whose first cell is shaped like those before, is a row again. What was passed over
+    is one unreadable row.
+    """
+
+    def __init__(self, lines: _Lines) -> None:
+        self._name = lines.name
+        self._lines = lines
+        self._source = iter(lines)
+        self._taken: list[tuple[int, str, str | None]] = []
+        self._again: deque[tuple[int, str, str | None]] = deque()
+        self._spoilt = False
+        self._replays = REPLAY_CHARACTERS
+        self._firsts: deque[str] = deque(maxlen=20)
+        first = next((text for text in self if text.strip()), "")
+        self._again.extend(self._taken)
+        self._taken.clear()
+        self._reader = csv.reader(self, delimiter=_delimiter(first), strict=True)
+        self.columns = self._header()
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        """The next line for the CSV reader, which may be one that is read again. Can go on after its end."""
+        if self._again:
+            entry = self._again.popleft()
+        else:
+            text = next(self._source)
+            entry = (self._lines.number, text, self._lines.fault)
+        if entry[2]:
+            self._spoilt = True
+        self._taken.append(entry)
+        return entry[1]
+
+    def _header(self) -> list[str]:
+        try:
+            columns = [name.strip() for name in next(filter(None, self._reader), [])]
+        except csv.Error as error:
+            raise InputError(f"the header can't be read: {error}", where=f"{self._name}:1") from None
+        where = f"{self._name}:{self._taken[0][0]}" if self._taken else self._name
+        fault = next((fault for _, _, fault in self._taken if fault), None)
+        if fault:
+            raise InputError(f"the header is {fault}", where=where)
+        for number, column in enumerate(columns, 1):
+            if not column:
+                raise InputError(
+                    f"column {number} has no name", where=where, hint="Name it in the header, or leave the column out."
+                )
+            if column in columns[: number - 1]:
+                # A file without a header may have text here: the name is not quoted in full.
+                raise InputError(
+                    f"columns {columns.index(column) + 1} and {number} have the same name {column[:32]!r}",
+                    where=where,
+                    hint="Rename one of them in the header.",
+                )
+        return columns
+
+    def rows(self) -> Iterator[Row]:
+        name, columns, width = self._name, self.columns, len(self.columns)
+        reader, taken, firsts = self._reader, self._taken, self._firsts
+        broken: _Broken | None = None
+        while True:
+            taken.clear()
+            self._spoilt = False
+            problem = None
+            values: list[str] = []
+            try:
+                values = next(reader)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                problem = _csv_problem(error)
+            if problem is None and broken and self._continues(broken, values):
+                problem = broken.problem
+            if problem:
+                broken = broken or _Broken(problem, taken[0][0])
+                again = self._read_again()
+                for _, text, _ in taken[:1] if again else taken:
+                    broken.add(text)
+                continue
+            if broken:
+                yield broken.row(name)
+                broken = None
+            line = taken[0][0]
+            if self._spoilt:
+                yield Row(name, line, None, next(fault for _, _, fault in taken if fault), _joined(taken))
+            elif len(values) == width:
+                firsts.append(values[0])
+                yield Row(name, line, dict(zip(columns, values, strict=True)))
+            elif values:
+                ragged = f"{len(values)} columns where the header has {width}"
+                yield Row(name, line, None, ragged, _joined(taken))
+        if broken:
+            yield broken.row(name)
+
+    def _continues(self, broken: _Broken, values: list[str]) -> bool:
+        """Whether `values` are still a piece of the broken row. Better to lose a row than to make one of shreds."""
+        if broken.lines >= RESYNC_LINES:
+            return False
+        shapes = {_shape(first) for first in self._firsts}
+        return len(values) != len(self.columns) or (bool(shapes) and _shape(values[0]) not in shapes)
+
+    def _read_again(self) -> bool:
+        """Give the lines after the first to the CSV reader again, unless that has been done too often."""
+        rest = self._taken[1:]
+        self._replays -= sum(len(text) for _, text, _ in rest)
+        if self._replays >= 0:
+            self._again.extendleft(reversed(rest))
+        return self._replays >= 0
+
+
+@dataclass(slots=True)
+class _Broken:
+    """A row whose quotes don't match, and the lines after it that may belong to it."""
+
+    problem: str
+    line: int
+    lines: int = 0
+    raw: str = ""
+
+    def add(self, text: str) -> None:
+        self.lines += 1
+        if len(self.raw) < HEAD_BYTES:
+            self.raw += text
+
+    def row(self, name: str) -> Row:
+        passed = f" (lines {self.line} to {self.line + self.lines - 1} are left out)" if self.lines > 1 else ""
+        return Row(name, self.line, None, self.problem + passed, self.raw)
+
+
+def _joined(taken: list[tuple[int, str, str | None]]) -> str:
+    return "".join(text for _, text, _ in taken)
+
+
+def _csv_problem(error: csv.Error) -> str:
+    if "field larger" in str(error):
+        return f"a field longer than {FIELD_CHARACTERS >> 20} MiB: probably a quote that is never closed"
+    if "unexpected end" in str(error):
+        return "the file ends inside quotes: a torn last line, or a quote that is never closed"
+    return f"the quotes don't match: {error}"
+
+
+def _shape(cell: str) -> str:
+    """What a cell looks like: ``CXR-0012`` and ``CXR-7`` are both ``a-9``."""
+    return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", cell.strip()[:64]))
+
+
+def _delimiter(header: str) -> str:
+    """The one of comma, tab, semicolon and bar that cuts `header` into most columns; a comma if none does."""
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    return max(",\t;|", key=unquoted.count)
+
+
+READERS: dict[str, Callable[[_Lines], tuple[list[str] | None, Iterator[Row]]]] = {
+    "csv": _read_csv,
+    "jsonl": _read_jsonl,
+}
+
+
+# ---------------------------------------------------------------------------------------------- keys, hashes, groups
+
+
+def stable_hash(*parts: object) -> int:
+    """A 64-bit hash of `parts`, the same on every machine and in every run. Over 2**64 it is uniform in [0, 1)."""
+    # The length in front keeps ("ab", "c") and ("a", "bc") apart.
+    text = "".join([f"{len(part)}:{part}" for part in map(str, parts)])
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def stable_id(*parts: object) -> str:
+    """`stable_hash` as 16 hex digits."""
+    return f"{stable_hash(*parts):016x}"
+
+
+class _Seen:
+    """Which keys were met, in a fixed 4 MiB: a Bloom filter, whose yes is wrong for 1 key in 6,000 at a million keys.
+
+    A set of the keys would grow with the input; the answer only decides whether to warn, so "about" will do.
+    """
+
+    BITS = 1 << 25
+
+    def __init__(self) -> None:
+        self._bits = bytearray(self.BITS // 8)
+
+    def add(self, key: str) -> bool:
+        """Note `key`; whether it was (almost certainly) noted before."""
+        number = stable_hash(key)
+        position, step = number & 0xFFFFFFFF, number >> 32 | 1
+        seen = True
+        for _ in range(4):
+            position = (position + step) & (self.BITS - 1)
+            byte, bit = position >> 3, 1 << (position & 7)
+            if not self._bits[byte] & bit:
+                seen = False
+                self._bits[byte] |= bit
+        return seen
+
+
+def group_consecutive(rows: Iterator[Row], key: Callable[[Row], str | None]) -> Iterator[Group | Row]:
+    """Adjacent rows with the same `key` as one `Group`; a row without a key is a group of its own, with key "".
+
+    Unreadable rows pass through as they are, after the group that they interrupt. Rows of one study stand together in
+    practice; a key that comes back later makes another group, and at the end a warning says how many did. More than
+    `GROUP_ROWS` rows of one key are cut, so memory stays bounded.
+    """
+    seen = _Seen()
+    apart = 0
+    group: Group | None = None
+    waiting: list[Row] = []  # unreadable rows met inside a group: the group may go on after them
+    for row in rows:
+        if row.data is None:
+            if group is None or len(waiting) >= GROUP_ROWS:
+                yield row
+            else:
+                waiting.append(row)
+            continue
+        name = key(row) or ""
+        if group is not None and name and name == group.key and len(group.rows) < GROUP_ROWS:
+            group.rows.append(row)
+            continue
+        if group is not None:
+            yield group
+            yield from waiting
+            waiting.clear()
+        group = Group(name, [row])
+        apart += bool(name) and seen.add(name)
+    if group is not None:
+        yield group
+        yield from waiting
+    if apart:
+        console.warn(
+            f"about {apart:,} studies have rows that don't stand together: each part is taken for a study of its own. "
+            "Sort the input by study."
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def encode_line(record: Mapping[str, Any]) -> bytes:
+    """A record as a line of JSON; raises ValueError like `records.dumps`."""
+    return records.dumps(record).encode() + b"\n"
+
+
+WRITERS: dict[str, Callable[[Mapping[str, Any]], bytes]] = {"jsonl": encode_line}
+
+
+class Sink(Protocol):
+    """Where bytes go."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def flush(self) -> int:
+        """Hand everything to the system; returns the offset reached, 0 where there is none."""
+
+    def commit(self) -> None:
+        """All is written: make it visible under its own name."""
+
+    def close(self, *, keep: bool) -> None:
+        """Let go, without `commit` the unfinished file is kept only if `keep`."""
+
+
+class NullSink:
+    """Takes everything and writes nothing: ``--dry-run``, no ``--rejects``."""
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def flush(self) -> int:
+        return 0
+
+    def commit(self) -> None:
+        pass
+
+    def close(self, *, keep: bool) -> None:
+        pass
+
+
+class StdoutSink:
+    """Our own stdout. Flushed at least every `STDOUT_FLUSH_SECONDS` of writing, so that ``| head`` sees rows early."""
+
+    def __init__(self) -> None:
+        self._stream = sys.stdout.buffer
+        self._flushed = time.monotonic()
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._stream.write(data)
+        except BrokenPipeError:
+            raise ClosedPipe from None
+        if time.monotonic() - self._flushed > STDOUT_FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> int:
+        self._flushed = time.monotonic()
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            raise ClosedPipe from None
+        return 0
+
+    def commit(self) -> None:
+        self.flush()
+
+    def close(self, *, keep: bool) -> None:
+        pass
+
+
+class FileSink:
+    """A file that appears whole or not at all: written as ``NAME.partial``, renamed by `commit`.
+
+    Gzipped if the name ends in ``.gz``: each `flush` ends a gzip member, so that bytes can be cut off there; flushing
+    after the same rows gives the same bytes. A pipe or device (``/dev/null``) is written straight.
+    """
+
+    BUFFER_BYTES = 256 * 1024
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._target = Path(os.path.realpath(path))  # the file that a link names is replaced, not the link
+        self.partial = self._target.with_name(self._target.name + ".partial")
+        self.gzipped = self._target.name.endswith(".gz")
+        self.regular = self._target.is_file() or not self._target.exists()
+        self._descriptor = -1
+        self._buffer: list[bytes] = []
+        self._buffered = 0
+        self._offset = 0
+
+    def open(self, offset: int = 0) -> bool:
+        """Start writing after the first `offset` bytes of an earlier run's partial file.
+
+        False, and nothing is open, where that file is shorter. Raises CxrError where another process writes it.
+        """
+        if self._target.is_dir():
+            raise CxrError("this is a folder", where=str(self.path), hint="Name a file to write.")
+        if not self._target.parent.is_dir():
+            raise CxrError(f"there is no folder {self._target.parent}", where=str(self.path), hint="Make it first.")
+        name = self.partial if self.regular else self._target
+        try:
+            self._descriptor = os.open(name, (os.O_RDWR if self.regular else os.O_WRONLY) | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise CxrError(error.strerror or "can't be written", where=str(self.path)) from None
+        if self.regular:
+            self._lock(name)
+            if os.fstat(self._descriptor).st_size < offset:
+                self._release()
+                return False
+            self.truncate(offset)
+        return True
+
+    @property
+    def is_open(self) -> bool:
+        return self._descriptor >= 0
+
+    def truncate(self, offset: int = 0) -> None:
+        """Cut the unfinished file at `offset` and go on from there."""
+        self._buffer.clear()
+        self._buffered = 0
+        if self.regular:
+            os.ftruncate(self._descriptor, offset)
+            os.lseek(self._descriptor, offset, os.SEEK_SET)
+        self._offset = offset
+
+    def write(self, data: bytes) -> None:
+        self._buffer.append(data)
+        self._buffered += len(data)
+        if self._buffered >= self.BUFFER_BYTES and not self.gzipped:
+            self._drain()
+
+    def flush(self) -> int:
+        self._drain()
+        return self._offset
+
+    def commit(self) -> None:
+        self._drain()
+        if self.regular:
+            os.fsync(self._descriptor)
+            if self._target.exists():
+                # Reports may be readable by few: a file that is made anew keeps its predecessor's mode.
+                os.fchmod(self._descriptor, stat.S_IMODE(self._target.stat().st_mode))
+            os.replace(self.partial, self._target)
+        self._release()
+
+    def close(self, *, keep: bool) -> None:
+        if self.is_open:
+            if self.regular and not keep:
+                self.partial.unlink(missing_ok=True)
+            self._release()
+
+    def _drain(self) -> None:
+        if not self._buffered:
+            return
+        data = b"".join(self._buffer)
+        self._buffer.clear()
+        self._buffered = 0
+        view = memoryview(gzip.compress(data, 6, mtime=0) if self.gzipped else data)
+        try:
+            while view:
+                written = os.write(self._descriptor, view)
+                self._offset += written
+                view = view[written:]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            kept = " The file of that name is as it was before." if self._target.is_file() else ""
+            raise CxrError(
+                f"the disk is full ({os.strerror(error.errno)}).{kept}",
+                where=str(self.path),
+                hint=f"Free some space and run the same command again. (What is written so far: {self.partial})",
+            ) from None
+
+    def _lock(self, name: Path) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between opening and locking, the other run may have renamed what is open here to its target.
+            ours = name.exists() and os.path.samestat(name.stat(), os.fstat(self._descriptor))
+        except OSError as error:
+            # Some network file systems have no locks.
+            ours = error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+        if not ours:
+            self._release()
+            raise CxrError(
+                "another run is writing this file",
+                where=str(self.path),
+                hint="Wait for it, or give this run another -o (one for each shard).",
+            )
+
+    def _release(self) -> None:
+        os.close(self._descriptor)
+        self._descriptor = -1
