@@ -1,6 +1,6 @@
 """Options that several commands share, as decorators: the same name means the same thing everywhere.
 
-They are stacked under ``@click.command()`` in this order: `input_argument`, `table_options` (commands that read tables),
+They are stacked under ``@click.command()`` in this order: `input_argument`, `table_options` (where tables are read),
 `output_options`, `stream_options`, `seed_option`, then `cxr_reason.cli.verbosity_options`.
 """
 
@@ -13,7 +13,7 @@ import click
 
 from cxr_reason import console
 from cxr_reason.cluster import Shard, shard_from_environment
-from cxr_reason.streams import WRITERS
+from cxr_reason.sinks import WRITERS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

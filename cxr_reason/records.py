@@ -239,6 +239,10 @@ def check(record: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+class Refused(ValueError):
+    """JSON that we don't take; the message doesn't quote it."""
+
+
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False).encode
 _encode_ascii = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 
@@ -270,15 +274,15 @@ def dumps_plain(entry: Mapping[str, Any]) -> str:
 
 
 def loads(line: str | bytes) -> Any:
-    """Read one line of JSON strictly. Raises ValueError, also for NaN and for nesting too deep to be a record."""
+    """Read one line of JSON. Raises ValueError: JSONDecodeError, or `Refused` for what only Python would read."""
     try:
         return _decode(line if isinstance(line, str) else line.decode())
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise Refused("nested too deeply") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+    raise Refused(f"{name} is not JSON")
 
 
 _decode = json.JSONDecoder(parse_constant=_refuse_constant).decode

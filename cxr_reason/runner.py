@@ -33,7 +33,8 @@ from typing import Any
 from cxr_reason import __version__, console, records
 from cxr_reason.cluster import Shard, StopSignals
 from cxr_reason.errors import CxrError, Stop, TooManyFailures
-from cxr_reason.streams import WRITERS, FileSink, Group, Input, NullSink, Row, Sink, StdoutSink, stable_hash
+from cxr_reason.sinks import WRITERS, FileSink, NullSink, Sink, StdoutSink
+from cxr_reason.streams import Group, Input, Row, stable_hash
 
 CHECKPOINT_SECONDS = 2.0
 # Gzipped files can be cut only where a member ends, and members must end at the same rows in every run.

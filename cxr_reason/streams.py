@@ -1,52 +1,38 @@
-"""Rows in, bytes out: CSV and JSON lines, plain or gzipped, from a file or a pipe, in bounded memory.
+"""Rows in: CSV and JSON lines, plain or gzipped, from a file or a pipe, in bounded memory.
 
-Reading. `Input` looks at the content, not at the file's name: gzip by its magic, JSON lines by the first ``{``, a
-table's delimiter by its header. A row that can't be read (ragged, torn, not UTF-8, not JSON) comes out as a `Row` with
-an `error` and the rest goes on; an input that can't be read as a whole raises InputError. One stray quote in a CSV
-could swallow the rows after it, so quoting is strict and reading resumes at the next line that looks like a row.
+`Input` looks at the content, not at the file's name: gzip by its magic, JSON lines by the first ``{``, a table's
+delimiter by its header. A row that can't be read (ragged, torn, not UTF-8, not JSON) comes out as a `Row` with an
+`error` and the rest goes on; an input that can't be read as a whole raises InputError. `READERS` holds the formats.
 
-Writing. A `FileSink` writes to ``OUT.partial`` beside the target and renames at the end, so the old file stays until
-the new one is whole. It can be cut back to an earlier offset, which is how a killed run is continued (see `runner`).
-
-Arrow and Parquet will be further entries of `READERS` and `WRITERS`.
+Here are also the keys by which rows are grouped to studies, sharded and sampled: they depend on nothing but themselves.
 """
 
 from __future__ import annotations
 
 import codecs
-import csv
-import errno
-import fcntl
 import gzip
 import hashlib
 import io
+import json
 import os
 import re
-import stat
 import sys
-import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import jsonlines
 
 from cxr_reason import console, records
-from cxr_reason.errors import ClosedPipe, CxrError, InputError
+from cxr_reason.errors import InputError
 
 HEAD_BYTES = 64 * 1024
-FIELD_CHARACTERS = 16 * 1024 * 1024
 LINE_BYTES = 32 * 1024 * 1024
-# Characters that may be read a second time, after broken quotes: beyond it a hostile file would cost quadratic time.
-REPLAY_CHARACTERS = 4 * FIELD_CHARACTERS
-# Lines after broken quotes that are passed over in search of one that looks like a row.
-RESYNC_LINES = 100
 # A study has a handful of rows; more under one id is a wrong column, and must not be collected in memory.
 GROUP_ROWS = 1000
-STDOUT_FLUSH_SECONDS = 0.1
 
 DAMAGED_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
 # Bytes that text doesn't have.
@@ -111,7 +97,7 @@ class Input:
         self._formats = formats
         self._encoding = _known_encoding(encoding)
         self._file: BinaryIO | None = None
-        self._lines: _Lines | None = None
+        self._lines: Lines | None = None
         self._columns: list[str] | None = None
         self._rows: Iterator[Row] = iter(())
         self._ahead: deque[Row] = deque()
@@ -176,7 +162,7 @@ class Input:
         head, stream = _with_head(self._file, self.name)
         encoding = self._encoding or _encoding_of(head, self.name)
         old_mac = b"\r" in head and b"\n" not in head
-        self._lines = _Lines(stream, self.name, encoding, carriage_returns=old_mac)
+        self._lines = Lines(stream, self.name, encoding, carriage_returns=old_mac)
         format_name = _format_of(head, encoding, self._formats, self.name)
         self._columns, self._rows = READERS[format_name](self._lines)
 
@@ -286,7 +272,7 @@ def _format_of(head: bytes, encoding: str, formats: Sequence[str], name: str) ->
     return found
 
 
-class _Lines:
+class Lines:
     """The lines of a stream as text, numbered from 1 and hashed as they go.
 
     A line that can't be decoded or that is too long comes out spoilt (with escapes, or cut), `fault` saying why.
@@ -346,11 +332,11 @@ class _Lines:
                 return
 
 
-def _read_jsonl(lines: _Lines) -> tuple[None, Iterator[Row]]:
+def _read_jsonl(lines: Lines) -> tuple[None, Iterator[Row]]:
     return None, _jsonl_rows(lines)
 
 
-def _jsonl_rows(lines: _Lines) -> Iterator[Row]:
+def _jsonl_rows(lines: Lines) -> Iterator[Row]:
     text = ""
 
     def filled() -> Iterator[str]:
@@ -380,176 +366,20 @@ def _jsonl_rows(lines: _Lines) -> Iterator[Row]:
 def _json_problem(cause: BaseException | None) -> str:
     if cause is None:
         return "valid JSON, but no object"
-    # JSONDecodeError's `msg` says what was expected and where; only str() of other errors might quote the line.
-    if hasattr(cause, "msg") and hasattr(cause, "colno"):
+    if isinstance(cause, json.JSONDecodeError):
         return f"not valid JSON: {cause.msg} (column {cause.colno})"
-    return f"not valid JSON: {cause}" if "deeply" in str(cause) or "NaN" in str(cause) else "not valid JSON"
+    # Other errors (a number of 5,000 digits) may quote the line.
+    return f"not valid JSON: {cause}" if isinstance(cause, records.Refused) else "not valid JSON"
 
 
-def _read_csv(lines: _Lines) -> tuple[list[str], Iterator[Row]]:
-    csv.field_size_limit(max(FIELD_CHARACTERS, csv.field_size_limit()))
-    table = _Table(lines)
+def _read_csv(lines: Lines) -> tuple[list[str], Iterator[Row]]:
+    from cxr_reason.tables import Table  # it imports this module
+
+    table = Table(lines)
     return table.columns, table.rows()
 
 
-class _Table:
-    """The rows of a CSV, its delimiter told by the header.
-
-    Quoting is strict. After a quoting error, the lines of the broken row are read again one by one: the first that has
-    the right number of columns, and whose first cell is shaped like those before, is a row again. What was passed over
-    is one unreadable row.
-    """
-
-    def __init__(self, lines: _Lines) -> None:
-        self._name = lines.name
-        self._lines = lines
-        self._source = iter(lines)
-        self._taken: list[tuple[int, str, str | None]] = []
-        self._again: deque[tuple[int, str, str | None]] = deque()
-        self._spoilt = False
-        self._replays = REPLAY_CHARACTERS
-        self._firsts: deque[str] = deque(maxlen=20)
-        first = next((text for text in self if text.strip()), "")
-        self._again.extend(self._taken)
-        self._taken.clear()
-        self._reader = csv.reader(self, delimiter=_delimiter(first), strict=True)
-        self.columns = self._header()
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        """The next line for the CSV reader, which may be one that is read again. Can go on after its end."""
-        if self._again:
-            entry = self._again.popleft()
-        else:
-            text = next(self._source)
-            entry = (self._lines.number, text, self._lines.fault)
-        if entry[2]:
-            self._spoilt = True
-        self._taken.append(entry)
-        return entry[1]
-
-    def _header(self) -> list[str]:
-        try:
-            columns = [name.strip() for name in next(filter(None, self._reader), [])]
-        except csv.Error as error:
-            raise InputError(f"the header can't be read: {error}", where=f"{self._name}:1") from None
-        where = f"{self._name}:{self._taken[0][0]}" if self._taken else self._name
-        fault = next((fault for _, _, fault in self._taken if fault), None)
-        if fault:
-            raise InputError(f"the header is {fault}", where=where)
-        for number, column in enumerate(columns, 1):
-            if not column:
-                raise InputError(
-                    f"column {number} has no name", where=where, hint="Name it in the header, or leave the column out."
-                )
-            if column in columns[: number - 1]:
-                # A file without a header may have text here: the name is not quoted in full.
-                raise InputError(
-                    f"columns {columns.index(column) + 1} and {number} have the same name {column[:32]!r}",
-                    where=where,
-                    hint="Rename one of them in the header.",
-                )
-        return columns
-
-    def rows(self) -> Iterator[Row]:
-        name, columns, width = self._name, self.columns, len(self.columns)
-        reader, taken, firsts = self._reader, self._taken, self._firsts
-        broken: _Broken | None = None
-        while True:
-            taken.clear()
-            self._spoilt = False
-            problem = None
-            values: list[str] = []
-            try:
-                values = next(reader)
-            except StopIteration:
-                break
-            except csv.Error as error:
-                problem = _csv_problem(error)
-            if problem is None and broken and self._continues(broken, values):
-                problem = broken.problem
-            if problem:
-                broken = broken or _Broken(problem, taken[0][0])
-                again = self._read_again()
-                for _, text, _ in taken[:1] if again else taken:
-                    broken.add(text)
-                continue
-            if broken:
-                yield broken.row(name)
-                broken = None
-            line = taken[0][0]
-            if self._spoilt:
-                yield Row(name, line, None, next(fault for _, _, fault in taken if fault), _joined(taken))
-            elif len(values) == width:
-                firsts.append(values[0])
-                yield Row(name, line, dict(zip(columns, values, strict=True)))
-            elif values:
-                ragged = f"{len(values)} columns where the header has {width}"
-                yield Row(name, line, None, ragged, _joined(taken))
-        if broken:
-            yield broken.row(name)
-
-    def _continues(self, broken: _Broken, values: list[str]) -> bool:
-        """Whether `values` are still a piece of the broken row. Better to lose a row than to make one of shreds."""
-        if broken.lines >= RESYNC_LINES:
-            return False
-        shapes = {_shape(first) for first in self._firsts}
-        return len(values) != len(self.columns) or (bool(shapes) and _shape(values[0]) not in shapes)
-
-    def _read_again(self) -> bool:
-        """Give the lines after the first to the CSV reader again, unless that has been done too often."""
-        rest = self._taken[1:]
-        self._replays -= sum(len(text) for _, text, _ in rest)
-        if self._replays >= 0:
-            self._again.extendleft(reversed(rest))
-        return self._replays >= 0
-
-
-@dataclass(slots=True)
-class _Broken:
-    """A row whose quotes don't match, and the lines after it that may belong to it."""
-
-    problem: str
-    line: int
-    lines: int = 0
-    raw: str = ""
-
-    def add(self, text: str) -> None:
-        self.lines += 1
-        if len(self.raw) < HEAD_BYTES:
-            self.raw += text
-
-    def row(self, name: str) -> Row:
-        passed = f" (lines {self.line} to {self.line + self.lines - 1} are left out)" if self.lines > 1 else ""
-        return Row(name, self.line, None, self.problem + passed, self.raw)
-
-
-def _joined(taken: list[tuple[int, str, str | None]]) -> str:
-    return "".join(text for _, text, _ in taken)
-
-
-def _csv_problem(error: csv.Error) -> str:
-    if "field larger" in str(error):
-        return f"a field longer than {FIELD_CHARACTERS >> 20} MiB: probably a quote that is never closed"
-    if "unexpected end" in str(error):
-        return "the file ends inside quotes: a torn last line, or a quote that is never closed"
-    return f"the quotes don't match: {error}"
-
-
-def _shape(cell: str) -> str:
-    """What a cell looks like: ``CXR-0012`` and ``CXR-7`` are both ``a-9``."""
-    return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", cell.strip()[:64]))
-
-
-def _delimiter(header: str) -> str:
-    """The one of comma, tab, semicolon and bar that cuts `header` into most columns; a comma if none does."""
-    unquoted = re.sub(r'"[^"]*"', "", header)
-    return max(",\t;|", key=unquoted.count)
-
-
-READERS: dict[str, Callable[[_Lines], tuple[list[str] | None, Iterator[Row]]]] = {
+READERS: dict[str, Callable[[Lines], tuple[list[str] | None, Iterator[Row]]]] = {
     "csv": _read_csv,
     "jsonl": _read_jsonl,
 }
@@ -632,199 +462,3 @@ def group_consecutive(rows: Iterator[Row], key: Callable[[Row], str | None]) -> 
             f"about {apart:,} studies have rows that don't stand together: each part is taken for a study of its own. "
             "Sort the input by study."
         )
-
-
-# ---------------------------------------------------------------------------------------------------------- writing
-
-
-def encode_line(record: Mapping[str, Any]) -> bytes:
-    """A record as a line of JSON; raises ValueError like `records.dumps`."""
-    return records.dumps(record).encode() + b"\n"
-
-
-WRITERS: dict[str, Callable[[Mapping[str, Any]], bytes]] = {"jsonl": encode_line}
-
-
-class Sink(Protocol):
-    """Where bytes go."""
-
-    def write(self, data: bytes) -> None: ...
-
-    def flush(self) -> int:
-        """Hand everything to the system; returns the offset reached, 0 where there is none."""
-
-    def commit(self) -> None:
-        """All is written: make it visible under its own name."""
-
-    def close(self, *, keep: bool) -> None:
-        """Let go, without `commit` the unfinished file is kept only if `keep`."""
-
-
-class NullSink:
-    """Takes everything and writes nothing: ``--dry-run``, no ``--rejects``."""
-
-    def write(self, data: bytes) -> None:
-        pass
-
-    def flush(self) -> int:
-        return 0
-
-    def commit(self) -> None:
-        pass
-
-    def close(self, *, keep: bool) -> None:
-        pass
-
-
-class StdoutSink:
-    """Our own stdout. Flushed at least every `STDOUT_FLUSH_SECONDS` of writing, so that ``| head`` sees rows early."""
-
-    def __init__(self) -> None:
-        self._stream = sys.stdout.buffer
-        self._flushed = time.monotonic()
-
-    def write(self, data: bytes) -> None:
-        try:
-            self._stream.write(data)
-        except BrokenPipeError:
-            raise ClosedPipe from None
-        if time.monotonic() - self._flushed > STDOUT_FLUSH_SECONDS:
-            self.flush()
-
-    def flush(self) -> int:
-        self._flushed = time.monotonic()
-        try:
-            self._stream.flush()
-        except BrokenPipeError:
-            raise ClosedPipe from None
-        return 0
-
-    def commit(self) -> None:
-        self.flush()
-
-    def close(self, *, keep: bool) -> None:
-        pass
-
-
-class FileSink:
-    """A file that appears whole or not at all: written as ``NAME.partial``, renamed by `commit`.
-
-    Gzipped if the name ends in ``.gz``: each `flush` ends a gzip member, so that bytes can be cut off there; flushing
-    after the same rows gives the same bytes. A pipe or device (``/dev/null``) is written straight.
-    """
-
-    BUFFER_BYTES = 256 * 1024
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._target = Path(os.path.realpath(path))  # the file that a link names is replaced, not the link
-        self.partial = self._target.with_name(self._target.name + ".partial")
-        self.gzipped = self._target.name.endswith(".gz")
-        self.regular = self._target.is_file() or not self._target.exists()
-        self._descriptor = -1
-        self._buffer: list[bytes] = []
-        self._buffered = 0
-        self._offset = 0
-
-    def open(self, offset: int = 0) -> bool:
-        """Start writing after the first `offset` bytes of an earlier run's partial file.
-
-        False, and nothing is open, where that file is shorter. Raises CxrError where another process writes it.
-        """
-        if self._target.is_dir():
-            raise CxrError("this is a folder", where=str(self.path), hint="Name a file to write.")
-        if not self._target.parent.is_dir():
-            raise CxrError(f"there is no folder {self._target.parent}", where=str(self.path), hint="Make it first.")
-        name = self.partial if self.regular else self._target
-        try:
-            self._descriptor = os.open(name, (os.O_RDWR if self.regular else os.O_WRONLY) | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise CxrError(error.strerror or "can't be written", where=str(self.path)) from None
-        if self.regular:
-            self._lock(name)
-            if os.fstat(self._descriptor).st_size < offset:
-                self._release()
-                return False
-            self.truncate(offset)
-        return True
-
-    @property
-    def is_open(self) -> bool:
-        return self._descriptor >= 0
-
-    def truncate(self, offset: int = 0) -> None:
-        """Cut the unfinished file at `offset` and go on from there."""
-        self._buffer.clear()
-        self._buffered = 0
-        if self.regular:
-            os.ftruncate(self._descriptor, offset)
-            os.lseek(self._descriptor, offset, os.SEEK_SET)
-        self._offset = offset
-
-    def write(self, data: bytes) -> None:
-        self._buffer.append(data)
-        self._buffered += len(data)
-        if self._buffered >= self.BUFFER_BYTES and not self.gzipped:
-            self._drain()
-
-    def flush(self) -> int:
-        self._drain()
-        return self._offset
-
-    def commit(self) -> None:
-        self._drain()
-        if self.regular:
-            os.fsync(self._descriptor)
-            if self._target.exists():
-                # Reports may be readable by few: a file that is made anew keeps its predecessor's mode.
-                os.fchmod(self._descriptor, stat.S_IMODE(self._target.stat().st_mode))
-            os.replace(self.partial, self._target)
-        self._release()
-
-    def close(self, *, keep: bool) -> None:
-        if self.is_open:
-            if self.regular and not keep:
-                self.partial.unlink(missing_ok=True)
-            self._release()
-
-    def _drain(self) -> None:
-        if not self._buffered:
-            return
-        data = b"".join(self._buffer)
-        self._buffer.clear()
-        self._buffered = 0
-        view = memoryview(gzip.compress(data, 6, mtime=0) if self.gzipped else data)
-        try:
-            while view:
-                written = os.write(self._descriptor, view)
-                self._offset += written
-                view = view[written:]
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            kept = " The file of that name is as it was before." if self._target.is_file() else ""
-            raise CxrError(
-                f"the disk is full ({os.strerror(error.errno)}).{kept}",
-                where=str(self.path),
-                hint=f"Free some space and run the same command again. (What is written so far: {self.partial})",
-            ) from None
-
-    def _lock(self, name: Path) -> None:
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Between opening and locking, the other run may have renamed what is open here to its target.
-            ours = name.exists() and os.path.samestat(name.stat(), os.fstat(self._descriptor))
-        except OSError as error:
-            # Some network file systems have no locks.
-            ours = error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
-        if not ours:
-            self._release()
-            raise CxrError(
-                "another run is writing this file",
-                where=str(self.path),
-                hint="Wait for it, or give this run another -o (one for each shard).",
-            )
-
-    def _release(self) -> None:
-        os.close(self._descriptor)
-        self._descriptor = -1

@@ -1,0 +1,217 @@
+"""Where bytes go: a file that appears whole or not at all, our own stdout, or nowhere.
+
+`FileSink` writes to ``OUT.partial`` beside the target and renames at the end, so the old file stays until the new one
+is whole. It can be cut back to an earlier offset, which is how a killed run is continued (see `runner`). `WRITERS`
+holds the formats of records.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import gzip
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from cxr_reason import records
+from cxr_reason.errors import ClosedPipe, CxrError
+
+STDOUT_FLUSH_SECONDS = 0.1
+
+
+def encode_line(record: Mapping[str, Any]) -> bytes:
+    """A record as a line of JSON; raises ValueError like `records.dumps`."""
+    return records.dumps(record).encode() + b"\n"
+
+
+WRITERS: dict[str, Callable[[Mapping[str, Any]], bytes]] = {"jsonl": encode_line}
+
+
+class Sink(Protocol):
+    """Where bytes go."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def flush(self) -> int:
+        """Hand everything to the system; returns the offset reached, 0 where there is none."""
+
+    def commit(self) -> None:
+        """All is written: make it visible under its own name."""
+
+    def close(self, *, keep: bool) -> None:
+        """Let go, without `commit` the unfinished file is kept only if `keep`."""
+
+
+class NullSink:
+    """Takes everything and writes nothing: ``--dry-run``, no ``--rejects``."""
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def flush(self) -> int:
+        return 0
+
+    def commit(self) -> None:
+        pass
+
+    def close(self, *, keep: bool) -> None:
+        pass
+
+
+class StdoutSink:
+    """Our own stdout. Flushed at least every `STDOUT_FLUSH_SECONDS` of writing, so that ``| head`` sees rows early."""
+
+    def __init__(self) -> None:
+        self._stream = sys.stdout.buffer
+        self._flushed = time.monotonic()
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._stream.write(data)
+        except BrokenPipeError:
+            raise ClosedPipe from None
+        if time.monotonic() - self._flushed > STDOUT_FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> int:
+        self._flushed = time.monotonic()
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            raise ClosedPipe from None
+        return 0
+
+    def commit(self) -> None:
+        self.flush()
+
+    def close(self, *, keep: bool) -> None:
+        pass
+
+
+class FileSink:
+    """A file that appears whole or not at all: written as ``NAME.partial``, renamed by `commit`.
+
+    Gzipped if the name ends in ``.gz``: each `flush` ends a gzip member, so that bytes can be cut off there; flushing
+    after the same rows gives the same bytes. A pipe or device (``/dev/null``) is written straight.
+    """
+
+    BUFFER_BYTES = 256 * 1024
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._target = Path(os.path.realpath(path))  # the file that a link names is replaced, not the link
+        self.partial = self._target.with_name(self._target.name + ".partial")
+        self.gzipped = self._target.name.endswith(".gz")
+        self.regular = self._target.is_file() or not self._target.exists()
+        self._descriptor = -1
+        self._buffer: list[bytes] = []
+        self._buffered = 0
+        self._offset = 0
+
+    def open(self, offset: int = 0) -> bool:
+        """Start writing after the first `offset` bytes of an earlier run's partial file.
+
+        False, and nothing is open, where that file is shorter. Raises CxrError where another process writes it.
+        """
+        if self._target.is_dir():
+            raise CxrError("this is a folder", where=str(self.path), hint="Name a file to write.")
+        if not self._target.parent.is_dir():
+            raise CxrError(f"there is no folder {self._target.parent}", where=str(self.path), hint="Make it first.")
+        name = self.partial if self.regular else self._target
+        try:
+            self._descriptor = os.open(name, (os.O_RDWR if self.regular else os.O_WRONLY) | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise CxrError(error.strerror or "can't be written", where=str(self.path)) from None
+        if self.regular:
+            self._lock(name)
+            if os.fstat(self._descriptor).st_size < offset:
+                self._release()
+                return False
+            self.truncate(offset)
+        return True
+
+    @property
+    def is_open(self) -> bool:
+        return self._descriptor >= 0
+
+    def truncate(self, offset: int = 0) -> None:
+        """Cut the unfinished file at `offset` and go on from there."""
+        self._buffer.clear()
+        self._buffered = 0
+        if self.regular:
+            os.ftruncate(self._descriptor, offset)
+            os.lseek(self._descriptor, offset, os.SEEK_SET)
+        self._offset = offset
+
+    def write(self, data: bytes) -> None:
+        self._buffer.append(data)
+        self._buffered += len(data)
+        if self._buffered >= self.BUFFER_BYTES and not self.gzipped:
+            self._drain()
+
+    def flush(self) -> int:
+        self._drain()
+        return self._offset
+
+    def commit(self) -> None:
+        self._drain()
+        if self.regular:
+            os.fsync(self._descriptor)
+            if self._target.exists():
+                # Reports may be readable by few: a file that is made anew keeps its predecessor's mode.
+                os.fchmod(self._descriptor, stat.S_IMODE(self._target.stat().st_mode))
+            os.replace(self.partial, self._target)
+        self._release()
+
+    def close(self, *, keep: bool) -> None:
+        if self.is_open:
+            if self.regular and not keep:
+                self.partial.unlink(missing_ok=True)
+            self._release()
+
+    def _drain(self) -> None:
+        if not self._buffered:
+            return
+        data = b"".join(self._buffer)
+        self._buffer.clear()
+        self._buffered = 0
+        view = memoryview(gzip.compress(data, 6, mtime=0) if self.gzipped else data)
+        try:
+            while view:
+                written = os.write(self._descriptor, view)
+                self._offset += written
+                view = view[written:]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            kept = " The file of that name is as it was before." if self._target.is_file() else ""
+            raise CxrError(
+                f"the disk is full ({os.strerror(error.errno)}).{kept}",
+                where=str(self.path),
+                hint=f"Free some space and run the same command again. (What is written so far: {self.partial})",
+            ) from None
+
+    def _lock(self, name: Path) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between opening and locking, the other run may have renamed what is open here to its target.
+            ours = name.exists() and os.path.samestat(name.stat(), os.fstat(self._descriptor))
+        except OSError as error:
+            # Some network file systems have no locks.
+            ours = error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+        if not ours:
+            self._release()
+            raise CxrError(
+                "another run is writing this file",
+                where=str(self.path),
+                hint="Wait for it, or give this run another -o (one for each shard).",
+            )
+
+    def _release(self) -> None:
+        os.close(self._descriptor)
+        self._descriptor = -1
