@@ -4,23 +4,23 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help venv lint test docs bench demo clean
 
-PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTHON ?= $(firstword $(wildcard $(BIN)/python) python3)
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
-# Installed once for each content of these files, so that a second run needs no network.
-STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
+# Installed once for each Python and each content of these files, so that a second run needs no network.
+STAMP := $(VENV)/.installed-$(VERSION)-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(STAMP)  ## make .venv with cxr and the development tools
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo 'cxr needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=/path/to/python3'; exit 1; }
-	@test -e $(BIN)/$$($(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])') \
-	  || $(PYTHON) -m venv --clear $(VENV)
+	@test -e $(BIN)/python$(VERSION) || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install -qq --editable '.[dev]' --constraint constraints.txt
 	@rm -f $(VENV)/.installed-* && touch $@
