@@ -66,9 +66,16 @@ class Commands(click.Group):
 
 
 def load(name: str) -> click.Command:
-    """The click command `name` of `COMMANDS`, imported now."""
+    """The click command `name` of `COMMANDS`, imported now, each option with its environment variable.
+
+    Variables are named for the flag, CXR_MINE_MAX_FAILED; click's own automatic ones are named for the parameter.
+    """
     command = getattr(importlib.import_module(f"cxr_reason.commands.{name}"), name)
     assert isinstance(command, click.Command)
+    for option in command.params:
+        if isinstance(option, click.Option):
+            flag = max(option.opts, key=len).lstrip("-")
+            option.envvar = f"CXR_{name}_{flag}".replace("-", "_").upper()
     return command
 
 
@@ -78,6 +85,7 @@ def verbosity_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "-q",
         "--quiet",
         is_flag=True,
+        is_eager=True,  # before other options' callbacks have something to say
         expose_value=False,
         callback=lambda ctx, param, value: console.set_quiet(value),
         help="Only warnings and errors on stderr.",
@@ -86,6 +94,7 @@ def verbosity_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "-v",
         "--verbose",
         is_flag=True,
+        is_eager=True,
         expose_value=False,
         callback=lambda ctx, param, value: console.set_verbose(value),
         help="Show where an error came from.",
@@ -110,10 +119,9 @@ def stop_if_waiting(ctx: click.Context, source: str | None) -> None:
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 88,
-        "auto_envvar_prefix": "CXR",
     },
 )
-@click.version_option(__version__, message="cxr %(version)s", allow_from_autoenv=False)
+@click.version_option(__version__, message="cxr %(version)s")
 def main() -> None:
     """Turn routine chest X-ray reports into verified reasoning chains.
 

@@ -251,7 +251,7 @@ def test_errors_become_messages_and_exit_codes(raised: str) -> None:
 
 
 def test_verbose_tells_where_but_quotes_no_record() -> None:
-    process = run_a_command_that("raise KeyError('Mr. Smith, effusion')", "-v")
+    process = run_a_command_that("raise KeyError('Mr. Smi' 'th')", "-v")  # the traceback may quote this line of code
     _, err = process.communicate(timeout=60)
     assert 'File "<string>", line' in err
     assert "Smith" not in err
@@ -286,7 +286,15 @@ def test_full_disk_is_an_error_in_words() -> None:
 
 
 def test_options_can_come_from_the_environment(cxr: Run) -> None:
-    assert json.loads(cxr("doctor", env={"CXR_DOCTOR_JSON": "1"}).stdout)["commands"]["doctor"]["ready"]
+    assert json.loads(cxr("doctor", env={"CXR_DOCTOR_JSON": "1", "CXR_VERSION": "0.1"}).stdout)["cxr"] == __version__
+    assert cxr("doctor", env={"CXR_DOCTOR_JSON": "0"}).stdout.startswith("Commands of cxr")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_variables_are_named_for_the_flags(name: str) -> None:
+    options = {flag: option.envvar for option in load(name).params for flag in option.opts if flag.startswith("--")}
+    assert options == {flag: f"CXR_{name}{flag[1:]}".replace("-", "_").upper() for flag in options}
+    assert options["--quiet"] == f"CXR_{name.upper()}_QUIET"
 
 
 # --- shell completion
