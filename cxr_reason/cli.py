@@ -107,7 +107,7 @@ def stop_if_waiting(ctx: click.Context, source: str | None) -> None:
 
     `source` is the input argument as given: only its absence counts, an explicit ``-`` means that stdin is meant.
     """
-    if source is None and sys.stdin.isatty():
+    if source is None and (sys.stdin is None or sys.stdin.isatty()):
         click.echo(ctx.get_help(), err=True)
         click.echo("\nNo input: name a file, or pipe one in.", err=True)
         ctx.exit(2)
