@@ -35,6 +35,7 @@ HERE = Path(__file__).resolve().parent
 PEER_PACKAGE = "medspacy==1.3.1"
 BEGIN, END = "<!-- benchmarks/mine.py: begin -->", "<!-- benchmarks/mine.py: end -->"
 MEGABYTE = 1e6
+LEAST_READ = 0.98  # of the reports: a program that turns more of them away hasn't done the job that is timed
 
 FINDINGS, PIPE, FLOOR, PEER = "`cxr mine --findings`", "`cxr mine | cxr refine`", "floor: CSV to JSON", "medspaCy"
 
@@ -160,12 +161,12 @@ class Timed(NamedTuple):
 
 
 def collect(pipes: dict[str, list[list[str]]], expected: dict[str, int], repeats: int, folder: Path) -> dict[str, Runs]:
-    """Runs all pipelines in turn, `repeats` times. `expected` gives the lines that a pipeline must have written."""
+    """Runs all pipelines in turn, `repeats` times. `expected` gives the reports that a pipeline must answer."""
     runs: dict[str, Runs] = {name: [] for name in pipes}
     for repeat in range(1, repeats + 1):
         for name, pipeline in pipes.items():
             measured = measure(pipeline, folder)
-            if measured.lines != expected.get(name, measured.lines):
+            if measured.lines < LEAST_READ * expected.get(name, 0):
                 raise SystemExit(f"{name} wrote {measured.lines:,} lines for {expected[name]:,} reports")
             runs[name].append(measured)
             note(f"{repeat}/{repeats} {name}: {measured.wall:.2f} s, CPU {measured.cpu:.2f} s")
