@@ -121,12 +121,15 @@ class Input:
         """All rows in order, unreadable ones too. Raises InputError where the input as a whole can't be used."""
         self._open()
         empty = True
-        while self._ahead:
-            empty = False
-            yield self._ahead.popleft()
-        for row in self._rows:
-            empty = False
-            yield row
+        try:
+            while self._ahead:
+                empty = False
+                yield self._ahead.popleft()
+            for row in self._rows:
+                empty = False
+                yield row
+        finally:
+            self.close()
         if empty:
             raise InputError("no rows", where=self.name, hint="The input is empty, or holds only a header.")
 
@@ -136,7 +139,7 @@ class Input:
         return self._lines.digest.copy()
 
     def fraction(self) -> float | None:
-        """The share of the file that was read, in [0, 1]; None for a pipe."""
+        """The share of the file that was read so far, in [0, 1]; None for a pipe, or after the end."""
         if self.path is None or self._file is None:
             return None
         size = os.fstat(self._file.fileno()).st_size
@@ -159,12 +162,16 @@ class Input:
         if self._lines is not None:
             return
         self._file = self._open_file()
-        head, stream = _with_head(self._file, self.name)
-        encoding = self._encoding or _encoding_of(head, self.name)
-        old_mac = b"\r" in head and b"\n" not in head
-        self._lines = Lines(stream, self.name, encoding, carriage_returns=old_mac)
-        format_name = _format_of(head, encoding, self._formats, self.name)
-        self._columns, self._rows = READERS[format_name](self._lines)
+        try:
+            head, stream = _with_head(self._file, self.name)
+            encoding = self._encoding or _encoding_of(head, self.name)
+            old_mac = b"\r" in head and b"\n" not in head
+            self._lines = Lines(stream, self.name, encoding, carriage_returns=old_mac)
+            format_name = _format_of(head, encoding, self._formats, self.name)
+            self._columns, self._rows = READERS[format_name](self._lines)
+        except BaseException:
+            self.close()
+            raise
 
     def _open_file(self) -> BinaryIO:
         if self.path is None:
@@ -246,7 +253,9 @@ def _known_encoding(encoding: str | None) -> str | None:
 def _encoding_of(head: bytes, name: str) -> str:
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
-    if (len(head) - len(head.translate(None, CONTROLS))) * 100 > len(head):
+    controls = len(head) - len(head.translate(None, CONTROLS))
+    undecodable = len(head) - len(head.decode("utf-8", "ignore").encode()) > 3  # the head may end inside a character
+    if head.count(b"\0") * 10 > len(head) or (undecodable and controls * 50 > len(head)):
         raise InputError(
             "this is binary data, or text in UTF-16",
             where=name,

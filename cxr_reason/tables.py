@@ -40,7 +40,7 @@ class Table:
         self._replays = REPLAY_CHARACTERS
         self._firsts: deque[str] = deque(maxlen=20)
         first = next((text for text in self if text.strip()), "")
-        self._again.extend(self._taken)
+        self._again.extend(self._taken[-1:] if first else ())
         self._taken.clear()
         csv.field_size_limit(max(FIELD_CHARACTERS, csv.field_size_limit()))
         self._reader = csv.reader(self, delimiter=_delimiter(first), strict=True)
@@ -63,7 +63,7 @@ class Table:
 
     def _header(self) -> list[str]:
         try:
-            columns = [name.strip() for name in next(filter(None, self._reader), [])]
+            columns = [name.strip() for name in next(self._reader, [])]
             problem = None
         except csv.Error as error:
             columns, problem = [], f"can't be read: {_csv_problem(error)}"
