@@ -23,7 +23,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -435,14 +435,14 @@ class _Ledger:
 
     def _save(self) -> None:
         assert self._journal is not None
-        summary = asdict(self._summary)
         state = {
             "identity": self._identity,
             "done": self._done,
             "digest": self._digest.hexdigest(),
             "output": self._output.flush(),
             "rejects": self._rejects.flush(),
-            "summary": summary,
+            # Not `asdict`, which copies a Counter wrongly.
+            "summary": {part.name: getattr(self._summary, part.name) for part in fields(Summary)},
         }
         fresh = self._journal.with_name(self._journal.name + ".new")
         fresh.write_text(json.dumps(state))

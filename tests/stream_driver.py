@@ -1,0 +1,84 @@
+"""A command that only streams, for test_shell.py: the real options, driver and exit codes, with work that misbehaves
+on demand. Run as ``python tests/stream_driver.py copy [OPTIONS] [INPUT]``.
+
+What a row's report says happens: ``raise``, ``reject``, ``nan``, ``die`` (the process kills itself). Everything else
+becomes one record a row and counts.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from functools import partial
+from typing import Any
+
+import click
+from cxr_reason.commands._options import input_argument, output_options, stream_options, table_options
+
+from cxr_reason import cli
+from cxr_reason.cli import verbosity_options
+from cxr_reason.columns import cell, guess_columns
+from cxr_reason.runner import Reject, Result, run
+from cxr_reason.streams import Group, Input, Row, group_consecutive
+
+
+def work(pause: float, unit: Row | Group) -> Result:
+    result = Result()
+    assert isinstance(unit, Group)
+    for row in unit.rows:
+        assert row.data is not None
+        if pause:
+            time.sleep(pause)
+        match row.data["report"]:
+            case "raise":
+                raise RuntimeError(f"quotes {row.data['report']}")
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "reject":
+                reasons = [{"check": "taste", "message": "not liked"}]
+                result.rejects.append(Reject(row.data["study_id"], "copy", reasons, row.data, row.line))
+            case "nan":
+                result.records.append({"id": "nan", "value": float("nan")})
+            case report:
+                result.records.append({"id": row.data["study_id"], "report": report})
+    result.counts = {"seen": len(unit.rows)}
+    return result
+
+
+@click.command()
+@input_argument
+@table_options
+@output_options
+@stream_options
+@verbosity_options
+@click.option("--pause", type=float, default=0.0)
+@click.option("--save-every", type=float, default=0.02)
+def copy(
+    source: str | None, encoding: str | None, overrides: dict[str, str], pause: float, save_every: float, **options: Any
+) -> None:
+    """Copy rows to records."""
+    table = Input(source, encoding=encoding)
+    mapping = guess_columns(table.header(), table.sample(), overrides=overrides)
+    summary = run(
+        table,
+        partial(work, pause),
+        stage="copy",
+        units=partial(group_consecutive, key=lambda row: cell(row.data or {}, mapping, "study_id")),
+        checkpoint_seconds=save_every,
+        **options,
+    )
+    print(
+        f"summary units={summary.units} rows={summary.rows} records={summary.records} rejected={summary.rejected} "
+        f"unreadable={summary.unreadable} failed={summary.failed} seen={summary.counts['seen']} "
+        f"taste={summary.checks['taste']} resumed={summary.resumed}",
+        file=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    cli.COMMANDS["copy"] = "Copy rows to records."
+    cli.load = lambda name: copy
+    cli.main.add_command(copy)
+    cli.main(prog_name="cxr")
