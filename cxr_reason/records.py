@@ -230,7 +230,7 @@ def check(record: Mapping[str, Any]) -> list[str]:
     problems = [] if record.get("id") else ["id is missing"]
     for name, value in record.items():
         field = FIELDS.get(name)
-        if field and not (value is None and field.nullable):
+        if field and not (value is None and (field.nullable or name == "id")):
             problems.extend(field.check(name, value))
     if isinstance(record.get("options"), list) and not problems:
         letters = [chr(ord("A") + number) for number in range(len(record["options"]))]
