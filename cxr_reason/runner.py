@@ -346,6 +346,10 @@ class _Ledger:
         """Open both files; returns how many units an earlier run with the same options has done."""
         if to_null:
             return 0
+        if rejects is not None and (
+            str(rejects) == "-" or (output and os.path.realpath(output) == os.path.realpath(rejects))
+        ):
+            raise CxrError("rejects need a file of their own", where="--rejects", hint="Name another file.")
         sink = FileSink(output) if output is not None and str(output) != "-" else None
         if sink is not None and sink.regular:
             self._journal = Path(f"{sink.partial}.json")
@@ -445,8 +449,11 @@ class _Ledger:
             "summary": {part.name: getattr(self._summary, part.name) for part in fields(Summary)},
         }
         fresh = self._journal.with_name(self._journal.name + ".new")
-        fresh.write_text(json.dumps(state))
-        os.replace(fresh, self._journal)
+        try:
+            fresh.write_text(json.dumps(state))
+            os.replace(fresh, self._journal)
+        finally:
+            fresh.unlink(missing_ok=True)
         self._saved_at = monotonic()
         self._keep = True
 
@@ -510,15 +517,15 @@ class _Pool:
                 given += 1
                 try:
                     connection.send(chunk.units)
-                except BrokenPipeError:
-                    raise _died(chunk) from None
+                except ConnectionError:
+                    raise self._died(connection, chunk) from None
             for ready in multiprocessing.connection.wait(list(busy)) if busy else ():
                 assert isinstance(ready, multiprocessing.connection.Connection)
                 number, chunk = busy.pop(ready)
                 try:
                     outcomes = ready.recv()
                 except (EOFError, ConnectionError):
-                    raise _died(chunk) from None
+                    raise self._died(ready, chunk) from None
                 if isinstance(outcomes, BaseException):
                     raise outcomes
                 done[number] = chunk, outcomes
@@ -542,13 +549,16 @@ class _Pool:
         self._workers[ours] = worker
         return ours
 
-
-def _died(chunk: _Chunk) -> CxrError:
-    return CxrError(
-        "a worker process was killed while it worked on these rows, probably for want of memory",
-        where=chunk.where(),
-        hint="Run the same command with fewer --jobs; with -o it continues where it stopped.",
-    )
+    def _died(self, connection: multiprocessing.connection.Connection, chunk: _Chunk) -> CxrError:
+        worker = self._workers[connection]
+        worker.join()
+        killed = worker.exitcode == -signal.SIGKILL
+        why = "was killed, probably for want of memory," if killed else f"ended with code {worker.exitcode}"
+        return CxrError(
+            f"a worker process {why} while it had these rows",
+            where=chunk.where(),
+            hint="Run the same command with fewer --jobs; with -o it continues where it stopped.",
+        )
 
 
 def _worker(connection: multiprocessing.connection.Connection, process: Callable[[Unit], _Outcome]) -> None:

@@ -129,6 +129,9 @@ class FileSink:
             raise CxrError(error.strerror or "can't be written", where=str(self.path)) from None
         if self.regular:
             self._lock(name)
+            if self._target.exists():
+                # Reports may be readable by few: a file that is made anew keeps its predecessor's mode, from the start.
+                os.fchmod(self._descriptor, stat.S_IMODE(self._target.stat().st_mode))
             if os.fstat(self._descriptor).st_size < offset:
                 self._release()
                 return False
@@ -162,9 +165,6 @@ class FileSink:
         self._drain()
         if self.regular:
             os.fsync(self._descriptor)
-            if self._target.exists():
-                # Reports may be readable by few: a file that is made anew keeps its predecessor's mode.
-                os.fchmod(self._descriptor, stat.S_IMODE(self._target.stat().st_mode))
             os.replace(self.partial, self._target)
         self._release()
 

@@ -5,6 +5,7 @@ The command is tests/stream_driver.py: the options, the driver and the exit code
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -44,8 +45,13 @@ def summary(error: str) -> dict[str, int]:
 
 
 def children(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    return [int(word) for word in listed.stdout.split()]
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it may have gone meanwhile
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+            if parent == pid:
+                found.append(int(status.parent.name))
+    return found
 
 
 def wait_for(condition, seconds: float = 20) -> None:
@@ -211,6 +217,13 @@ def test_two_processes_write_the_same_bytes_as_one(table, whole, tmp_path, name)
     assert (gzip.decompress(found[0]) if name == "out.gz" else found[0]) == whole[0]
 
 
+def test_rejects_need_a_file_of_their_own(table, tmp_path):
+    for output, rejects in (("out", "out"), ("out", "-")):
+        done = finish(table, "-o", tmp_path / output, "--rejects", rejects if rejects == "-" else tmp_path / rejects)
+        assert done.returncode == 1
+        assert "--rejects" in done.stderr
+
+
 def test_a_worker_that_dies_is_an_error_that_names_its_rows(tmp_path):
     text = b"study_id,report\n" + b"".join(b"%d,x\n" % number for number in range(100)) + b"101,die\n"
     done = finish("-", "--jobs", 2, "-o", tmp_path / "out", stdin=text)
@@ -223,14 +236,17 @@ def test_a_worker_that_dies_is_an_error_that_names_its_rows(tmp_path):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_reader_that_leaves_ends_the_run_with_141(table, jobs):
-    shell = f'{" ".join(COMMAND)} {table} --jobs {jobs} | head -3; echo "${{PIPESTATUS[0]}}"'
+def test_a_reader_that_leaves_ends_the_run_with_141(table, tmp_path, jobs):
+    shell = (
+        f'{" ".join(COMMAND)} {table} --jobs {jobs} --rejects {tmp_path}/rejects | head -3; echo "${{PIPESTATUS[0]}}"'
+    )
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, env=environment(), timeout=60)
     lines = done.stdout.splitlines()
     assert lines[3:] == ["141"]
     assert [json.loads(line)["id"] for line in lines[:3]]
     assert "Traceback" not in done.stderr
-    assert "internal" not in done.stderr
+    assert "error:" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from cxr_reason import console, sinks, tables
@@ -260,6 +260,22 @@ def test_what_a_csv_writer_writes_comes_back(tmp_path_factory, table, delimiter)
     assert [list(row.data.values()) for row in read(path)] == table
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 20), st.integers(0, 30), st.sampled_from(["a", "ab,", "a\nb, c", "two\n\nlines,x,\n"]))
+def test_a_stray_quote_costs_its_row_and_makes_no_other(tmp_path_factory, spoilt, place, body):
+    reports = {f"r{number}": f"Report {number}: {body} and so on to the end of it" for number in range(40)}
+    lines = [f'{name},"{text}"\n' for name, text in reports.items()]
+    cut = place + len(f'r{spoilt},"Re')
+    # Between letters: elsewhere a quote may leave a valid table with another meaning.
+    assume(lines[spoilt][cut - 1 : cut + 1].isalpha())
+    lines[spoilt] = lines[spoilt][:cut] + '"' + lines[spoilt][cut:]
+    path = tmp_path_factory.mktemp("quote") / "in"
+    path.write_text("study_id,report\n" + "".join(lines))
+    found = {row.data["study_id"]: row.data["report"] for row in read(path) if row.data}
+    del reports[f"r{spoilt}"]
+    assert found == reports
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -413,6 +429,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert sink.open()
     sink.write(b"new\n")
     sink.flush()
+    assert sink.partial.stat().st_mode & 0o777 == 0o640
     assert target.read_text() == "old"
     sink.commit()
     assert target.read_text() == "new\n"
