@@ -314,6 +314,7 @@ class _Ledger:
         self._summary = Summary()
         self._output: Sink = NullSink()
         self._rejects: Sink = NullSink()
+        self._files: dict[str, FileSink] = {}
         self._journal: Path | None = None
         self._done = 0
         self._digest: Any = None
@@ -350,29 +351,31 @@ class _Ledger:
             str(rejects) == "-" or (output and os.path.realpath(output) == os.path.realpath(rejects))
         ):
             raise CxrError("rejects need a file of their own", where="--rejects", hint="Name another file.")
-        sink = FileSink(output) if output is not None and str(output) != "-" else None
-        if sink is not None and sink.regular:
-            self._journal = Path(f"{sink.partial}.json")
-            if force:
-                self._journal.unlink(missing_ok=True)
-        state = self._earlier()
         if rejects is not None:
-            self._rejects = FileSink(rejects)
-        self._output = sink or StdoutSink()
-        files = [(file, name) for file, name in ((sink, "output"), (self._rejects, "rejects")) if file is not None]
-        for file, name in files:
-            if isinstance(file, FileSink) and not file.open(state[name] if state else 0):
-                console.note(f"{file.partial} is shorter than it was: starting over")
-                state = None
-                self.start_over()
-                if not file.open():
-                    raise AssertionError("a file can't be shorter than nothing")
+            self._rejects = self._hold("rejects", rejects)
+        if output is None or str(output) == "-":
+            self._output = StdoutSink()
+        else:
+            self._output = sink = self._hold("output", output)
+            self._journal = Path(f"{sink.partial}.json") if sink.regular else None
+        # Only now that both files are ours: the journal of a run that is under way must be left alone.
+        state = None if force else self._earlier()
+        if state and not all(file.go_on_from(state[name]) for name, file in self._files.items()):
+            console.note(f"{output} was begun, but what was written has been cut since: starting over")
+            state = None
         if state is None:
+            self.start_over()
             return 0
         self._summary = Summary(**{**state["summary"], "resumed": state["done"]})
         self._summary.counts, self._summary.checks = Counter(self._summary.counts), Counter(self._summary.checks)
         self._done, self._expected, self._keep = state["done"], state["digest"], True
         return self._done
+
+    def _hold(self, name: str, path: str | Path) -> FileSink:
+        sink = FileSink(path)
+        sink.open()
+        self._files[name] = sink
+        return sink
 
     def skip(self, numbered: Iterator[tuple[int, Unit]]) -> bool:
         """Pass over the units that are done; False where the input isn't the one on which they were."""
@@ -391,13 +394,12 @@ class _Ledger:
         return False
 
     def start_over(self) -> None:
-        """Forget what the earlier run did."""
-        assert self._journal is not None
-        self._journal.unlink(missing_ok=True)
+        """Forget what an earlier run did."""
+        if self._journal is not None:
+            self._journal.unlink(missing_ok=True)
         self._summary, self._done, self._keep = Summary(), 0, False
-        for sink in (self._output, self._rejects):
-            if isinstance(sink, FileSink) and sink.is_open:
-                sink.truncate()
+        for file in self._files.values():
+            file.go_on_from(0)
 
     def add(self, chunk: _Chunk, outcomes: list[_Outcome]) -> None:
         """Write what became of `chunk`, and save if it is time."""
@@ -434,7 +436,7 @@ class _Ledger:
         return self._summary
 
     def _may_save(self) -> bool:
-        gzipped = any(isinstance(sink, FileSink) and sink.gzipped for sink in (self._output, self._rejects))
+        gzipped = any(file.gzipped for file in self._files.values())
         return self._digest is not None and (not gzipped or self._done % MEMBER_UNITS == 0)
 
     def _save(self) -> None:
@@ -469,7 +471,6 @@ class _Ledger:
         if same:
             return dict(state)
         console.note(f"{self._journal} is of a run with other options: starting over")
-        self._journal.unlink()
         return None
 
 

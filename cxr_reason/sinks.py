@@ -113,10 +113,10 @@ class FileSink:
         self._buffered = 0
         self._offset = 0
 
-    def open(self, offset: int = 0) -> bool:
-        """Start writing after the first `offset` bytes of an earlier run's partial file.
+    def open(self) -> None:
+        """Take hold of the file; `go_on_from` must follow. Raises CxrError where another process has it, or nobody may.
 
-        False, and nothing is open, where that file is shorter. Raises CxrError where another process writes it.
+        An unfinished file of an earlier run is left as it is.
         """
         if self._target.is_dir():
             raise CxrError("this is a folder", where=str(self.path), hint="Name a file to write.")
@@ -132,24 +132,16 @@ class FileSink:
             if self._target.exists():
                 # Reports may be readable by few: a file that is made anew keeps its predecessor's mode, from the start.
                 os.fchmod(self._descriptor, stat.S_IMODE(self._target.stat().st_mode))
-            if os.fstat(self._descriptor).st_size < offset:
-                self._release()
-                return False
-            self.truncate(offset)
-        return True
 
-    @property
-    def is_open(self) -> bool:
-        return self._descriptor >= 0
-
-    def truncate(self, offset: int = 0) -> None:
-        """Cut the unfinished file at `offset` and go on from there."""
-        self._buffer.clear()
-        self._buffered = 0
+    def go_on_from(self, offset: int) -> bool:
+        """Drop what stands after the first `offset` bytes and write there; False where there are not so many."""
         if self.regular:
+            if os.fstat(self._descriptor).st_size < offset:
+                return False
             os.ftruncate(self._descriptor, offset)
             os.lseek(self._descriptor, offset, os.SEEK_SET)
         self._offset = offset
+        return True
 
     def write(self, data: bytes) -> None:
         self._buffer.append(data)
@@ -169,7 +161,7 @@ class FileSink:
         self._release()
 
     def close(self, *, keep: bool) -> None:
-        if self.is_open:
+        if self._descriptor >= 0:
             if self.regular and not keep:
                 self.partial.unlink(missing_ok=True)
             self._release()

@@ -370,11 +370,12 @@ def test_other_rows_from_a_pipe_are_refused(table, whole, tmp_path):
 def test_a_second_run_on_the_same_file_is_refused(table, tmp_path):
     first = start(table, "-o", tmp_path / "out", "--pause", 0.01)
     wait_for((tmp_path / "out.partial.json").exists)
-    second = finish(table, "-o", tmp_path / "out")
-    first.terminate()
-    first.communicate()
+    second = finish(table, "-o", tmp_path / "out", "--force")
     assert second.returncode == 1
     assert "another run" in second.stderr
+    first.kill()
+    first.communicate()
+    assert summary(finish(table, "-o", tmp_path / "out").stderr)["resumed"] > 0
 
 
 # ---------------------------------------------------------------------------------------------------- disks and devices
