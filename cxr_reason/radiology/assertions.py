@@ -1,0 +1,781 @@
+"""One sentence: which findings it names, and whether it asserts, denies or hedges each.
+
+A sentence is matched against the lexicon's trie, cut into clauses, and each clause is read from left to right:
+
+1. heads: a finding's name, or a quality that pairs with its organ ("the heart is enlarged", "blunting of the angle");
+2. status: cues open and close scopes over the heads (no, likely, history of, versus, has resolved ...);
+3. attributes: side, site, severity, size, change and acuity go to the head they stand with; lists share some of them.
+
+Scope rules, in short: a denial or hedge covers the list that it leads and ends at "with", "due to", "but", or a part
+with a verb of its own. Change covers the list it leads or closes; a side covers the plain list it leads, or, trailing,
+the list before it; severity covers its own noun only. A diagnosis takes the side of its sign.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from cxr_reason.radiology.lexicon import LEXICON, MASK, Quality, Word
+from cxr_reason.radiology.sentences import words
+
+_SPREADING_BOUNDS = frozenset({"definite", "new", "large", "significant"})
+_STRONG_HISTORY = re.compile(r"history|status post|s p|hx|h o|background|patient (?:with|has)")
+_EXISTING = frozenset({"worse", "better", "stable"})  # a change that only something on the film can have
+_SIZE = re.compile(
+    r"(?<![\w.])(\d+(?:\.\d+)?)(?:\s*(?:[x×]|by|-|to)\s*(\d+(?:\.\d+)?))*[\s-]*(mm|cm|millimeters?|centimeters?|millimetres?|centimetres?)\b",
+    re.IGNORECASE,
+)
+_NORMAL = frozenset({"normal", "clear", "top normal"})
+_LIST = frozenset({"and", "or", "comma", "the", "versus"})
+_GLUE = frozenset({"the", "of", "top_of"})
+
+
+@dataclass(slots=True)
+class Item:
+    """One phrase found in a sentence: its meaning and the tokens [i, j) it covers."""
+
+    word: Word
+    i: int
+    j: int
+    text: str
+
+
+@dataclass(slots=True)
+class Head:
+    """A finding as one clause states it. Item indices count within the clause."""
+
+    name: str
+    at: int  # the item that names it
+    low: int  # first and last item that belong to it
+    high: int
+    status: str = "present"
+    certainty: str = "definite"
+    time: str = "current"
+    bound: str | None = None
+    side: str | None = None
+    site: str | None = None
+    severity: str | None = None
+    size: str | None = None
+    size_mm: float | None = None
+    change: str | None = None
+    acuity: str | None = None
+    calcified: bool = False
+    event: str | None = None
+    alternatives: list[str] = field(default_factory=list)
+    region: bool = False  # a whole organ was called normal
+    hedged_by_word: bool = False
+    start: int = 0  # character offsets in the sentence
+    end: int = 0
+
+
+def match(tokens: list[str]) -> list[Item]:
+    """Every phrase of the lexicon in a list of canonical words, longest first from the left."""
+    items: list[Item] = []
+    root = LEXICON.root.next
+    i, n = 0, len(tokens)
+    while i < n:
+        node = root.get(tokens[i])
+        if node is None:
+            i += 1
+            continue
+        best, stop = node.word, i + 1
+        j = i + 1
+        while j < n and (node := node.next.get(tokens[j])) is not None:
+            j += 1
+            if node.word is not None:
+                best, stop = node.word, j
+        if best is None:
+            i += 1
+        else:
+            items.append(Item(best, i, stop, " ".join(tokens[i:stop])))
+            i = stop
+    return items
+
+
+# ---------------------------------------------------------------------- clauses
+def _is_head(item: Item) -> bool:
+    return item.word.finding is not None or item.word.quality is not None
+
+
+def clauses(items: list[Item]) -> list[list[Item]]:
+    """Cut a sentence where a statement of its own begins. Stop words ("but", ";") belong to no clause."""
+    found: list[list[Item]] = []
+    current: list[Item] = []
+    has_head = negated = False
+    for k, item in enumerate(items):
+        cue = item.word.cue
+        if cue is None:
+            has_head = has_head or _is_head(item)
+            current.append(item)
+            continue
+        cut = drop = False
+        if cue == "but" or cue == "stop":
+            if item.text == ":" and not has_head:
+                current.append(Item(_BE, item.i, item.j, ":"))
+                continue
+            cut = drop = True
+        elif cue == "no" or cue == "there":
+            cut = has_head and not (cue == "no" and item.text in ("negative", "absent", "against"))
+        elif cue in ("comma", "and"):
+            cut = has_head and _begins_statement(items, k + 1, negated)
+            drop = cut
+        if cut:
+            found.append(current)
+            current, has_head, negated = [], False, False
+        if not drop:
+            current.append(item)
+            negated = negated or cue == "no"
+            has_head = has_head or _is_head(item)
+    found.append(current)
+    return [c for c in found if c]
+
+
+_BE = Word(cue="be")
+
+
+def _begins_statement(items: list[Item], k: int, negated: bool) -> bool:
+    """Whether the items from k on, up to the next comma, are a statement of their own."""
+    organ = finding = positive = False
+    n = len(items)
+    start = k
+    while k < n and items[k].word.cue in ("and", "comma"):
+        k += 1
+    if k < n and items[k].word.cue in ("no", "there"):
+        return True
+    while k < n:
+        word = items[k].word
+        cue = word.cue
+        if cue == "comma" or cue == "stop" or cue == "but":
+            break
+        if cue == "or" and negated:
+            return False
+        if cue == "with" and k > start:
+            break
+        if word.organ:
+            organ = True
+        elif word.finding or (word.quality and not word.quality.adjective):
+            finding = True
+        if (word.severity or word.change in ("stable", "worse", "better", "new") or items[k].text in ("a", "an")) and not finding:
+            positive = True
+        if cue == "be" and (organ or finding):
+            if finding and negated and not organ:
+                following = items[k + 1].word if k + 1 < n else None
+                return bool(following and (following.change or following.severity or following.side) and not following.cue)
+            return True
+        if word.quality and word.quality.adjective and organ and not finding and not _of_next(items, k):
+            return True
+        if word.change in ("resolved", "removed") and finding and not negated:
+            return True
+        k += 1
+    if negated and positive and finding:
+        rest = [i.word.cue for i in items[start:]]
+        return "or" not in rest
+    return False
+
+
+def _of_next(items: list[Item], k: int) -> bool:
+    return k + 1 < len(items) and items[k + 1].word.cue in ("of", "in")
+
+
+# ---------------------------------------------------------------------- heads
+def _is_modifier(word: Word) -> bool:
+    return bool(word.side or word.site or word.severity or word.change or word.acuity or word.bound)
+
+
+def _organs_after(items: list[Item], k: int) -> tuple[list[tuple[str, int]], str | None]:
+    """The list of organs right after item k and the joint before it ("of", "in" or None for none)."""
+    joint: str | None = None
+    organs: list[tuple[str, int]] = []
+    k += 1
+    while k < len(items):
+        word = items[k].word
+        if word.organ:
+            organs.append((word.organ, k))
+        elif word.cue in ("of", "in"):
+            if organs:
+                break
+            joint = joint or word.cue
+        elif word.cue == "be" and items[k].text == "involving":
+            joint = joint or "in"
+        elif word.cue in ("and", "or", "comma", "the", "top_of"):
+            pass
+        elif word.finding or word.quality:
+            if organs or word.finding or not (word.quality and word.quality.adjective):
+                break
+            if items[k - 1].word.cue not in ("and", "or", "comma"):
+                break
+        elif _is_modifier(word) or items[k].text == MASK:
+            pass
+        else:
+            break
+        k += 1
+    return organs, joint
+
+
+def _organs_before(items: list[Item], k: int) -> list[tuple[str, int]]:
+    """Organs joined to item k as its own adjectives: "hilar and mediastinal" in "hilar and mediastinal masses"."""
+    organs: list[tuple[str, int]] = []
+    j = k - 1
+    while j >= 0:
+        word = items[j].word
+        if word.organ:
+            organs.append((word.organ, j))
+        elif word.quality and word.quality.adjective and word.finding is None:
+            if j and items[j - 1].word.cue == "be":
+                break
+        elif word.finding:
+            break
+        elif word.cue in ("and", "or"):
+            if not organs:
+                break
+        elif word.cue is not None or not _is_modifier(word):
+            break
+        j -= 1
+    return organs[::-1]
+
+
+def _heads(items: list[Item]) -> list[Head]:
+    heads: list[Head] = []
+    subjects: list[tuple[str, int]] = []
+    closed = False  # the subjects have their predicate: the next organ begins a new list
+    used: set[int] = set()  # items eaten by a pair
+    for k, item in enumerate(items):
+        word = item.word
+        if word.organ:
+            if closed:
+                subjects, closed = [], False
+            if not (k and items[k - 1].word.cue == "of" and subjects):
+                subjects.append((word.organ, k))
+            if word.finding is None and word.quality is None:
+                continue
+        if word.finding is not None:
+            before, (after, joint) = _organs_before(items, k), _organs_after(items, k)
+            names = _refined(word.finding, before, after if joint else [])
+            for name in names:
+                heads.append(Head(name, k, k, k))
+            closed = True
+        elif word.quality is not None:
+            made, low, high, on = _pair(items, k, word.quality, subjects, closed, heads)
+            if made:
+                heads += [h for name in made if (h := _head(name, k, low, high, word.quality))]
+                used.update(range(k, k + 1))
+                closed = True
+                if on:
+                    subjects = on
+    for head in heads:
+        if items[head.at].word.quality is None or items[head.at].word.finding is not None:
+            continue
+        items[head.at] = Item(Word(quality=items[head.at].word.quality), items[head.at].i, items[head.at].j, items[head.at].text)
+    return heads
+
+
+def _head(name: str, k: int, low: int, high: int, quality: Quality) -> Head | None:
+    denied = name.startswith("!")
+    head = Head(name.lstrip("!"), k, low, high, severity=quality.severity if quality.name == "borderline" else None)
+    if denied:
+        head.status, head.region = "absent", quality.name in _NORMAL
+    if quality.certainty:
+        head.certainty = quality.certainty
+    return head
+
+
+def _refined(name: str, before: list[tuple[str, int]], after: list[tuple[str, int]]) -> list[str]:
+    table = LEXICON.refine.get(name)
+    if table:
+        for organ, _ in [*before[::-1], *after[:1]]:
+            if organ in table:
+                return [table[organ]] if table[organ] else []
+    return [name]
+
+
+def _names(quality: Quality, organ: str) -> list[str] | None:
+    """The findings that a quality says of an organ: [] = nothing of ours, None = no pair."""
+    if quality.name == "top normal":
+        return ["!cardiomegaly"] if organ in ("heart", "cardiomediastinum") else []
+    if quality.name in _NORMAL:
+        return [f"!{name}" for name in LEXICON.organs[organ]]
+    if organ in quality.on:
+        return [quality.on[organ]] if quality.on[organ] else []
+    return None
+
+
+def _pair(
+    items: list[Item], k: int, quality: Quality, subjects: list[tuple[str, int]], closed: bool, heads: list[Head]
+) -> tuple[list[str], int, int, list[tuple[str, int]]]:
+    """The findings named by a quality at item k, the items they cover, and the organs it was said of."""
+    before = _organs_before(items, k)
+    after, joint = _organs_after(items, k)
+    candidates: list[list[tuple[str, int]]] = []
+    adjacent_after = bool(after) and joint is None and quality.adjective
+    copula = any(items[j].word.cue == "be" for j in range(subjects[-1][1] + 1 if subjects else k, k))
+    if joint and after:
+        candidates.append(after)
+    if quality.adjective:
+        own = bool(before) and (not closed or copula)
+        if adjacent_after and not own and not (subjects and copula and not closed):
+            candidates.append(after)
+        if subjects and (not closed or copula or (k and items[k - 1].word.cue in ("and", "comma", "or"))):
+            candidates.append(subjects)
+        if before:
+            candidates.append(before)
+        if adjacent_after:
+            candidates.append(after)
+    else:
+        if before:
+            candidates.insert(0, before)
+        if subjects and copula and not closed:
+            candidates.append(subjects)
+    if quality.predicate:
+        candidates = [c for c in candidates if _touches(items, c, k)]
+    for organs in candidates:
+        names: list[str] = []
+        paired = False
+        for organ, _ in organs:
+            got = _names(quality, organ)
+            if got is not None:
+                paired = True
+                names += [n for n in got if n not in names]
+        if paired:
+            positions = [p for _, p in organs]
+            return names, min(*positions, k), max(*positions, k), organs
+    if quality.name in _NORMAL:
+        site = [j for j in range(len(items)) if items[j].word.site]
+        if site and not any(i.word.organ or i.word.finding for i in items):
+            return ["!lung abnormality"], min(*site, k), max(*site, k), []
+        alone = all(i.word.cue in ("the", "be", "stop", "comma") or i is items[k] for i in items)
+        if quality.name == "normal" and alone:
+            return ["!chest abnormality"], k, k, []
+        return [], k, k, []
+    if quality.name == "calcified":
+        for head in heads:
+            if head.at < k and any(i.word.cue == "be" for i in items[head.at : k]):
+                head.calcified = True
+        return [], k, k, []
+    if quality.default and not _modifies(items, k):
+        return [quality.default], k, k, []
+    return [], k, k, []
+
+
+def _touches(items: list[Item], organs: list[tuple[str, int]], k: int) -> bool:
+    """Whether the organs stand right beside item k, or before it with a verb between."""
+    first, last = organs[0][1], organs[-1][1]
+    gap = items[last + 1 : k] if last < k else items[k + 1 : first]
+    return all(_is_modifier(i.word) or i.word.cue in ("be", "the", "and") for i in gap)
+
+
+def _modifies(items: list[Item], k: int) -> bool:
+    """An adjective right before a finding is part of its description, no finding of its own."""
+    quality = items[k].word.quality
+    if quality is None or not quality.adjective:
+        return False
+    return k + 1 < len(items) and (items[k + 1].word.finding is not None or items[k + 1].word.organ is not None)
+
+
+# ---------------------------------------------------------------------- status
+def _assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
+    """Walk the clause once; cues change the state that each head meets. Returns the heads that count."""
+    by_item: dict[int, list[Head]] = {}
+    for head in heads:
+        by_item.setdefault(head.at, []).append(head)
+    neg = skip = hypo = differential = False
+    hedge: str | None = None
+    hist: str | None = None
+    resolved: str | None = None
+    bounds: list[str] = []
+    spreading: list[str] = []
+    fresh_list = True
+    done: list[Head] = []
+    dropped: set[int] = set()
+    last_at = max(by_item, default=-1)
+    for k, item in enumerate(items):
+        word, cue = item.word, item.word.cue
+        here = by_item.get(k)
+        if here:
+            for head in here:
+                if skip:
+                    dropped.add(id(head))
+                    continue
+                _apply(head, neg, hedge, hypo, differential, resolved)
+                if head.status == "absent" and neg and not head.region:
+                    chosen = list(dict.fromkeys([*spreading, *bounds]))
+                    head.bound = " ".join(chosen) or None
+                if hist:
+                    head.time = "history"
+                done.append(head)
+            if hist == "weak":
+                hist = None
+            bounds = []
+            fresh_list = False
+        if neg and not here:
+            limit = word.bound or ("new" if word.change == "new" else None)
+            if limit is None and word.severity and not here:
+                limit = None if word.severity == "mild" else item.text
+            if limit:
+                if limit in _SPREADING_BOUNDS and fresh_list:
+                    spreading.append(limit)
+                else:
+                    bounds.append(limit)
+        if word.change in ("resolved", "removed"):
+            target = [h for h in done if h.status != "absent" or not h.region]
+            if target and not _leads(items, k, by_item):
+                for head in target:
+                    _resolve(head, word.change)
+            elif k < last_at:
+                resolved = word.change
+            continue
+        if word.change == "exchanged":
+            for head in done:
+                _resolve(head, "removed") if k < last_at else setattr(head, "change", "new")
+            resolved = None
+            continue
+        if cue is None:
+            continue
+        if cue == "no":
+            neg, skip = True, False
+            hedge, fresh_list = None, True
+            bounds, spreading = [], []
+        elif cue == "not_seen":
+            if any(h.status == "present" for h in done):
+                for head in done:
+                    if not head.region:
+                        _deny(head)
+            elif k < last_at:
+                neg, fresh_list = True, True
+        elif cue == "unlikely":
+            if done and not (k < last_at and not any(i.word.cue == "be" for i in items[:k])):
+                for head in done[-1:] if k < last_at else done:
+                    _deny(head)
+                    head.certainty = "probable"
+            else:
+                hedge = "less"
+        elif cue in ("probable", "possible"):
+            if k > last_at and done and item.text in _POSTPOSED:
+                for head in _recent(done, items, k):
+                    _hedge(head, cue)
+            else:
+                hedge = cue
+                if neg and cue == "probable":
+                    pass
+                neg = False if not neg else neg
+        elif cue in ("possible_after", "probable_after"):
+            if done and not (k < last_at and not _ends_statement(items, k)):
+                for head in _recent(done, items, k):
+                    _hedge(head, cue.removesuffix("_after"))
+            elif k < last_at:
+                hedge = cue.removesuffix("_after")
+        elif cue == "differential":
+            differential = True
+        elif cue == "versus" or (cue == "or" and not neg):
+            if done and k < last_at:
+                _compete(done[-1], _next_heads(by_item, k), neg)
+        elif cue == "history":
+            hist = "strong" if _STRONG_HISTORY.search(item.text) else "weak"
+            if k + 1 < len(items) and items[k + 1].word.organ == "chest" and not _next_heads(by_item, k + 1):
+                hist = None
+        elif cue == "hypothetical":
+            hypo = True
+        elif cue == "limited_view":
+            skip = True
+        elif cue == "with":
+            neg, hedge, resolved, hist, differential = False, None, None, None, False
+        elif cue == "sign_of":
+            if neg and done:
+                skip = True
+            hedge = None
+        elif cue == "comma":
+            if hist == "weak":
+                hist = None
+        elif cue == "stop":
+            hedge = None
+    return [h for h in heads if id(h) not in dropped]
+
+
+_POSTPOSED = frozenset({"possible", "probable", "likely", "suspected", "questionable", "questioned", "presumed", "favored", "suggested", "most likely", "probably", "possibly", "suspect", "?"})  # fmt: skip
+
+
+def _ends_statement(items: list[Item], k: int) -> bool:
+    return k + 1 >= len(items) or items[k + 1].word.cue in ("comma", "and", "with", "stop", "but")
+
+
+def _recent(done: list[Head], items: list[Item], k: int) -> list[Head]:
+    """The heads of the list that item k closes: back to a sign, a "with" or a denial."""
+    recent: list[Head] = []
+    edge = k
+    for head in reversed(done):
+        if head.status == "absent":
+            break
+        between = {i.word.cue for i in items[head.at + 1 : edge]}
+        if recent and not between <= {None, "and", "or", "comma", "the", "versus"}:
+            break
+        recent.append(head)
+        edge = head.at
+    return recent
+
+
+def _leads(items: list[Item], k: int, by_item: dict[int, list[Head]]) -> bool:
+    """Whether "removal of", "resolution of" speaks of what follows it."""
+    return items[k].text.endswith((" of", " in")) and any(at > k for at in by_item)
+
+
+def _next_heads(by_item: dict[int, list[Head]], k: int) -> list[Head]:
+    later = [at for at in by_item if at > k]
+    return by_item[min(later)] if later else []
+
+
+def _apply(head: Head, neg: bool, hedge: str | None, hypo: bool, differential: bool, resolved: str | None) -> None:
+    if head.region or head.status == "absent":
+        if neg:
+            head.time = "void"  # "not normal": nothing is said that we could use
+        elif hedge == "less":
+            head.certainty = "probable"
+        elif hedge:
+            head.certainty = hedge
+        return
+    if hypo:
+        head.status, head.certainty, head.time = "uncertain", "possible", "hypothetical"
+    elif neg:
+        _deny(head)
+        if hedge == "probable":
+            head.certainty = "probable"
+    elif head.certainty == "differential":
+        head.status = "uncertain"
+    elif differential:
+        head.status, head.certainty = "uncertain", "differential"
+    elif hedge == "less":
+        head.status, head.certainty = "uncertain", "possible"
+        head.hedged_by_word = True
+    elif hedge:
+        _hedge(head, hedge)
+        head.hedged_by_word = True
+    if resolved:
+        _resolve(head, resolved)
+
+
+def _deny(head: Head) -> None:
+    head.status, head.certainty = "absent", "definite"
+
+
+def _hedge(head: Head, grade: str) -> None:
+    if head.status != "absent" and head.certainty != "differential":
+        head.status, head.certainty = "uncertain", grade
+
+
+def _resolve(head: Head, change: str) -> None:
+    head.status, head.certainty, head.time, head.change = "absent", "definite", "resolved", "resolved"
+    if change == "removed":
+        head.event = "removed"
+
+
+def _compete(first: Head, others: list[Head], neg: bool) -> None:
+    """ "A versus B": both are open."""
+    if neg or not others or first.status == "absent":
+        return
+    for other in others:
+        first.alternatives.append(other.name)
+        other.alternatives += [first.name, *(a for a in first.alternatives if a not in (other.name, first.name))]
+        other.certainty = "differential"
+    first.status, first.certainty = "uncertain", "differential"
+
+
+# ---------------------------------------------------------------------- attributes
+def _assign_attributes(items: list[Item], heads: list[Head]) -> None:
+    if not heads:
+        return
+    groups: list[list[Head]] = []
+    for head in sorted(heads, key=lambda h: (h.low, h.high)):
+        if groups and (groups[-1][0].low, groups[-1][0].high) == (head.low, head.high):
+            groups[-1].append(head)
+        else:
+            groups.append([head])
+    n = len(groups)
+    own: list[list[int]] = [[] for _ in groups]
+    trailing: list[list[int]] = [[] for _ in groups]
+    for k in range(groups[0][0].low):
+        own[0].append(k)
+    for g, group in enumerate(groups):
+        own[g] += range(group[0].low, group[0].high + 1)
+        begin = group[0].high + 1
+        end = groups[g + 1][0].low if g + 1 < n else len(items)
+        if begin >= end:
+            continue
+        cut = _split_gap(items, begin, end) if g + 1 < n else end
+        trailing[g] += range(begin, cut)
+        if g + 1 < n:
+            own[g + 1] += range(cut, end)
+    for g, group in enumerate(groups):
+        _take(items, own[g], group, leading=True)
+        _take(items, trailing[g], group, leading=False)
+    _share(items, groups, own, trailing)
+
+
+def _split_gap(items: list[Item], begin: int, end: int) -> int:
+    """Which items between two heads belong to the first: up to the last separator, or the preposition's phrase."""
+    for k in range(end - 1, begin - 1, -1):
+        cue = items[k].word.cue
+        if cue is not None and cue not in ("the", "of", "in", "top_of"):
+            return k
+    return end if items[begin].word.cue in ("in", "of") else begin
+
+
+def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: bool) -> None:
+    sides: list[str] = []
+    tip = False
+    for k in indices:
+        word = items[k].word
+        if not leading and items[k].text.startswith(("terminates", "ends")):
+            tip = True
+        if word.side and not tip:
+            sides.append(word.side)
+        for head in group:
+            if word.site and not tip and head.site is None:
+                head.site = word.site
+            if word.severity and head.status != "absent" and k != head.at and word.finding is None:
+                head.severity = head.severity if head.severity and not leading else word.severity
+            if word.acuity and head.bound != word.acuity and (leading or items[k - 1].word.cue == "be"):
+                head.acuity = head.acuity or word.acuity
+            if word.quality and word.quality.name == "calcified" and k < head.at:
+                head.calcified = True
+    side = _one_side(sides)
+    for head in group:
+        if side and head.side is None:
+            head.side = side
+
+
+def _one_side(sides: list[str]) -> str | None:
+    found = set(sides)
+    if not found:
+        return None
+    return "bilateral" if "bilateral" in found or len(found) > 1 else found.pop()
+
+
+def _plain(items: list[Item], begin: int, end: int) -> bool:
+    """Only "and", "or", commas between two heads."""
+    return all(i.word.cue in _LIST for i in items[begin:end])
+
+
+def _share(items: list[Item], groups: list[list[Head]], own: list[list[int]], trailing: list[list[int]]) -> None:
+    n = len(groups)
+    joined = [_plain(items, groups[g][0].high + 1, groups[g + 1][0].low) for g in range(n - 1)]
+    for g in range(1, n):  # a side that leads a plain list covers it
+        first, second = groups[g - 1][0], groups[g]
+        if joined[g - 1] and first.side and not any(i in own[g - 1] and items[i].word.site for i in own[g - 1] if False):
+            for head in second:
+                if head.side is None and (head.status == first.status or head.certainty == "differential"):
+                    head.side = first.side
+        elif second[0].hedged_by_word or second[0].certainty == "differential" or _is_sign(items, groups[g - 1][0], second[0]):
+            for head in second:  # a diagnosis takes the side of its sign
+                if head.side is None and head.status != "absent" and first.status == "present" and first.side:
+                    head.side = first.side
+    for g in range(n - 2, -1, -1):  # a side that closes a list covers it
+        later = groups[g + 1][0]
+        linked = all(i.word.cue in _LIST or _is_modifier(i.word) for i in items[groups[g][0].high + 1 : later.low])
+        if linked and later.side and any(items[k].word.side for k in trailing[g + 1]):
+            for head in groups[g]:
+                if head.side is None and head.status == later.status:
+                    head.side, head.site = later.side, head.site or later.site
+    _share_change(items, groups, own, trailing, joined)
+
+
+def _is_sign(items: list[Item], sign: Head, diagnosis: Head) -> bool:
+    between = {i.word.cue for i in items[sign.high + 1 : diagnosis.low]}
+    return bool(between & {"sign_of"}) and any(
+        i.text in ("representing", "represents", "represent", "reflecting", "reflects", "reflect", "corresponding to", "indicating")
+        for i in items[sign.high + 1 : diagnosis.low]
+    )
+
+
+def _share_change(
+    items: list[Item], groups: list[list[Head]], own: list[list[int]], trailing: list[list[int]], joined: list[bool]
+) -> None:
+    for g, group in enumerate(groups):
+        lead = [c for k in own[g] if (c := _change(items[k], group, k))]
+        tail = [c for k in trailing[g] if (c := _change(items[k], group, k))]
+        h = g
+        if lead:
+            while True:
+                _set_change(groups[h], lead[-1])
+                if h + 1 >= len(groups) or not joined[h] or any(_change(items[k], groups[h + 1], k) for k in own[h + 1]):
+                    break
+                h += 1
+        if tail:
+            h = g
+            while True:
+                _set_change(groups[h], tail[-1])
+                if h == 0 or not _listed(items, groups[h - 1][0].high + 1, groups[h][0].low):
+                    break
+                if any(_change(items[k], groups[h - 1], k) for k in (*own[h - 1], *trailing[h - 1])):
+                    break
+                h -= 1
+
+
+def _listed(items: list[Item], begin: int, end: int) -> bool:
+    return all(i.word.cue in _LIST or (i.word.cue is None and _is_modifier(i.word)) for i in items[begin:end])
+
+
+def _change(item: Item, group: list[Head], k: int) -> str | None:
+    word = item.word
+    if any(head.at == k for head in group):
+        return None
+    if word.change and word.change not in ("resolved", "removed", "exchanged", "moved"):
+        return word.change
+    return word.quality.change if word.quality and not word.change else None
+
+
+def _set_change(group: list[Head], change: str) -> None:
+    for head in group:
+        if head.change is None and (head.status != "absent" or change == "stable") and not head.region:
+            if head.status == "absent":
+                continue
+            head.change = change
+
+
+# ---------------------------------------------------------------------- a sentence
+def read_sentence(sentence: str) -> tuple[list[Head], list[str], list[Item]]:
+    """Return (heads, canonical words, matched items) of one sentence. Offsets count within the sentence."""
+    matches = words(sentence)
+    tokens: list[str] = []
+    spans: list[tuple[int, int]] = []
+    canonical = LEXICON.canonical
+    for m in matches:
+        raw = m.group().lower()
+        if raw in ("-", "'", '"', ".", "*", "(", ")", "’"):
+            begin, end = m.span()
+            if raw == "-" and sentence[begin - 1 : begin].isspace() and sentence[end : end + 1].isspace() and begin:
+                raw = ";"
+            else:
+                continue
+        elif raw.endswith("'s"):
+            raw = raw[:-2]
+        tokens.append(canonical(raw))
+        spans.append(m.span())
+    items = match(tokens)
+    result: list[Head] = []
+    sizes = list(_SIZE.finditer(sentence)) if ("m" in sentence and any(c.isdigit() for c in sentence)) else []
+    for clause in clauses(items):
+        heads = _heads(clause)
+        if not heads:
+            continue
+        heads = _assign_status(clause, heads)
+        _assign_attributes(clause, heads)
+        for head in heads:
+            low, high = clause[head.low], clause[head.high]
+            head.start, head.end = spans[low.i][0], spans[high.j - 1][1]
+            if head.time == "history" and head.change in _EXISTING:
+                head.time = "current"
+        result += [h for h in heads if h.time != "void"]
+    for size in sizes:
+        _attach_size(size, result)
+    return result, tokens, items
+
+
+def _attach_size(size: re.Match[str], heads: list[Head]) -> None:
+    """A measurement belongs to the nearest finding that is no device and not denied."""
+    candidates = [h for h in heads if h.status != "absent" and not LEXICON.findings[h.name].device]
+    if not candidates:
+        return
+    near = min(candidates, key=lambda h: h.start - size.end() if h.start >= size.end() else size.start() - h.end + 3)
+    if near.size is None:
+        numbers = [float(x) for x in re.findall(r"\d+(?:\.\d+)?", size.group())]
+        near.size = " ".join(size.group().split())
+        near.size_mm = round(max(numbers) * (10.0 if size.group(3)[0] in "cC" else 1.0), 2)

@@ -1,0 +1,388 @@
+"""A report's findings: what it says is there, is not there, or may be there.
+
+`read` is the engine's door. Evidence comes from findings, impression, addendum and text without heading; what stands
+under indication, history, technique or comparison is never evidence. Labels follow chexpert-labeler's conventions
+(Irvin et al. 2019, arXiv 1901.07031): mention level, not closed upwards, unmentioned = no key.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from functools import cached_property, lru_cache
+from typing import Any
+
+from cxr_reason.radiology.assertions import Head, Item, read_sentence
+from cxr_reason.radiology.lexicon import LEXICON, MASK
+from cxr_reason.radiology.sections import RANK, SILENT, sections
+from cxr_reason.radiology.sentences import sentences
+
+LABELS = (
+    "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesion", "Lung Opacity", "Edema", "Consolidation",
+    "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture", "Support Devices",
+)  # fmt: skip
+_MILD_CONFLICT = frozenset({"old", "chronic"})
+# Bounds that leave out nothing of what a claim with the same word says; the others narrow an absence.
+_LEAST_KNOWN = 0.55  # share of known words under which a text is not ours
+_MOST_BROKEN = 0.24  # share of function words out of place above which a text is no running text
+
+
+@dataclass(slots=True)
+class Finding:
+    """One finding as a report states it.
+
+    status: present, absent, uncertain. certainty: definite, probable, possible, differential. time: current, history,
+    resolved, hypothetical. bound: what an absence is limited to ("large", "focal"). side: left, right, bilateral.
+    severity: mild, moderate, severe or a range "mild-moderate". change: new, worse, stable, better, resolved. size_mm
+    in millimetres. span: [start, end) in the report's text.
+    """
+
+    name: str
+    label: str | None
+    status: str
+    certainty: str = "definite"
+    alternatives: list[str] = field(default_factory=list)
+    time: str = "current"
+    bound: str | None = None
+    side: str | None = None
+    site: str | None = None
+    severity: str | None = None
+    size: str | None = None
+    size_mm: float | None = None
+    change: str | None = None
+    acuity: str | None = None
+    calcified: bool = False
+    device: dict[str, str] | None = None
+    conflict: bool = False
+    span: list[int] = field(default_factory=lambda: [0, 0])
+    section: str = "body"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; empty fields and a time of "current" are left out."""
+        out: dict[str, Any] = {"name": self.name, "label": self.label, "status": self.status, "certainty": self.certainty}
+        for name in _OPTIONAL:
+            value = getattr(self, name)
+            if value:
+                out[name] = value
+        if self.time != "current":
+            out["time"] = self.time
+        out["span"] = self.span
+        out["section"] = self.section
+        return out
+
+
+_OPTIONAL = tuple(
+    f.name for f in fields(Finding) if f.name not in ("name", "label", "status", "certainty", "time", "span", "section")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """text[start:end], the section it stands in, whether that is evidence, and whether the engine could read it."""
+
+    start: int
+    end: int
+    section: str
+    evidence: bool
+    understood: bool
+
+
+class Reading:
+    """What one report says.
+
+    text, sentences, findings (one a mention, in text order), quality (limits of the film that the report names),
+    understood (share of its sentences that the engine could read, 0 to 1), rejection (None, "empty", "language",
+    "not-chest", "not-understood"; a rejected report has no finding and no label).
+    """
+
+    def __init__(
+        self, text: str, sentences: list[Sentence], findings: list[Finding], quality: list[str], understood: float,
+        rejection: str | None,
+    ) -> None:  # fmt: skip
+        self.text = text
+        self.sentences = sentences
+        self.findings = findings
+        self.quality = quality
+        self.understood = understood
+        self.rejection = rejection
+
+    @cached_property
+    def _facts(self) -> list[Finding]:
+        return _merge(self.findings)
+
+    def facts(self) -> list[Finding]:
+        """The findings with every mention of one name and side merged; where mentions differ the better section wins."""
+        return self._facts
+
+    @cached_property
+    def labels(self) -> dict[str, int]:
+        """CheXpert-14 labels that the report mentions: 1 present, 0 absent, -1 uncertain."""
+        found: dict[str, int] = {}
+        worth = {"present": (2, 1), "uncertain": (1, -1), "absent": (0, 0)}
+        best: dict[str, int] = {}
+        for fact in self._facts:
+            if fact.label is None or fact.time not in ("current", "resolved"):
+                continue
+            rank, value = worth[fact.status]
+            if rank > best.get(fact.label, -1):
+                best[fact.label], found[fact.label] = rank, value
+        labels = {label: found[label] for label in LABELS if label in found}
+        if self.findings and all(v == 0 or label == "Support Devices" for label, v in labels.items()):
+            labels = {"No Finding": 1, **labels}
+        return labels
+
+    @cached_property
+    def normal(self) -> bool:
+        """True where the report names nothing abnormal of any kind, devices and old changes included."""
+        return bool(self.findings) and not any(f.status != "absent" and f.time == "current" for f in self._facts)
+
+    @cached_property
+    def acute(self) -> bool | None:
+        """True: something acute, new or worse may be there. False: the report denies it. None: it doesn't say."""
+        current = [f for f in self._facts if f.time == "current"]
+        for fact in current:
+            if fact.status != "absent" and fact.acuity not in ("old", "chronic") and fact.change != "stable":
+                entry = LEXICON.findings[fact.name]
+                if entry.acute or fact.acuity == "acute" or (fact.change in ("new", "worse") and not entry.device):
+                    return True
+        denied = any(f.status == "absent" and LEXICON.is_region(f.name) for f in current)
+        return False if denied or self.normal else None
+
+
+# ---------------------------------------------------------------------- reading
+@lru_cache(maxsize=64)
+def read(text: str) -> Reading:
+    """Read one report. Linear in the length of the text; never raises for any text."""
+    found: list[Finding] = []
+    sents: list[Sentence] = []
+    quality: list[str] = []
+    count = _Count()
+    for section in sections(text):
+        evidence = section.name != SILENT
+        for start, end in sentences(text, section.start, section.end):
+            heads, tokens, items = _sentence(text[start:end])
+            known = count.add(tokens) if evidence else 1.0
+            for item in items:
+                if item.word.limit and item.word.limit not in quality:
+                    quality.append(item.word.limit)
+            if evidence:
+                for head in heads:
+                    found.append(_finding(head, text, start, end, section.name))
+            sents.append(Sentence(start, end, section.name, evidence, known >= 0.6 or (bool(heads) and known >= 0.5)))
+    rejection = _rejection(text, count, found)
+    if rejection:
+        return Reading(text, sents, [], quality, 0.0, rejection)
+    _mark_conflicts(found)
+    if any(f.name == "low lung volumes" and f.status == "present" for f in found):
+        quality.append("low volumes")
+    judged = [s for s in sents if s.evidence]
+    share = sum(s.understood for s in judged) / len(judged) if judged else 0.0
+    return Reading(text, sents, found, quality, round(share, 3), None)
+
+
+@lru_cache(maxsize=4096)
+def _sentence(sentence: str) -> tuple[list[Head], list[str], list[Item]]:
+    return read_sentence(sentence)
+
+
+def _finding(head: Head, text: str, start: int, end: int, section: str) -> Finding:
+    entry = LEXICON.findings[head.name]
+    label = None if head.calcified and entry.label == "Lung Lesion" else entry.label
+    return Finding(
+        head.name, label, head.status, head.certainty, list(dict.fromkeys(head.alternatives)), head.time, head.bound,
+        head.side, head.site, head.severity, head.size, head.size_mm, head.change, head.acuity, head.calcified,
+        _device(head, text[start:end]) if entry.device else None, False, [start + head.start, start + head.end], section,
+    )  # fmt: skip
+
+
+_TIP = re.compile(
+    r"\b(?:tips?|terminat\w+|ends|ending|lies|projects?|projecting|coursing|courses|seen)\b[^.;]*?\b"
+    r"(?:in|at|above|over|overlying|near|within|below|into|to|from|beyond|past|by|with)\s+(?P<place>[^.;,]+)", re.IGNORECASE,
+)  # fmt: skip
+_DISTANCE = re.compile(r"\b(\d+(?:\.\d+)?\s*(?:mm|cm)\s+(?:above|below|from|proximal to|distal to|superior to|beyond)[^.;,]*)", re.IGNORECASE)
+_POSITION = re.compile(
+    r"\b((?:good|satisfactory|appropriate|standard|stable|unchanged|expected|adequate|correct|proper|acceptable) (?:position|placement|location)"
+    r"|malpositioned|malposition|misplaced|kinked|coiled|too (?:high|low)|low[- ]lying|high[- ]lying)\b", re.IGNORECASE,
+)  # fmt: skip
+_EVENTS = {"new": "placed"}
+
+
+def _device(head: Head, sentence: str) -> dict[str, str]:
+    """{type, tip, position, event}: what the sentence says of a device; keys without a statement are left out."""
+    device = {"type": head.name}
+    if head.status != "absent":
+        tail = sentence[head.start :]
+        if match := _DISTANCE.search(tail) or _TIP.search(tail):
+            device["tip"] = " ".join((match.groupdict().get("place") or match.group(1)).split())
+        if match := _POSITION.search(sentence):
+            device["position"] = match.group(1).lower()
+    if event := head.event or _EVENTS.get(head.change or ""):
+        device["event"] = event
+    return device
+
+
+# ---------------------------------------------------------------------- not our text
+_FUNCTION = {
+    **dict.fromkeys(("the", "a", "an"), "det"),
+    **dict.fromkeys(("of", "in", "at", "from", "within", "with", "for", "to", "by", "without"), "prep"),
+    **dict.fromkeys(("is", "are", "was", "were", "has", "have"), "verb"),
+    **dict.fromkeys(("and", "or"), "and"),
+    "no": "no",
+    **dict.fromkeys((",", ";", ":"), "mark"),
+}
+_BROKEN = frozenset(
+    [(a, b) for a in ("det", "no") for b in ("det", "prep", "verb", "and", "mark", "no", "end")]
+    + [("prep", b) for b in ("verb", "and", "mark", "end")]
+    + [("verb", b) for b in ("end", "and", "verb", "mark")]
+    + [("and", b) for b in ("end", "and", "mark", "verb")]
+    + [("start", b) for b in ("verb", "and")]
+    + [("mark", "verb"), ("start", "of")]
+)
+
+
+class _Count:
+    """Counts over a report's words that tell report English from other text."""
+
+    def __init__(self) -> None:
+        self.words = self.known = self.foreign = self.joints = self.broken = 0
+
+    def add(self, tokens: list[str]) -> float:
+        """Count one sentence; return the share of its words that the lexicon knows."""
+        words = known = 0
+        before = "start"
+        for token in tokens:
+            if token == MASK:
+                before = ""
+                continue
+            if token.isalpha():
+                words += 1
+                known += token in LEXICON.vocabulary
+                self.foreign += token in LEXICON.foreign
+            kind = _FUNCTION.get(token, "")
+            if before or kind:
+                self.joints += bool(before and before not in ("start", "mark"))
+                self.broken += (before, kind) in _BROKEN
+            before = kind
+        self.joints += bool(before)
+        self.broken += (before, "end") in _BROKEN
+        self.words += words
+        self.known += known
+        return known / words if words else 1.0
+
+
+_OTHER_IMAGING = re.compile(r"\b(?:ct|cta|mri|mra|mr|ultrasound|sonogram|pet|tomography|mammogra\w+|dexa|fluoroscop\w+)\b")
+_FILM = re.compile(r"\b(?:chest|thorax|cxr|x-?ray|radiographs?|film|views?|portable|pa|ap)\b")
+
+
+def _rejection(text: str, count: _Count, found: list[Finding]) -> str | None:
+    if not any(c.isalpha() for c in text):
+        return "empty"
+    if count.words and count.foreign / count.words > 0.12 and count.known / count.words < 0.75:
+        return "language"
+    if count.words and count.known / count.words < _LEAST_KNOWN:
+        return "not-understood"
+    if count.joints >= 4 and count.broken / count.joints > _MOST_BROKEN:
+        return "not-understood"
+    lower = text.lower()
+    head = lower.lstrip().split("\n", 1)[0][:80]
+    parts = sum(len(p.findall(lower)) for p in _PARTS)
+    if parts:
+        chest = len(_CHEST.findall(lower))
+        in_head = any(p.search(head) for p in _PARTS)
+        if not chest or (in_head and not _CHEST.search(head) and parts >= 2):
+            return "not-chest"
+    if _OTHER_IMAGING.search(head) and not _FILM.search(head):
+        return "not-chest"
+    return None if found else "not-understood"
+
+
+_PARTS = [re.compile(r"\b(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["parts"])) + r")s?\b")]
+_CHEST = re.compile(r"\b(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["chest"])) + r")\b")
+
+
+# ---------------------------------------------------------------------- mentions
+def sides_meet(a: str | None, b: str | None) -> bool:
+    """Whether statements about side a and side b can speak of the same place; no side = both."""
+    return a is None or b is None or a == b or "bilateral" in (a, b)
+
+
+def _opposed(a: Finding, b: Finding) -> bool:
+    """Whether two mentions of one name can't both be true."""
+    if {a.time, b.time} & {"history", "hypothetical"} or not sides_meet(a.side, b.side):
+        return False
+    absent, other = (a, b) if a.status == "absent" else (b, a)
+    if absent.status == "absent" and other.status != "absent":
+        if absent.side and other.side is None:
+            return False
+        if absent.bound:
+            return absent.bound == "large" and other.severity == "severe" or absent.bound in ("definite", "acute") and other.acuity == "acute"
+        return not (absent.time == "resolved" and other.time != "current")
+    return {a.change, b.change} == {"better", "worse"} and a.section != b.section
+
+
+def _mark_conflicts(found: list[Finding]) -> None:
+    by_name: dict[str, list[Finding]] = {}
+    for finding in found:
+        by_name.setdefault(finding.name, []).append(finding)
+    for mentions in by_name.values():
+        if len(mentions) > 1:
+            for i, a in enumerate(mentions[:50]):
+                for b in mentions[i + 1 : 50]:
+                    if _opposed(a, b):
+                        a.conflict = b.conflict = True
+    for name, mentions in by_name.items():
+        if not LEXICON.is_region(name):
+            continue
+        for region in mentions:
+            if region.status != "absent" or region.bound or region.time != "current":
+                continue
+            for child in LEXICON.descendants(name) & by_name.keys():
+                entry = LEXICON.findings[child]
+                if not entry.acute and entry.urgency == "routine":
+                    continue
+                for finding in by_name[child]:
+                    if finding.status == "present" and finding.time == "current" and _weighty(finding) and sides_meet(region.side, finding.side):
+                        region.conflict = finding.conflict = True
+
+
+def _weighty(finding: Finding) -> bool:
+    return not (finding.calcified or finding.acuity in _MILD_CONFLICT or finding.severity == "mild" or finding.certainty != "definite")
+
+
+def _merge(found: list[Finding]) -> list[Finding]:
+    """One finding a name and side; the better section wins, then the later mention; details come from all."""
+    groups: dict[tuple[str, str | None, str], list[Finding]] = {}
+    by_name: dict[str, list[Finding]] = {}
+    for finding in found:
+        by_name.setdefault(finding.name, []).append(finding)
+    for name, mentions in by_name.items():
+        sides = {m.side for m in mentions if m.side and m.time in ("current", "resolved")}
+        for mention in mentions:
+            era = "now" if mention.time in ("current", "resolved") else mention.time
+            side = mention.side
+            if side is None and len(sides) == 1:
+                side = next(iter(sides))
+            groups.setdefault((name, side, era), []).append(mention)
+    return [_fuse(mentions) for mentions in groups.values()]
+
+
+def _fuse(mentions: list[Finding]) -> Finding:
+    if len(mentions) == 1:
+        return mentions[0]
+    order = sorted(range(len(mentions)), key=lambda i: (RANK[mentions[i].section], i), reverse=True)
+    best = mentions[order[0]]
+    rank = RANK[best.section]
+    if best.status == "absent" and best.bound:
+        # a bounded absence decides nothing against what another mention states
+        best = next((mentions[i] for i in order if mentions[i].status != "absent" or not mentions[i].bound), best)
+    elif not best.conflict:
+        same = [mentions[i] for i in order if RANK[mentions[i].section] == rank]
+        best = next((m for m in same if m.status == "present"), best)
+    values = {f.name: getattr(best, f.name) for f in fields(Finding)}
+    for other in (mentions[i] for i in order):
+        if other.status == best.status:
+            for name in ("side", "site", "severity", "size", "size_mm", "change", "acuity", "device"):
+                values[name] = values[name] or getattr(other, name)
+            values["calcified"] = values["calcified"] or other.calcified
+    values["conflict"] = any(m.conflict for m in mentions)
+    return Finding(**values)

@@ -1,0 +1,294 @@
+"""The lexicon: what `lexicon.toml` says, compiled once into a word trie.
+
+`LEXICON` is made at first use of this module and never changes. A phrase of the file becomes a path of canonical words
+in the trie, and its end holds a `Word`: everything that the phrase may mean (a finding, an organ, a side, a cue ...).
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+MASK = "\0"  # the canonical word for a de-identified word
+ORDINAL = "#"
+_ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+_GROUP = re.compile(r"\(([^)]*)\)(\??)|(\S+)")
+_BRITISH = (
+    ("oedem", "edem"), ("haem", "hem"), ("anaem", "anem"), ("oesoph", "esoph"), ("tumour", "tumor"), ("fibre", "fiber"),
+    ("centre", "center"), ("calibre", "caliber"), ("paed", "ped"), ("isation", "ization"), ("ised", "ized"),
+    ("ising", "izing"), ("ischaem", "ischem"), ("colour", "color"), ("grey", "gray"), ("favour", "favor"),
+    ("thoraces", "thoraces"), ("goitre", "goiter"), ("caecum", "cecum"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One named finding of the lexicon."""
+
+    name: str
+    label: str | None  # CheXpert-14
+    parents: tuple[str, ...]
+    signs: tuple[str, ...]  # findings that usually come with it
+    region: str
+    reported: bool  # readers nearly always mention it
+    acute: bool  # "no acute process" denies it
+    urgency: str  # critical | urgent | routine
+    article: str  # a | an | "" (mass noun) | plural
+    noun: str
+    device: bool
+    phrases: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What is said of an organ: "enlarged", "clear", "opacity"."""
+
+    name: str
+    adjective: bool  # it may stand after its organ ("the heart is enlarged")
+    predicate: bool  # it counts only right after or right before its organ: "large", "low"
+    default: str | None  # the finding where no organ is named; "" = nothing of ours
+    on: dict[str, str]  # organ -> finding; "!" before it: denied; "" = nothing of ours
+    severity: str | None
+    certainty: str | None
+    change: str | None
+
+
+@dataclass(slots=True)
+class Word:
+    """All that one phrase may mean. A field is None where the phrase has no such meaning."""
+
+    finding: str | None = None
+    organ: str | None = None
+    quality: Quality | None = None
+    side: str | None = None
+    site: str | None = None
+    severity: str | None = None
+    change: str | None = None
+    acuity: str | None = None
+    bound: str | None = None
+    cue: str | None = None
+    limit: str | None = None  # a limit of the film
+
+
+@dataclass(slots=True)
+class Node:
+    """One word on the way through the trie."""
+
+    next: dict[str, Node] = field(default_factory=dict)
+    word: Word | None = None
+
+
+def expand(phrase: str) -> Iterator[str]:
+    """Yield every wording of a phrase: "(a|b) c?" has four."""
+    slots = []
+    for choices, optional, word in _GROUP.findall(phrase):
+        slots.append([word] if word else choices.split("|") + ([""] if optional else []))
+    for words in product(*slots):
+        yield " ".join(w for w in words if w)
+
+
+def plurals(word: str) -> list[str]:
+    """The plural forms that a word may have in a report; wrong ones do no harm, nobody writes them."""
+    if word in ("", ORDINAL, "mask") or not word[-1].isalpha() or word.endswith("ss"):
+        return []
+    if word.endswith("sis"):
+        return [word[:-2] + "es"]
+    if word.endswith("s"):
+        return [word + "es"] if word.endswith("us") else []
+    if word.endswith("y") and word[-2:-1] not in "aeiou":
+        return [word[:-1] + "ies"]
+    if word.endswith(("x", "ch", "sh")):
+        return [word + "es"]
+    if word.endswith("a"):
+        return [word + "e", word + "s"]
+    return [word + "s"]
+
+
+class Lexicon:
+    """`lexicon.toml`, ready for use.
+
+    Attributes: `findings` (name -> Entry), `organs` (organ -> findings denied when it is normal), `qualities`,
+    `refine` (finding -> {organ -> finding}), `root` (the trie), `vocabulary` (every word that it knows).
+    """
+
+    def __init__(self, path: Path) -> None:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        self.data = data
+        self.root = Node()
+        self.foreign = frozenset(data["words"]["foreign"].split()) - set(data["words"]["function"].split())
+        self.vocabulary: set[str] = set(_ORDINALS.split())
+        for group in ("function", "report", "other"):
+            self.vocabulary.update(data["words"][group].split())
+        self.findings: dict[str, Entry] = {}
+        self.organs: dict[str, tuple[str, ...]] = {}
+        self.qualities: dict[str, Quality] = {}
+        self.refine: dict[str, dict[str, str]] = data["refine"]
+        self._canonical: dict[str, str] = {}
+        self._load(data)
+        self._corrections = self._index_corrections()
+
+    # ------------------------------------------------------------------ building
+    def _load(self, data: dict[str, Any]) -> None:
+        for name, raw in data["findings"].items():
+            self.findings[name] = Entry(
+                name=name, label=raw.get("label"), parents=tuple(raw.get("parents", ())),
+                signs=tuple(raw.get("signs", ())), region=raw["region"], reported=raw.get("reported", False),
+                acute=raw.get("acute", False), urgency=raw.get("urgency", "routine"), article=raw.get("article", "a"),
+                noun=raw.get("noun", name), device=raw.get("device", False), phrases=tuple(raw["phrases"]),
+            )  # fmt: skip
+            self._add(raw["phrases"], "finding", name, plural=True)
+        for name, raw in data["organs"].items():
+            self.organs[name] = tuple(raw.get("normal", ()))
+            self._add(raw["phrases"], "organ", name, plural=True)
+        for name, raw in data["qualities"].items():
+            quality = Quality(
+                name=name, adjective=raw.get("adjective", False), predicate=raw.get("predicate", False),
+                default=raw.get("default"), on=raw.get("on", {}), severity=raw.get("severity"),
+                certainty=raw.get("certainty"), change=raw.get("change"),
+            )  # fmt: skip
+            self.qualities[name] = quality
+            self._add(raw["phrases"], "quality", quality, plural=True)
+        for name, phrases in data["sites"].items():
+            self._add(phrases, "site", name, plural=True)
+        for name, phrases in data["sided_sites"].items():
+            side, site = name.split("|")
+            self._add(phrases, "side", side)
+            self._add(phrases, "site", site)
+        for table, meaning in _TABLES.items():
+            for name, phrases in data[table].items():
+                self._add(phrases, meaning, name)
+
+    def _add(self, phrases: Iterable[str], meaning: str, value: Any, *, plural: bool = False) -> None:
+        for phrase in phrases:
+            for wording in expand(phrase):
+                fixed = "~" in wording
+                words = wording.replace("~", "").split()
+                forms = [words]
+                if plural and not fixed and words:
+                    forms += [[*words[:-1], form] for form in plurals(words[-1])]
+                for form in forms:
+                    self._insert(form, meaning, value)
+
+    def _insert(self, words: list[str], meaning: str, value: Any) -> None:
+        if not words:
+            return
+        node = self.root
+        for word in words:
+            word = MASK if word == "mask" else ORDINAL if word in _ORDINALS.split() else word
+            self.vocabulary.add(word)
+            node = node.next.setdefault(word, Node())
+        node.word = node.word or Word()
+        if getattr(node.word, meaning) is None:
+            setattr(node.word, meaning, value)
+
+    # ------------------------------------------------------------------ words
+    def _index_corrections(self) -> dict[str, str]:
+        """Every long word with one letter left out -> the word, where that is unambiguous (SymSpell's index)."""
+        index: dict[str, str] = {}
+        for word in self.vocabulary:
+            if len(word) >= 7:
+                for i in range(1, len(word)):
+                    key = word[:i] + word[i + 1 :]
+                    index[key] = word if index.setdefault(key, word) == word else ""
+        return index
+
+    def canonical(self, word: str) -> str:
+        """The word as the lexicon spells it: British spelling and one slip in a long word undone, numbers classed.
+
+        The first letter is never corrected, and a word that the lexicon doesn't know stays as it is.
+        """
+        known = self._canonical.get(word)
+        if known is None:
+            known = self._canonical_of(word)
+            if len(self._canonical) > 50_000:
+                self._canonical.clear()
+            self._canonical[word] = known
+        return known
+
+    def _canonical_of(self, word: str) -> str:
+        if word in _ORDINALS.split() or re.fullmatch(r"\d+(st|nd|rd|th)", word):
+            return ORDINAL
+        if word in self.vocabulary:
+            return word
+        if re.fullmatch(r"x{3,}|_{2,}|\[\*\*.*", word):
+            return MASK
+        if re.fullmatch(r"[tlc]\d{1,2}", word):
+            return "vertebra"
+        for british, american in _BRITISH:
+            word = word.replace(british, american)
+        if word in self.vocabulary or len(word) < 7 or len(word) > 30 or not word.isalpha():
+            return word
+        shorter = {word[:i] + word[i + 1 :] for i in range(1, len(word))}
+        found = {self._corrections.get(word, "")} | {w for w in shorter if w in self.vocabulary and len(w) >= 7}
+        found |= {w for key in shorter if (w := self._corrections.get(key)) and _one_edit(word, w)}
+        found.discard("")
+        return found.pop() if len(found) == 1 else word
+
+    # ------------------------------------------------------------------ hierarchy
+    @cached_property
+    def _children(self) -> dict[str, tuple[str, ...]]:
+        children: dict[str, list[str]] = {}
+        for entry in self.findings.values():
+            for parent in entry.parents:
+                children.setdefault(parent, []).append(entry.name)
+        return {name: tuple(names) for name, names in children.items()}
+
+    @cached_property
+    def _ancestors(self) -> dict[str, frozenset[str]]:
+        def up(name: str) -> frozenset[str]:
+            parents = self.findings[name].parents
+            return frozenset(parents).union(*(up(p) for p in parents)) if parents else frozenset()
+
+        return {name: up(name) for name in self.findings}
+
+    @cached_property
+    def _descendants(self) -> dict[str, frozenset[str]]:
+        down: dict[str, set[str]] = {name: set() for name in self.findings}
+        for name, above in self._ancestors.items():
+            for ancestor in above:
+                down[ancestor].add(name)
+        return {name: frozenset(names) for name, names in down.items()}
+
+    def ancestors(self, name: str) -> frozenset[str]:
+        """Every more general finding."""
+        return self._ancestors[name]
+
+    def descendants(self, name: str) -> frozenset[str]:
+        """Every more special finding."""
+        return self._descendants[name]
+
+    def related(self, a: str, b: str) -> bool:
+        """True where one can't be offered as wrong beside the other: the same, kin in the hierarchy, or its sign."""
+        if a == b or a in self._ancestors[b] or b in self._ancestors[a]:
+            return True
+        return a in self.findings[b].signs or b in self.findings[a].signs
+
+    def is_region(self, name: str) -> bool:
+        """True for names that carry a statement about a whole region ("lung abnormality")."""
+        return name.endswith(" abnormality")
+
+
+def _one_edit(a: str, b: str) -> bool:
+    """True if the words differ by one letter put in, left out, changed, or two neighbours swapped."""
+    if abs(len(a) - len(b)) > 1 or a[0] != b[0]:
+        return False
+    i = 0
+    while i < min(len(a), len(b)) and a[i] == b[i]:
+        i += 1
+    if len(a) == len(b):
+        return a[i + 1 :] == b[i + 1 :] or (a[i : i + 2] == b[i : i + 2][::-1] and a[i + 2 :] == b[i + 2 :])
+    return a[i + 1 :] == b[i:] if len(a) > len(b) else a[i:] == b[i + 1 :]
+
+
+_TABLES = {
+    "sides": "side", "severity": "severity", "change": "change", "acuity": "acuity", "bounds": "bound", "cues": "cue",
+    "quality": "limit",
+}  # fmt: skip
+
+LEXICON = Lexicon(Path(__file__).with_name("lexicon.toml"))
