@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -46,179 +46,207 @@ STEP_KINDS = ("plan", "observe", "conclude")
 BASES = ("stated", "region", "silent")
 VERDICTS = ("supported", "contradicted", "unverifiable")
 
-Problems = Iterator[str]
-Check = Callable[[str, Any], Problems]
+Test = Callable[[Any], bool]
+Explain = Callable[[str, Any], list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a value must be: `holds` is asked of every record and is quick, `explain` only of those that are wrong."""
+
+    holds: Test
+    explain: Explain
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a record: `check(name, value)` yields problems; `stages` are those that write it."""
+    """One field of a record, and the stages that write it."""
 
-    check: Check
+    kind: Kind
     stages: tuple[str, ...]
     doc: str
-    nullable: bool = False
+    nullable: bool = True
 
 
-def _text(name: str, value: Any) -> Problems:
-    if not isinstance(value, str):
-        yield f"{name} must be text, not {_kind(value)}"
+def _plain(holds: Test, wanted: str) -> Kind:
+    return Kind(holds, lambda name, value: [f"{name} must be {wanted}, not {_told(value)}"])
 
 
-def _boolean(name: str, value: Any) -> Problems:
-    if not isinstance(value, bool):
-        yield f"{name} must be true or false, not {_kind(value)}"
+def _is_number(value: Any) -> bool:
+    return type(value) is int or (isinstance(value, float) and math.isfinite(value))
 
 
-def _number(name: str, value: Any) -> Problems:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        yield f"{name} must be a number, not {_kind(value)}"
-    elif not math.isfinite(value):
-        yield f"{name} must be a finite number"
+def _is_span(value: Any) -> bool:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return False
+    start, end = value
+    return type(start) is int and type(end) is int and 0 <= start <= end
 
 
-def _share(name: str, value: Any) -> Problems:
-    problems = list(_number(name, value))
-    yield from problems
-    if not problems and not 0 <= value <= 1:
-        yield f"{name} must lie in [0, 1]"
+def _one_of(*allowed: str) -> Kind:
+    # `in` a tuple, not a set: the value may be a list.
+    return Kind(allowed.__contains__, lambda name, value: [f"{name} must be one of {', '.join(allowed)}"])
 
 
-def _correct(name: str, value: Any) -> Problems:
-    if not isinstance(value, bool):
-        yield from _share(name, value)
+def _list_of(item: Kind) -> Kind:
+    def holds(value: Any) -> bool:
+        return isinstance(value, list) and all(map(item.holds, value))
 
-
-def _one_of(*allowed: str) -> Check:
-    def check(name: str, value: Any) -> Problems:
-        if value not in allowed:
-            yield f"{name} must be one of {', '.join(allowed)}"
-
-    return check
-
-
-def _list_of(item: Check) -> Check:
-    def check(name: str, value: Any) -> Problems:
+    def explain(name: str, value: Any) -> list[str]:
         if not isinstance(value, list):
-            yield f"{name} must be a list, not {_kind(value)}"
-            return
-        for number, entry in enumerate(value):
-            yield from item(f"{name}[{number}]", entry)
+            return [f"{name} must be a list, not {_told(value)}"]
+        return [
+            problem
+            for number, entry in enumerate(value)
+            if not item.holds(entry)
+            for problem in item.explain(f"{name}[{number}]", entry)
+        ]
 
-    return check
+    return Kind(holds, explain)
 
 
-def _object(fields: Mapping[str, Check], *required: str) -> Check:
-    """An object with the checked `fields`, None allowed but in the `required` ones; other keys are let through."""
+def _object(fields: Mapping[str, Kind], *required: str) -> Kind:
+    """An object with these `fields`, each null but for the `required` ones; other keys are let through."""
 
-    def check(name: str, value: Any) -> Problems:
+    tests = {name: kind.holds for name, kind in fields.items()}
+
+    def holds(value: Any) -> bool:
         if not isinstance(value, dict):
-            yield f"{name} must be an object, not {_kind(value)}"
-            return
-        for key in required:
-            if value.get(key) is None:
-                yield f"{name}.{key} is missing"
+            return False
         for key, entry in value.items():
-            if key in fields and entry is not None:
-                yield from fields[key](f"{name}.{key}", entry)
+            if entry is not None and key in tests and not tests[key](entry):
+                return False
+        return all(value.get(key) is not None for key in required)
 
-    return check
+    def explain(name: str, value: Any) -> list[str]:
+        if not isinstance(value, dict):
+            return [f"{name} must be an object, not {_told(value)}"]
+        missing = [f"{name}.{key} is missing" for key in required if value.get(key) is None]
+        return missing + [
+            problem
+            for key, entry in value.items()
+            if entry is not None and key in fields and not tests[key](entry)
+            for problem in fields[key].explain(f"{name}.{key}", entry)
+        ]
+
+    return Kind(holds, explain)
 
 
-def _span(name: str, value: Any) -> Problems:
-    numbers = isinstance(value, list | tuple) and len(value) == 2 and all(type(offset) is int for offset in value)
-    if not (numbers and 0 <= value[0] <= value[1]):
-        yield f"{name} must be [start, end], offsets in the report"
+def _either(first: Kind, second: Kind) -> Kind:
+    """`first` or `second`; what is neither is explained as the second."""
+    return Kind(lambda value: first.holds(value) or second.holds(value), second.explain)
 
 
-def _image(name: str, value: Any) -> Problems:
-    if isinstance(value, str):
-        return
-    fields = {"path": _text, "view": _one_of(*VIEWS), "portable": _boolean, "time": _text, "role": _one_of(*ROLES)}
-    yield from _object(fields, "path")(name, value)
+def _are_labels(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        label in LABELS and type(state) is int and -1 <= state <= 1 for label, state in value.items()
+    )
 
 
-def _labels(name: str, value: Any) -> Problems:
+def _explain_labels(name: str, value: Any) -> list[str]:
     if not isinstance(value, dict):
-        yield f"{name} must be an object, not {_kind(value)}"
-        return
-    for label, state in value.items():
-        if label not in LABELS:
-            yield f"{name}: {label!r} is none of CheXpert's 14 labels"
-        elif type(state) is not int or state not in (1, 0, -1):
-            yield f"{name}.{label} must be 1 (present), 0 (absent) or -1 (uncertain); leave it out where unmentioned"
+        return [f"{name} must be an object, not {_told(value)}"]
+    return [
+        f"{name}.{label} must be 1 (present), 0 (absent) or -1 (uncertain); leave it out where unmentioned"
+        if label in LABELS
+        else f"{name}: {label!r} is none of CheXpert's 14 labels"
+        for label, state in value.items()
+        if not _are_labels({label: state})
+    ]
 
 
-FINDING: dict[str, Check] = {
-    "name": _text,
-    "label": _one_of(*LABELS),
-    "status": _one_of(*STATUSES),
-    "certainty": _one_of(*CERTAINTIES),
-    "alternatives": _list_of(_text),
-    "time": _one_of(*TIMES),
-    "bound": _text,
-    "side": _one_of(*SIDES),
-    "site": _text,
-    "severity": _text,
-    "size": _text,
-    "size_mm": _number,
-    "change": _one_of(*CHANGES),
-    "acuity": _one_of(*ACUITIES),
-    "calcified": _boolean,
-    "device": _object({"type": _text, "tip": _text, "position": _text, "event": _text}),
-    "conflict": _boolean,
-    "span": _span,
-    "section": _text,
-}
-_finding = _object(FINDING, "name", "status")
-
-STEP: dict[str, Check] = {
-    "text": _text,
-    "kind": _one_of(*STEP_KINDS),
-    "findings": _list_of(_finding),
-    "basis": _one_of(*BASES),
-    "evidence": _list_of(_span),
-    "verdict": _one_of(*VERDICTS),
-}
-
-PROVENANCE: dict[str, Check] = {"stage": _text, "version": _text, "backend": _text, "config": _text, "model": _text}
-
+TEXT = _plain(lambda value: isinstance(value, str), "text")
+BOOLEAN = _plain(lambda value: isinstance(value, bool), "true or false")
+NUMBER = _plain(_is_number, "a finite number")
+SHARE = _plain(lambda value: _is_number(value) and 0 <= value <= 1, "a number in [0, 1]")
+SPAN = _plain(_is_span, "[start, end], offsets in the report")
+TEXTS = _list_of(TEXT)
+IMAGE = _either(
+    TEXT,
+    _object(
+        {"path": TEXT, "view": _one_of(*VIEWS), "portable": BOOLEAN, "time": TEXT, "role": _one_of(*ROLES)}, "path"
+    ),
+)
+FINDING = _object(
+    {
+        "name": TEXT,
+        "label": _one_of(*LABELS),
+        "status": _one_of(*STATUSES),
+        "certainty": _one_of(*CERTAINTIES),
+        "alternatives": TEXTS,
+        "time": _one_of(*TIMES),
+        "bound": TEXT,
+        "side": _one_of(*SIDES),
+        "site": TEXT,
+        "severity": TEXT,
+        "size": TEXT,
+        "size_mm": NUMBER,
+        "change": _one_of(*CHANGES),
+        "acuity": _one_of(*ACUITIES),
+        "calcified": BOOLEAN,
+        "device": _object({"type": TEXT, "tip": TEXT, "position": TEXT, "event": TEXT}),
+        "conflict": BOOLEAN,
+        "span": SPAN,
+        "section": TEXT,
+    },
+    "name",
+    "status",
+)
+STEP = _object(
+    {
+        "text": TEXT,
+        "kind": _one_of(*STEP_KINDS),
+        "findings": _list_of(FINDING),
+        "basis": _one_of(*BASES),
+        "evidence": _list_of(SPAN),
+        "verdict": _one_of(*VERDICTS),
+    },
+    "text",
+    "kind",
+)
+PROVENANCE = _object(
+    {"stage": TEXT, "version": TEXT, "backend": TEXT, "config": TEXT, "model": TEXT}, "stage", "version"
+)
 _INPUT, _MINE, _REFINE, _INFER, _SCORE = ("input",), ("mine",), ("mine", "refine"), ("infer",), ("score",)
 _EVERY = ("mine", "refine", "infer", "score")
 
 FIELDS: dict[str, Field] = {
-    "id": Field(_text, _MINE, "stable: same input row and task, same id, whatever the order or the shard"),
-    "study_id": Field(_text, _INPUT, "the study that the row belongs to", nullable=True),
-    "patient_id": Field(_text, _INPUT, "the patient, for priors and splits", nullable=True),
-    "split": Field(_one_of(*SPLITS), _INPUT, "train, validate or test, where the input has it", nullable=True),
-    "study_time": Field(_text, _INPUT, "when the study was made", nullable=True),
-    "prior_study_id": Field(_text, _INPUT, "the study that a temporal question compares with", nullable=True),
-    "task": Field(_one_of(*TASKS), _MINE, "binary, single, multiple, anomaly or temporal", nullable=True),
-    "images": Field(_list_of(_image), _INPUT, "paths, or objects {path, view, portable, time, role}", nullable=True),
-    "question": Field(_text, _MINE, "what is asked", nullable=True),
-    "options": Field(_list_of(_text), _MINE, "texts to choose from, null where the question is open", nullable=True),
-    "answer": Field(_text, _MINE, "a letter, or a text where the question is open", nullable=True),
-    "report": Field(_text, _INPUT, "the text that the chain was mined from", nullable=True),
-    "prior_report": Field(_text, _INPUT, "the report of the prior study", nullable=True),
-    "findings": Field(_list_of(_finding), _MINE, "what the report says, a finding each", nullable=True),
-    "labels": Field(_labels, _MINE, "CheXpert-14 at mention level: 1, 0, -1; unmentioned = no key", nullable=True),
-    "normal": Field(_boolean, _MINE, "nothing abnormal of any kind", nullable=True),
-    "acute": Field(_boolean, _MINE, "something acute; null where the report doesn't say", nullable=True),
-    "quality": Field(_list_of(_text), _MINE, "limits that the report names", nullable=True),
-    "understood": Field(_share, _MINE, "share of the sentences that could be read, in [0, 1]", nullable=True),
-    "steps": Field(_list_of(_object(STEP, "text", "kind")), _REFINE, "the chain of reasoning", nullable=True),
-    "prediction": Field(_text, _INFER, "the model's full text", nullable=True),
-    "model": Field(_text, _INFER, "what made the prediction", nullable=True),
-    "correct": Field(_correct, _SCORE, "right or wrong; open questions: F1 over findings, in [0, 1]", nullable=True),
-    "factuality": Field(_share, _SCORE, "claims that the report supports / all claims", nullable=True),
-    "completeness": Field(_share, _SCORE, "reference findings that are told rightly / all of them", nullable=True),
-    "coverage": Field(_share, _SCORE, "reference findings that are named at all / all of them", nullable=True),
-    "effectiveness": Field(_share, _SCORE, "steps that the reference chain supports / all steps", nullable=True),
-    "radrscore": Field(_share, _SCORE, "mean of factuality, completeness and effectiveness", nullable=True),
-    "positive_factuality": Field(_share, _SCORE, "factuality of the findings called present", nullable=True),
-    "positive_completeness": Field(_share, _SCORE, "completeness of the findings present", nullable=True),
-    "balanced_radrscore": Field(_share, _SCORE, "mean of the positive and the negative half", nullable=True),
-    "provenance": Field(_list_of(_object(PROVENANCE, "stage", "version")), _EVERY, "what made it, stage by stage"),
+    "id": Field(
+        TEXT, _MINE, "stable: same input row and task, same id, whatever the order or the shard", nullable=False
+    ),
+    "study_id": Field(TEXT, _INPUT, "the study that the row belongs to"),
+    "patient_id": Field(TEXT, _INPUT, "the patient, for priors and splits"),
+    "split": Field(_one_of(*SPLITS), _INPUT, "train, validate or test, where the input has it"),
+    "study_time": Field(TEXT, _INPUT, "when the study was made"),
+    "prior_study_id": Field(TEXT, _INPUT, "the study that a temporal question compares with"),
+    "task": Field(_one_of(*TASKS), _MINE, "binary, single, multiple, anomaly or temporal"),
+    "images": Field(_list_of(IMAGE), _INPUT, "paths, or objects {path, view, portable, time, role}"),
+    "question": Field(TEXT, _MINE, "what is asked"),
+    "options": Field(TEXTS, _MINE, "texts to choose from, null where the question is open"),
+    "answer": Field(TEXT, _MINE, "a letter, or a text where the question is open"),
+    "report": Field(TEXT, _INPUT, "the text that the chain was mined from"),
+    "prior_report": Field(TEXT, _INPUT, "the report of the prior study"),
+    "findings": Field(_list_of(FINDING), _MINE, "what the report says, a finding each"),
+    "labels": Field(
+        Kind(_are_labels, _explain_labels), _MINE, "CheXpert-14 at mention level: 1, 0, -1; unmentioned = no key"
+    ),
+    "normal": Field(BOOLEAN, _MINE, "nothing abnormal of any kind"),
+    "acute": Field(BOOLEAN, _MINE, "something acute; null where the report doesn't say"),
+    "quality": Field(TEXTS, _MINE, "limits that the report names"),
+    "understood": Field(SHARE, _MINE, "share of the sentences that could be read, in [0, 1]"),
+    "steps": Field(_list_of(STEP), _REFINE, "the chain of reasoning"),
+    "prediction": Field(TEXT, _INFER, "the model's full text"),
+    "model": Field(TEXT, _INFER, "what made the prediction"),
+    "correct": Field(_either(BOOLEAN, SHARE), _SCORE, "right or wrong; open questions: F1 over findings, in [0, 1]"),
+    "factuality": Field(SHARE, _SCORE, "claims that the report supports / all claims"),
+    "completeness": Field(SHARE, _SCORE, "reference findings that are told rightly / all of them"),
+    "coverage": Field(SHARE, _SCORE, "reference findings that are named at all / all of them"),
+    "effectiveness": Field(SHARE, _SCORE, "steps that the reference chain supports / all steps"),
+    "radrscore": Field(SHARE, _SCORE, "mean of factuality, completeness and effectiveness"),
+    "positive_factuality": Field(SHARE, _SCORE, "factuality of the findings called present"),
+    "positive_completeness": Field(SHARE, _SCORE, "completeness of the findings present"),
+    "balanced_radrscore": Field(SHARE, _SCORE, "mean of the positive and the negative half"),
+    "provenance": Field(_list_of(PROVENANCE), _EVERY, "what made it, stage by stage", nullable=False),
 }
 
 
@@ -230,8 +258,10 @@ def check(record: Mapping[str, Any]) -> list[str]:
     problems = [] if record.get("id") else ["id is missing"]
     for name, value in record.items():
         field = FIELDS.get(name)
-        if field and not (value is None and (field.nullable or name == "id")):
-            problems.extend(field.check(name, value))
+        if field is None or (value is None and field.nullable) or field.kind.holds(value):
+            continue
+        if name != "id" or value:
+            problems += field.kind.explain(name, value)
     if isinstance(record.get("options"), list) and not problems:
         letters = [chr(ord("A") + number) for number in range(len(record["options"]))]
         if record.get("answer") not in letters:
@@ -317,9 +347,12 @@ def stamp(
     return record
 
 
-def _kind(value: Any) -> str:
-    kinds = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
-    return "null" if value is None else kinds.get(type(value), type(value).__name__)
+def _told(value: Any) -> str:
+    """What `value` is, without a word of it if it is text."""
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)[:20]
+    kinds: dict[type, str] = {str: "a text", list: "a list", dict: "an object"}
+    return kinds.get(type(value), type(value).__name__)
 
 
 def _not_finite(value: Any, path: str = "") -> str:

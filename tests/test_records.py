@@ -59,23 +59,23 @@ def test_a_whole_record_has_no_problem():
     ("field", "value", "problem"),
     [
         ("id", None, "id is missing"),
-        ("id", 7, "id must be text, not a number"),
+        ("id", 7, "id must be text, not 7"),
         ("split", "dev", "split must be one of train, validate, test"),
         ("task", ["binary"], "task must be one of"),
-        ("images", "a.png", "images must be a list, not text"),
+        ("images", "a.png", "images must be a list, not a text"),
         ("images", [{"view": "PA"}], "images[0].path is missing"),
         ("images", [{"path": "a", "view": "sideways"}], "images[0].view must be one of PA, AP, LAT, other"),
-        ("options", ["Yes", 2], "options[1] must be text"),
+        ("options", ["Yes", 2], "options[1] must be text, not 2"),
         ("answer", "C", "answer must be a letter of its 2 options"),
         ("answer", None, "answer must be a letter of its 2 options"),
         ("labels", {"Effusion": 1}, "labels: 'Effusion' is none of CheXpert's 14 labels"),
         ("labels", {"Edema": 2}, "labels.Edema must be 1"),
         ("labels", {"Edema": True}, "labels.Edema must be 1"),
         ("labels", {"Edema": None}, "labels.Edema must be 1"),
-        ("normal", 0, "normal must be true or false, not a number"),
-        ("understood", 1.5, "understood must lie in [0, 1]"),
-        ("understood", math.nan, "understood must be a finite number"),
-        ("understood", True, "understood must be a number"),
+        ("normal", 0, "normal must be true or false, not 0"),
+        ("understood", 1.5, "understood must be a number in [0, 1], not 1.5"),
+        ("understood", math.nan, "understood must be a number in [0, 1], not NaN"),
+        ("understood", True, "understood must be a number in [0, 1], not true"),
         ("findings", [{"name": "edema"}], "findings[0].status is missing"),
         ("findings", [{"name": "edema", "status": "maybe"}], "findings[0].status must be one of present"),
         ("findings", [{"name": "edema", "status": "absent", "span": [5, 2]}], "findings[0].span must be [start, end]"),
@@ -87,7 +87,7 @@ def test_a_whole_record_has_no_problem():
             [{"text": "x", "kind": "plan", "findings": [{"name": 1, "status": "absent"}]}],
             "steps[0].findings[0]",
         ),
-        ("correct", "yes", "correct must be a number, not text"),
+        ("correct", "yes", "correct must be a number in [0, 1], not a text"),
         ("provenance", None, "provenance must be a list, not null"),
     ],
 )
@@ -95,6 +95,11 @@ def test_a_problem_names_its_field(field, value, problem):
     problems = records.check({**FULL, field: value})
     assert len(problems) == 1
     assert problems[0].startswith(problem)
+
+
+def test_numbers_beyond_any_float_are_numbers():
+    assert records.check({"id": "1", "findings": [{"name": "edema", "status": "absent", "size_mm": 10**400}]}) == []
+    assert records.check({"id": "1", "radrscore": 10**400}) != []
 
 
 def test_open_questions_have_a_text_for_an_answer():
