@@ -1,0 +1,73 @@
+"""What the property tests share: generated reports to build inputs from, and a test of linear time.
+
+The test of time compares the processor time on an input with that on a quarter of it. Linear work takes four times as
+long, quadratic work sixteen times; the bound is eight.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import itertools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def inputs(count: int) -> settings:
+    """The same `count` inputs in every run: a red build stays red until it is mended."""
+    return settings(max_examples=count, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+def load_generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "benchmarks" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+REPORTS: list[str] = [report.text for report in load_generator().reports(200, seed=11)]
+
+
+QUARTER = 4
+BOUND = 8.0
+# Below this a measurement is mostly start-up and noise, so shorter times count as this.
+SHORTEST_SECONDS = 0.01
+
+
+def seconds(work: Callable[[str], object], text: str) -> float:
+    gc.collect()
+    started = time.process_time()
+    work(text)
+    return max(time.process_time() - started, SHORTEST_SECONDS)
+
+
+def assert_linear(work: Callable[[str], object], make: Callable[[int], str], size: int) -> None:
+    """Measures twice where the first ratio is over the bound, on texts of other ends, since `read` remembers some."""
+    ratios = []
+    for attempt in range(2):
+        end = "." * attempt
+        small, large = (seconds(work, make(n) + end) for n in (size // QUARTER, size))
+        ratios.append(large / small)
+        if ratios[-1] <= BOUND:
+            return
+    pytest.fail(f"four times the input took {min(ratios):.1f} times as long")
+
+
+def long_line(characters: int) -> str:
+    """Sentences of generated reports on one line, without an end."""
+    whole = itertools.cycle(report.replace("\n", " ") for report in REPORTS)
+    pieces: list[str] = []
+    length = 0
+    while length < characters:
+        pieces.append(next(whole))
+        length += len(pieces[-1]) + 1
+    return " ".join(pieces)[:characters]
