@@ -32,6 +32,7 @@ class Listed(NamedTuple):
 
 # In the order in which they are used.
 COMMANDS = {
+    "mine": Listed("Turn reports into questions with chains of reasoning."),
     "doctor": Listed("Show what is installed and what each command lacks."),
 }
 

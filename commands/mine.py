@@ -1,0 +1,112 @@
+"""`cxr mine`: from reports to questions with chains of reasoning."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import click
+
+from cxr_reason import cli, columns, console
+from cxr_reason.commands import _options
+from cxr_reason.records import SPLITS, TASKS
+from cxr_reason.runner import Summary, run
+from cxr_reason.streams import Input
+
+
+def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    named = tuple(name.strip() for name in value.split(",")) if value else TASKS
+    if unknown := [name for name in named if name not in TASKS]:
+        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(TASKS)}.", ctx, param)
+    return tuple(task for task in TASKS if task in named)
+
+
+@click.command()
+@_options.input_argument
+@click.option(
+    "--tasks",
+    metavar="A,B,…",
+    callback=_tasks,
+    help=f"Which of {', '.join(TASKS)}.  [default: all; temporal where a prior study is known]",
+)
+@click.option("--findings", "findings_only", is_flag=True, help="One record a report with what it says; no questions.")
+@click.option("--per-finding", type=click.IntRange(1), metavar="N", help="At most N for each task, finding and answer.")
+@click.option("--open-ended", is_flag=True, help="Ask single and multiple without options too.")
+@click.option(
+    "--negatives",
+    type=click.Choice(["stated", "region", "silent"]),
+    default="region",
+    show_default=True,
+    help="What a No may rest on: the finding denied, its region called normal, or silence.",
+)
+@click.option(
+    "--uncertain",
+    type=click.Choice(["exclude", "present", "absent"]),
+    default="exclude",
+    show_default=True,
+    help="What a hedged finding counts as.",
+)
+@click.option(
+    "--definition",
+    type=click.Choice(["any", "chexpert", "acute"]),
+    default="any",
+    show_default=True,
+    help="What makes a film abnormal; the question says it.",
+)
+@click.option("--split", type=click.Choice(SPLITS), help="Only studies of this split.")
+@click.option("--image-root", metavar="FOLDER", help="Put before the images' relative paths.")
+@click.option(
+    "--dedupe-normals",
+    "plain_normals",
+    type=_options.ShareType(),
+    default="100%",
+    show_default=True,
+    help="Share of the normal reports in stock phrases to keep.",
+)
+@_options.table_options
+@_options.output_options
+@_options.stream_options
+@_options.seed_option
+@cli.verbosity_options
+@click.pass_context
+def mine(ctx: click.Context, source: str | None, overrides: dict[str, str], encoding: str | None, **given: Any) -> None:
+    """Turn reports into questions with chains of reasoning.
+
+    INPUT is a table (CSV, TSV) or JSON lines, gzipped or not, one row an image or a study; - or nothing is stdin. Every
+    question comes with its answer and with steps that rest on spans of the report. `cxr refine` checks them.
+    """
+    from cxr_reason.mining import miner, sampling, tasks
+
+    cli.stop_if_waiting(ctx, source)
+    if given["per_finding"] and given["shard"]:
+        raise click.UsageError("--per-finding needs the whole input: leave --shard out.")
+    if given["per_finding"] and given["findings_only"]:
+        raise click.UsageError("--per-finding picks questions, and --findings makes none.")
+    table = Input(source, encoding=encoding)
+    header, sample = table.header(), table.sample()
+    mapping = columns.guess_columns(header, sample, overrides=overrides)
+    if header:
+        columns.require_report(mapping, header, source=table.name)
+    chosen = {name: given[name] for name in ("tasks", "seed", "negatives", "uncertain", "definition", "open_ended")}
+    kept = {name: given[name] for name in ("findings_only", "split", "image_root", "plain_normals")}
+    settings = miner.Settings(mapping, tasks.Options(**chosen, thinned=not given["per_finding"]), **kept)
+    streams = {name: given[name] for name in ("output", "output_format", "rejects", "jobs", "shard", "limit")}
+    streams |= {name: given[name] for name in ("max_failed", "dry_run", "force")}
+    work, units = partial(miner.mine, settings=settings), partial(miner.by_study, mapping=mapping)
+    if given["per_finding"]:
+        summary = sampling.run(table, work, count=given["per_finding"], seed=given["seed"], units=units, **streams)
+    else:
+        summary = run(table, work, stage="mine", units=units, config=settings.as_dict(), **streams)
+    _tell(summary)
+
+
+def _tell(summary: Summary) -> None:
+    """What was found and asked, as a table on stderr, and what became of the rest."""
+    from cxr_reason.mining import tally
+
+    console.table("What the reports say, and what is asked", tally.COLUMNS, tally.rows(summary.counts))
+    for reason, count in tally.left_out(summary.counts).items():
+        console.note(f"{count:,} studies left out: {reason}")
+    for check, count in sorted(summary.checks.items()):
+        console.note(f"{count:,} studies rejected: {check}")
+    console.note(f"{summary.records:,} records from {summary.counts['reports']:,} reports")

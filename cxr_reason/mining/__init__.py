@@ -1,0 +1,1 @@
+"""From a report to questions with chains of reasoning: what `cxr mine` does to a study."""

@@ -1,0 +1,164 @@
+"""A chain of reasoning: what to look at and why, what is seen, and the answer that follows.
+
+Plan, observations and conclusion are made from the findings of one reading. An observation says only what a span of
+the report states, with its hedge, its bound and no more; what would be seen if something were there stands in the plan.
+A denial rests on a statement about the finding itself (`stated`) or about its region (`region`), which the sentence
+then gives too. Silence is never worded as an observation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cxr_reason.mining import wording
+from cxr_reason.mining.dice import Dice
+from cxr_reason.mining.language import CONCLUSIONS, MANNERS, PLANS, REGIONS
+from cxr_reason.mining.wording import Details, Phrase
+from cxr_reason.radiology import LEXICON
+
+Step = dict[str, Any]
+
+# An abnormal film's chain ends with a few things that it doesn't show, a normal one's has nothing else.
+NEGATIVES_BESIDE = 2
+NEGATIVES_ALONE = 6
+TOGETHER = 3  # findings denied in one sentence
+
+
+@dataclass(slots=True)
+class Sight:
+    """One finding as the whole report tells it: the mentions of a finding on one side, put together."""
+
+    details: Details
+    status: str
+    certainty: str
+    alternatives: list[str]
+    spans: list[list[int]]
+    change: str | None
+    claim: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.details.name
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Why a finding may be said to be absent: by a statement about itself, about its region, or by silence."""
+
+    name: str
+    basis: str
+    sight: Sight | None
+    """The statement; None for silence."""
+
+
+def plan(dice: Dice, task: str, names: Sequence[str], said: Phrase | None = None) -> Step:
+    """What to look at for `names`, and what would give them away. `said` is the finding that a question asks about."""
+    if task == "anomaly":
+        return {"text": dice.pick(PLANS["anomaly"]), "kind": "plan"}
+    regions = [region for region in REGIONS if any(MANNERS[name].region == region for name in names)]
+    if task == "binary":
+        first = dice.pick(REGIONS[regions[0]].look)
+        sign = MANNERS[names[0]].sign
+        return {"text": f"{first} {sign}" if sign else first, "kind": "plan"}
+    if task == "temporal":
+        assert said is not None
+        return {"text": wording.fill(dice.pick(PLANS["temporal"]), said), "kind": "plan"}
+    places = wording.listed([REGIONS[region].place for region in regions], "and")
+    text = dice.pick(PLANS[task]).format(places=places)
+    sign = MANNERS[dice.pick(names)].sign
+    return {"text": f"{text} {sign}" if sign and task == "single" else text, "kind": "plan"}
+
+
+def see(dice: Dice, sights: Sequence[Sight]) -> list[Step]:
+    """One step for each thing that is there or suspected; findings that compete with each other share theirs."""
+    steps = []
+    told: set[int] = set()
+    for number, sight in enumerate(sights):
+        if number in told:
+            continue
+        rivals = [sight]
+        if sight.certainty == "differential" and sight.alternatives:
+            for other in range(number + 1, len(sights)):
+                if sights[other].certainty == "differential" and sights[other].name in sight.alternatives:
+                    rivals.append(sights[other])
+                    told.add(other)
+        if len(rivals) > 1:
+            text = dice.turn(wording.versus(tuple(rival.details for rival in rivals)))
+        elif sight.status == "present":
+            says = wording.present if sight.certainty == "definite" else wording.borderline
+            text = dice.turn(says(sight.details))
+        else:
+            text = dice.turn(wording.hedged(sight.details, sight.certainty))
+        steps.append(_observation(text, [rival.claim for rival in rivals], "stated", rivals))
+    return steps
+
+
+def deny(dice: Dice, denials: Iterable[Denial]) -> list[Step]:
+    """Steps that deny findings: a sentence for those that are denied by name, one for each region that speaks for more.
+
+    Denials by silence give no step: nobody has looked.
+    """
+    by_region: dict[int, tuple[Sight, list[str]]] = {}
+    alone: list[Sight] = []
+    for denial in denials:
+        if denial.sight is None:
+            continue
+        if denial.basis == "stated":
+            alone.append(denial.sight)
+        else:
+            by_region.setdefault(id(denial.sight), (denial.sight, []))[1].append(denial.name)
+    steps = absences(dice, alone)
+    for sight, names in by_region.values():
+        text = dice.turn(wording.absent(sight.details)).removesuffix(".")
+        nouns = wording.listed([wording.phrase(Details(name), False).text for name in names])
+        so = "with no" if LEXICON.is_region(sight.name) else "and so no"
+        claims = [sight.claim, *(wording.claim(Details(name), "absent", "definite") for name in names)]
+        steps.append(_observation(f"{text}, {so} {nouns}.", claims, "region", [sight]))
+    return steps
+
+
+def absences(dice: Dice, sights: Sequence[Sight]) -> list[Step]:
+    """Steps that give the report's own denials, with their bounds; plain ones are put together in one sentence."""
+    steps = []
+    plain: list[Sight] = []
+    for sight in sights:
+        details = sight.details
+        manner = MANNERS[details.name]
+        if manner.absent or details != Details(details.name) or manner.article == "plural":
+            steps.append(_observation(dice.turn(wording.absent(details)), [sight.claim], "stated", [sight]))
+        else:
+            plain.append(sight)
+    for start in range(0, len(plain), TOGETHER):
+        some = plain[start : start + TOGETHER]
+        text = dice.turn(wording.none_of(tuple(sight.name for sight in some)))
+        steps.append(_observation(text, [sight.claim for sight in some], "stated", some))
+    return steps
+
+
+def change(dice: Dice, sights: Sequence[Sight]) -> list[Step]:
+    """Steps that say how a finding has changed, on each of its sides."""
+    steps = []
+    for sight in sights:
+        assert sight.change is not None
+        bare = Details(sight.name, side=sight.details.side, site=sight.details.site, several=sight.details.several)
+        claim = wording.claim(bare, sight.status, sight.certainty) | {"change": sight.change}
+        steps.append(_observation(dice.turn(wording.changed(bare, sight.change)), [claim], "stated", [sight]))
+    return steps
+
+
+def conclude(dice: Dice, kind: str, answer: str, letter: str = "", said: Phrase | None = None, **claims: Any) -> Step:
+    """The answer. `said` is the finding that it is about, `claims` may give `findings` and their `basis`."""
+    template = dice.pick(CONCLUSIONS[kind])
+    text = (
+        wording.fill(template, said, letter=letter, answer=answer)
+        if said is not None
+        else template.format(letter=letter, answer=answer)
+    )
+    return {"text": text, "kind": "conclude", **claims}
+
+
+def _observation(text: str, claims: list[dict[str, Any]], basis: str, sights: Sequence[Sight]) -> Step:
+    spans = sights[0].spans if len(sights) == 1 else sorted(span for sight in sights for span in sight.spans)
+    return {"text": text, "kind": "observe", "findings": claims, "basis": basis, "evidence": spans}

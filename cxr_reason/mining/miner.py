@@ -1,0 +1,190 @@
+"""From the rows of a study to its records: what `cxr mine` does to each of them, in any process.
+
+`mine` is pure: the same study and the same settings give the same records, wherever and whenever.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+from cxr_reason import columns, records
+from cxr_reason.mining import sights, tally, tasks
+from cxr_reason.mining.dice import coin, mix, salt
+from cxr_reason.mining.tasks import Options, Question
+from cxr_reason.radiology import Reading, read
+from cxr_reason.runner import Reject, Result
+from cxr_reason.streams import Group, Row, group_consecutive, stable_hash, stable_id
+
+REJECTIONS = {
+    "empty": "There is no report text.",
+    "language": "The text isn't English, and only English is read.",
+    "not-chest": "The report is of another part of the body.",
+    "not-understood": "Next to nothing of the text could be understood.",
+}
+NO_QUESTION = "Nothing in the report can be asked with certainty under these options."
+
+_SPLITS = {"train": "train", "training": "train", "validate": "validate", "validation": "validate", "valid": "validate"}
+_SPLITS |= {"val": "validate", "dev": "validate", "test": "test", "testing": "test", "eval": "test"}
+_VIEWS = {"PA": "PA", "AP": "AP", "LAT": "LAT", "LATERAL": "LAT", "LL": "LAT"}
+_SLUG = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides the records of a study."""
+
+    mapping: Mapping[str, str]
+    """Which column is what: `columns.guess_columns`."""
+    options: Options = field(default_factory=Options)
+    findings_only: bool = False
+    split: str | None = None
+    image_root: str | None = None
+    plain_normals: float = 1.0
+    """Share of the plain normal reports that is kept (`is_plain`)."""
+
+    @cached_property
+    def provenance(self) -> list[dict[str, str]]:
+        """The one entry that every record gets."""
+        policies = {name: getattr(self.options, name) for name in ("negatives", "uncertain", "definition")}
+        stamped: dict[str, Any] = {}
+        records.stamp(stamped, stage="mine", config=records.config_hash(self.as_dict()), **policies)
+        return list(stamped["provenance"])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `records.config_hash`."""
+        options = {name: getattr(self.options, name) for name in Options.__slots__}
+        own = {"findings_only": self.findings_only, "split": self.split, "image_root": self.image_root}
+        return {**options, **own, "plain_normals": self.plain_normals, "mapping": dict(self.mapping)}
+
+
+def by_study(rows: Iterator[Row], *, mapping: Mapping[str, str]) -> Iterator[Group | Row]:
+    """Rows as studies; without a column of study ids each row is one."""
+    return group_consecutive(rows, lambda row: columns.cell(row.data or {}, mapping, "study_id"))
+
+
+def mine(unit: Group | Row, settings: Settings) -> Result:
+    """The records of one study, or why there are none. Raises nothing that a report could cause."""
+    rows = [unit] if isinstance(unit, Row) else unit.rows
+    tables = [row.data for row in rows if row.data is not None]
+    study = _study(tables, settings)
+    if settings.split is not None and study.get("split") != settings.split:
+        return Result(counts={"left out/other split": 1})
+    identity = study["study_id"]
+    reading = read(study["report"])
+    if reading.rejection is not None:
+        reason = {"check": reading.rejection, "message": REJECTIONS[reading.rejection]}
+        return Result(rejects=[Reject(identity, "mine", [reason], study)])
+    seed = mix(stable_hash(identity) ^ salt("seed", str(settings.options.seed)))
+    if settings.plain_normals < 1 and is_plain(reading) and coin(seed, "plain") >= settings.plain_normals:
+        return Result(counts={"left out/plain normal": 1})
+    study |= _read(reading)
+    if settings.findings_only:
+        return Result([_stamped({"id": identity} | study, settings)], counts=tally.count(reading, ()))
+    prior = bool(study.get("prior_study_id") or study.get("prior_report"))
+    view = sights.look(reading, negatives=settings.options.negatives)
+    asked = tasks.questions(seed, reading, view, settings.options, prior=prior)
+    if not asked:
+        reason = {"check": "no-question", "message": NO_QUESTION}
+        return Result(rejects=[Reject(identity, "mine", [reason], study)], counts=tally.count(reading, ()))
+    made = [_record(study, question, seed, settings) for question in asked]
+    return Result(made, counts=tally.count(reading, asked))
+
+
+def is_plain(reading: Reading) -> bool:
+    """Whether the report is a normal one in stock phrases: nothing in it but plain denials, and no number."""
+    return (
+        reading.normal
+        and all(found.status == "absent" and found.time == "current" for found in reading.findings)
+        and not any(character.isdigit() for character in reading.text)
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- input
+
+
+def _study(tables: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
+    """The study's own fields. Rows of one study are its images; reports that differ stand one after the other."""
+    mapping, first = settings.mapping, tables[0]
+    reports = dict.fromkeys(text for table in tables if (text := columns.compose_report(table, mapping)))
+    report = "\n".join(reports)
+    identity = columns.cell(first, mapping, "study_id") or stable_id(report)
+    study: dict[str, Any] = {"study_id": identity}
+    for name in ("patient_id", "study_time", "prior_study_id"):
+        if text := columns.cell(first, mapping, name):
+            study[name] = text
+    if split := _SPLITS.get(columns.cell(first, mapping, "split").lower()):
+        study["split"] = split
+    if images := [image for table in tables for image in _images(table, settings)]:
+        study["images"] = images
+    if isinstance(prior := first.get("prior_report"), str) and prior.strip():
+        study["prior_report"] = prior.strip()
+    study["report"] = report
+    ours = _own_columns(tuple(mapping.values()))
+    study |= {name: value for name, value in first.items() if name not in ours and value not in (None, "")}
+    return study
+
+
+@lru_cache(maxsize=64)
+def _own_columns(mapped: tuple[str, ...]) -> frozenset[str]:
+    """Columns that don't pass through untouched: those that were used, and those that would be taken for ours."""
+    return frozenset(mapped) | frozenset(records.FIELDS)
+
+
+def _images(table: Mapping[str, Any], settings: Settings) -> Iterator[Any]:
+    column = settings.mapping.get("images")
+    view = _VIEWS.get(columns.cell(table, settings.mapping, "view").upper())
+    for image in columns.image_list(table.get(column)) if column else ():
+        entry = dict(image) if isinstance(image, dict) else {"path": image}
+        if settings.image_root and isinstance(entry.get("path"), str):
+            entry["path"] = os.path.join(settings.image_root, entry["path"])
+        if view:
+            entry.setdefault("view", view)
+        yield entry if len(entry) > 1 else entry.get("path")
+
+
+# ------------------------------------------------------------------------------------------------------------ records
+
+
+def _read(reading: Reading) -> dict[str, Any]:
+    """What the engine makes of the report, as fields of a record."""
+    return {
+        "findings": [finding.as_dict() for finding in reading.findings],
+        "labels": reading.labels,
+        "normal": reading.normal,
+        "acute": reading.acute,
+        "quality": reading.quality,
+        "understood": round(reading.understood, 3),
+    }
+
+
+def _record(study: Mapping[str, Any], question: Question, seed: int, settings: Settings) -> dict[str, Any]:
+    kind = question.task if question.options is not None else f"{question.task}-open"
+    slug = _slug(question.finding or settings.options.definition)
+    suffix = mix(seed ^ salt(kind, question.finding)) >> 48
+    record = {
+        **study,
+        "id": f"{study['study_id']}-{kind}-{slug}-{suffix:04x}",
+        "task": question.task,
+        "question": question.question,
+        "options": question.options,
+        "answer": question.answer,
+        "steps": question.steps,
+    }
+    if not settings.options.thinned:
+        record["cell"] = f"{kind}/{question.finding}/{question.cell}"
+    return _stamped(record, settings)
+
+
+@lru_cache(maxsize=1024)
+def _slug(name: str) -> str:
+    return _SLUG.sub("-", name.lower()).strip("-")
+
+
+def _stamped(record: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    record["provenance"] = settings.provenance
+    return record

@@ -1,0 +1,63 @@
+"""The counts of a run as a table: what the reports say of each finding, and how many questions are about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from cxr_reason.mining.tasks import Question
+from cxr_reason.radiology import Reading
+
+STATES = ("present", "absent", "uncertain", "silent", "conflict")
+COLUMNS = ("finding", *STATES, "questions")
+WHOLE_FILM = "(whole film)"
+
+_WEIGHT = {"absent": 0, "uncertain": 1, "present": 2, "conflict": 3}
+
+
+def count(reading: Reading, asked: Sequence[Question]) -> Counter[str]:
+    """The counts of one report: each finding once, by the weightiest thing said of it, and each question."""
+    states: dict[str, str] = {}
+    for finding in reading.findings:
+        if finding.time == "current":
+            state = "conflict" if finding.conflict else finding.status
+            known = states.get(finding.name)
+            if known is None or _WEIGHT[state] > _WEIGHT[known]:
+                states[finding.name] = state
+    counts = Counter({"reports": 1})
+    for name, state in states.items():
+        counts[f"finding/{name}/{state}"] = 1
+    for question in asked:
+        counts[question_key(question.task, question.finding)] += 1
+    return counts
+
+
+def question_key(task: str, finding: str) -> str:
+    return f"question/{task}/{finding}"
+
+
+def without_questions(counts: Mapping[str, int]) -> Counter[str]:
+    return Counter({key: number for key, number in counts.items() if not key.startswith("question/")})
+
+
+def rows(counts: Mapping[str, int]) -> list[tuple[str | int, ...]]:
+    """The table, the findings that are most often present first. A finding is silent in the reports that don't mention it."""
+    said: dict[str, dict[str, int]] = {}
+    asked: Counter[str] = Counter()
+    for key, number in counts.items():
+        kind, _, rest = key.partition("/")
+        if kind == "finding":
+            name, _, state = rest.rpartition("/")
+            said.setdefault(name, dict.fromkeys(STATES, 0))[state] = number
+        elif kind == "question":
+            asked[rest.partition("/")[2] or WHOLE_FILM] += number
+    for states in said.values():
+        states["silent"] = counts.get("reports", 0) - sum(states.values())
+    nothing = dict.fromkeys(STATES, 0)
+    names = sorted(said.keys() | asked.keys(), key=lambda name: (-said.get(name, nothing)["present"], name))
+    return [(name, *said.get(name, nothing).values(), asked[name]) for name in names]
+
+
+def left_out(counts: Mapping[str, int]) -> dict[str, int]:
+    """Why studies were left out on request, and how many."""
+    return {key.partition("/")[2]: number for key, number in counts.items() if key.startswith("left out/")}

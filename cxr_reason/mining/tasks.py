@@ -1,0 +1,378 @@
+"""The five tasks: which questions a study gives, with their options, answers and chains.
+
+A question is a pure function of the seed, the study and the finding, so shards and processes change nothing. Nothing
+that is related to something present or suspected is ever offered as wrong (`sights.kin`), a No rests on what the report
+states of the finding or its region, as `--negatives` has it, and nothing that the report contradicts itself about is
+asked.
+
+Yes and no are asked about equally often per finding, without counting: each finding's answers are kept with a chance
+that follows from how often reports assert and deny it (`rates` in `language.toml`). Archives differ, so the balance is
+an approximate one; `--per-finding` makes it exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from cxr_reason.mining import chains, wording
+from cxr_reason.mining.chains import Denial, Sight, Step
+from cxr_reason.mining.dice import Dice, coin
+from cxr_reason.mining.language import DEFINITIONS, MANNERS, QUESTIONS, REGIONS
+from cxr_reason.mining.sights import View, kin, urgency
+from cxr_reason.mining.wording import Details
+from cxr_reason.radiology import LEXICON, Reading
+from cxr_reason.records import TASKS
+
+# Of the answers that the balance leaves, this share is asked; without thinning out, normal films would drown the rest.
+BINARY_SHARE = 0.4
+BINARY_AT_MOST = 4
+SET_AT_MOST = 3
+WRONG = 3  # wrong options beside the right one
+LETTERS = "ABCD"
+COURSES = {"better": "Improved", "stable": "Stable", "worse": "Worse"}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What decides the questions; every field is told in the records' provenance or in their ids."""
+
+    tasks: tuple[str, ...] = TASKS
+    seed: int = 0
+    negatives: str = "region"
+    uncertain: str = "exclude"
+    definition: str = "any"
+    open_ended: bool = False
+    thinned: bool = True
+    """False under ``--per-finding``, which picks for itself."""
+
+
+@dataclass(slots=True)
+class Question:
+    task: str
+    finding: str
+    """What it is about, for the id and for ``--per-finding``; "" for the whole film."""
+    question: str
+    options: list[str] | None
+    answer: str
+    steps: list[Step]
+    cell: str = ""
+    """Which answer it is for ``--per-finding``: yes, no, normal, abnormal, a course."""
+
+
+Maker = Callable[[int, Reading, View, Options], Iterator[Question]]
+
+
+def questions(study: int, reading: Reading, view: View, options: Options, *, prior: bool = False) -> list[Question]:
+    """All questions of one report. `study` is its hash with the seed; `prior` says that an earlier study is known."""
+    return [
+        question
+        for task in options.tasks
+        if prior or task != "temporal"
+        for question in MAKERS[task](study, reading, view, options)
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------- binary
+
+
+def binary(study: int, reading: Reading, view: View, options: Options) -> Iterator[Question]:
+    """Does the film show it? Answered with Yes where it is present, with No where it is denied."""
+    yes = _askable(view, options)
+    made = 0
+    for name, sights in yes.items():
+        if made < BINARY_AT_MOST and coin(study, "yes", name) < _share(name, "yes", options):
+            made += 1
+            yield _binary(study, name, "Yes", sights, None)
+    for name, denial in view.denials.items():
+        if made < BINARY_AT_MOST and name not in yes and coin(study, "no", name) < _share(name, "no", options):
+            made += 1
+            yield _binary(study, name, "No", [], denial)
+    if options.uncertain == "absent":
+        for name, sights in _by_name(view.suspected).items():
+            if made < BINARY_AT_MOST and name not in yes and coin(study, "doubt", name) < _share(name, "no", options):
+                made += 1
+                yield _binary(study, name, "No", sights, None)
+
+
+def _binary(study: int, name: str, answer: str, sights: Sequence[Sight], denial: Denial | None) -> Question:
+    dice = Dice(study, "binary", name)
+    manner = MANNERS[name]
+    said = wording.phrase(Details(name))
+    bare = wording.phrase(Details(name), article=False)
+    general = not manner.asks or dice.roll(2)
+    question = wording.fill(dice.pick(QUESTIONS["binary"]), said) if general else dice.pick(manner.asks)
+    choices, letter = _lettered(dice, ["Yes", "No"], answer)
+    steps = [chains.plan(dice, "binary", [name])]
+    if answer == "Yes":
+        steps += chains.see(dice, sights)
+        kind = "yes" if any(sight.status == "present" for sight in sights) else "suspected"
+        claims = [wording.claim(Details(name), "present" if kind == "yes" else "uncertain", _certainty(sights))]
+        steps.append(chains.conclude(dice, kind, answer, letter, said, findings=claims, basis="stated"))
+    elif denial is None:
+        steps += chains.see(dice, sights)
+        steps.append(chains.conclude(dice, "doubted", answer, letter, said))
+    else:
+        steps += chains.deny(dice, [denial])
+        kind = "silent" if denial.basis == "silent" else "no"
+        claims = [wording.claim(Details(name), "absent", "definite")]
+        steps.append(
+            chains.conclude(
+                dice, kind, answer, letter, said if kind == "silent" else bare, findings=claims, basis=denial.basis
+            )
+        )
+    return Question("binary", name, question, choices, letter, steps, answer.lower())
+
+
+@cache
+def _shares(name: str, negatives: str) -> dict[str, float]:
+    manner = MANNERS[name]
+    there, denied = manner.rates
+    if negatives != "stated" and not manner.beyond:
+        denied += REGIONS[manner.region].clear
+    return {"yes": min(1.0, denied / there), "no": min(1.0, there / denied)} if there and denied else {}
+
+
+def _share(name: str, answer: str, options: Options) -> float:
+    """With what chance an `answer` about `name` is asked for, so that yes and no come out alike."""
+    return _shares(name, options.negatives).get(answer, 0.0) * (BINARY_SHARE if options.thinned else 1.0)
+
+
+# ------------------------------------------------------------------------------------------------------------- single
+
+
+def single(study: int, reading: Reading, view: View, options: Options) -> Iterator[Question]:
+    """Which one of four findings is there? The others are denied, related to nothing that is there, and as detailed."""
+    right = list(_askable(view, options).items())
+    if not right:
+        return
+    dice = Dice(study, "single")
+    name, sights = dice.pick(right)
+    sight = sights[0]
+    wrong = _distractors(dice, view, name, WRONG)
+    if len(wrong) == WRONG:
+        said = wording.phrase(sight.details._replace(tip=None), article=False).text
+        texts = [said, *(_disguised(dice, denial.name, sight.details) for denial in wrong)]
+        choices, letter = _lettered(dice, texts, said)
+        steps = [
+            chains.plan(dice, "single", [name, *(denial.name for denial in wrong)]),
+            *chains.see(dice, [sight]),
+            *chains.deny(dice, wrong),
+            chains.conclude(dice, "single", said, letter, findings=[sight.claim], basis="stated"),
+        ]
+        yield Question("single", name, dice.pick(QUESTIONS["single"]), choices, letter, steps)
+    if options.open_ended and len(view.seen) == 1 and not view.suspected and not view.conflicts:
+        yield _open(dice, "single", view.seen, view)
+
+
+def _distractors(dice: Dice, view: View, name: str, count: int) -> list[Denial]:
+    """Denied findings that could be taken for `name`: those of its region first, none related to another.
+
+    What the report denies by name goes before what a normal region denies with the rest.
+    """
+    region = MANNERS[name].region
+    ranked = sorted(
+        dice.shuffled(list(view.denials.values())),
+        key=lambda denial: (MANNERS[denial.name].region != region, denial.basis != "stated"),
+    )
+    found: list[Denial] = []
+    for denial in ranked:
+        if len(found) == count:
+            break
+        if not any(denial.name in kin(other.name) for other in found):
+            found.append(denial)
+    return found
+
+
+def _disguised(dice: Dice, name: str, like: Details) -> str:
+    """A wrong option as detailed as the right one, so that the longest isn't always right."""
+    manner = MANNERS[name]
+    details = Details(name)
+    if like.side and (manner.side == "before" or "{which}" in manner.noun):
+        details = details._replace(side=dice.pick(("left", "right", "bilateral")))
+    if like.severity and not manner.device and manner.article != "plural":
+        details = details._replace(severity=dice.pick(("mild", "moderate", "severe")))
+    return wording.phrase(details, article=False).text
+
+
+# ----------------------------------------------------------------------------------------------------------- multiple
+
+
+def multiple(study: int, reading: Reading, view: View, options: Options) -> Iterator[Question]:
+    """Which set of findings is there? In a wrong set at least one is denied; over the four, each comes up twice."""
+    dice = Dice(study, "multiple")
+    right = [sights[0] for sights in _askable(view, options).values()]
+    chosen: list[Sight] = []
+    for sight in sorted(dice.shuffled(right), key=urgency):
+        if len(chosen) < SET_AT_MOST and not any(sight.name in kin(other.name) for other in chosen):
+            chosen.append(sight)
+    size = len(chosen)
+    if size > 1:
+        wrong = _distractors(dice, view, chosen[0].name, size)
+        if len(wrong) == size:
+            there = [wording.phrase(sight.details._replace(tip=None), article=False).text for sight in chosen]
+            other = [_disguised(dice, denial.name, sight.details) for denial, sight in zip(wrong, chosen, strict=True)]
+            said = ", ".join(there)
+            choices, letter = _lettered(dice, [said, *_mixtures(there, other)], said)
+            steps = [
+                chains.plan(dice, "multiple", [*(sight.name for sight in chosen), *(denial.name for denial in wrong)]),
+                *chains.see(dice, chosen),
+                *chains.deny(dice, wrong),
+                chains.conclude(
+                    dice, "multiple", said, letter, findings=[sight.claim for sight in chosen], basis="stated"
+                ),
+            ]
+            yield Question("multiple", chosen[0].name, dice.pick(QUESTIONS["multiple"]), choices, letter, steps)
+    if options.open_ended and view.seen and not view.conflicts:
+        yield _open(dice, "multiple", view.seen, view)
+
+
+def _mixtures(there: Sequence[str], other: Sequence[str]) -> list[str]:
+    """Three wrong sets such that, with the right one, every text comes up twice: counting doesn't give it away."""
+    if len(there) == 2:
+        (a, b), (x, y) = there, other
+        sets = [[a, x], [y, b], [x, y]]
+    else:
+        (a, b, c), (x, y, z) = there, other
+        sets = [[a, x, y], [x, b, z], [y, z, c]]
+    return [", ".join(texts) for texts in sets]
+
+
+def _open(dice: Dice, task: str, sights: Sequence[Sight], view: View) -> Question:
+    """A question without options. Its answer lists what is present."""
+    answer = ", ".join(wording.phrase(sight.details._replace(tip=None), article=False).text for sight in sights)
+    beside = [sight for sight in view.absent if sight.details.bound is None][: chains.NEGATIVES_BESIDE]
+    steps = [
+        chains.plan(dice, "list", [sight.name for sight in sights]),
+        *chains.see(dice, sights),
+        *chains.absences(dice, beside),
+        chains.conclude(dice, "list", answer, findings=[sight.claim for sight in sights], basis="stated"),
+    ]
+    return Question(task, sights[0].name, dice.pick(QUESTIONS[f"{task}_open"]), None, answer, steps)
+
+
+# ------------------------------------------------------------------------------------------------------------ anomaly
+
+
+def anomaly(study: int, reading: Reading, view: View, options: Options) -> Iterator[Question]:
+    """Is the film normal? By `--definition`, which the question says; what is only suspected counts as abnormal."""
+    dice = Dice(study, "anomaly", options.definition)
+    everything = view.seen + view.suspected
+    counted = [sight for sight in everything if COUNTS[options.definition](sight)]
+    normal = NORMAL[options.definition](reading)
+    if normal is None or normal is bool(counted) or (normal and options.definition == "any" and everything):
+        return
+    answer = "Normal" if normal else "Abnormal"
+    choices, letter = _lettered(dice, ["Normal", "Abnormal"], answer)
+    steps = [chains.plan(dice, "anomaly", ())]
+    if normal:
+        statements = chains.absences(dice, _telling(view.absent))[: chains.NEGATIVES_ALONE]
+        if not statements:
+            return
+        steps += chains.see(dice, everything) + statements
+        kind = "discounted" if everything else "normal"
+    else:
+        beside = [sight for sight in view.absent if not kin(sight.name) & {other.name for other in everything}]
+        steps += chains.see(dice, everything)
+        steps += chains.absences(dice, _telling(beside)[: chains.NEGATIVES_BESIDE])
+        kind = "abnormal" if any(sight.status == "present" for sight in counted) else "doubtful"
+    steps.append(chains.conclude(dice, kind, answer, letter))
+    question = dice.pick(DEFINITIONS[options.definition])
+    yield Question("anomaly", "", question, choices, letter, steps, answer.lower())
+
+
+def _telling(absent: Sequence[Sight]) -> list[Sight]:
+    """Denials from which a film may be called normal: those of organs before those of everything at once."""
+    organs = [sight for sight in absent if MANNERS[sight.name].region != "chest"]
+    whole = [sight for sight in absent if MANNERS[sight.name].region == "chest"]
+    return organs + whole
+
+
+COUNTS: dict[str, Callable[[Sight], bool]] = {
+    "any": lambda sight: True,
+    "chexpert": lambda sight: MANNERS[sight.name].label not in (None, "Support Devices"),
+    "acute": lambda sight: LEXICON.findings[sight.name].acute or sight.details.acuity == "acute",
+}
+"""What makes a film abnormal, by definition."""
+
+NORMAL: dict[str, Callable[[Reading], bool | None]] = {
+    "any": lambda reading: reading.normal,
+    "chexpert": lambda reading: reading.labels.get("No Finding") == 1,
+    "acute": lambda reading: None if reading.acute is None else not reading.acute,
+}
+
+
+# ----------------------------------------------------------------------------------------------------------- temporal
+
+
+def temporal(study: int, reading: Reading, view: View, options: Options) -> Iterator[Question]:
+    """How has it changed? In the report's own words, and only where all sides of it went the same way."""
+    gone = [finding for finding in reading.findings if finding.time == "resolved" and not finding.conflict]
+    changed: dict[str, list[Sight]] = {}
+    for sight in view.seen:
+        if not MANNERS[sight.name].device and MANNERS[sight.name].asked:
+            changed.setdefault(sight.name, []).append(sight)
+    unclear = {finding.name for finding in gone} | {sight.name for sight in view.suspected}
+    clear = [
+        (name, sights)
+        for name, sights in changed.items()
+        if name not in unclear and len({sight.change for sight in sights}) == 1 and sights[0].change in COURSES
+    ]
+    if not clear:
+        return
+    dice = Dice(study, "temporal")
+    name, sights = dice.pick(clear)
+    change = sights[0].change
+    assert change is not None
+    answer = COURSES[change]
+    only = sights[0].details
+    details = Details(name, side=only.side, several=only.several) if len(sights) == 1 else Details(name)
+    bare = wording.phrase(details, article=False)
+    choices, letter = _lettered(dice, ["Improved", "Stable", "Worse"], answer)
+    steps = [
+        chains.plan(dice, "temporal", [name], wording.Phrase(f"the {bare.text}", bare.plural)),
+        *chains.change(dice, sights),
+        chains.conclude(dice, answer.lower(), answer, letter),
+    ]
+    question = wording.fill(dice.pick(QUESTIONS["temporal"]), bare)
+    yield Question("temporal", name, question, choices, letter, steps, answer.lower())
+
+
+MAKERS: dict[str, Maker] = {
+    "binary": binary,
+    "single": single,
+    "multiple": multiple,
+    "anomaly": anomaly,
+    "temporal": temporal,
+}
+
+
+# ------------------------------------------------------------------------------------------------------------- common
+
+
+def _askable(view: View, options: Options) -> dict[str, list[Sight]]:
+    """What a Yes or a right option may be made of: what is certainly there, and what is suspected if that counts."""
+    sights = [sight for sight in view.seen if sight.certainty == "definite"]
+    if options.uncertain == "present":
+        sights = sights + view.suspected
+    doubted = {sight.name for sight in view.suspected} if options.uncertain != "present" else set()
+    return {name: found for name, found in _by_name(sights).items() if MANNERS[name].asked and name not in doubted}
+
+
+def _by_name(sights: Iterable[Sight]) -> dict[str, list[Sight]]:
+    found: dict[str, list[Sight]] = {}
+    for sight in sights:
+        found.setdefault(sight.name, []).append(sight)
+    return found
+
+
+def _certainty(sights: Iterable[Sight]) -> str:
+    grades = {sight.certainty for sight in sights}
+    return next(grade for grade in ("definite", "probable", "possible", "differential") if grade in grades)
+
+
+def _lettered(dice: Dice, texts: Sequence[str], right: str) -> tuple[list[str], str]:
+    """The options in an order of their own, and the letter of the right one."""
+    choices = dice.shuffled(texts)
+    return choices, LETTERS[choices.index(right)]

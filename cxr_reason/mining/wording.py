@@ -1,0 +1,276 @@
+"""A finding in a radiologist's English: what its fields say, and not a word more.
+
+Sentences are made from fields, never copied from the report, so that they read as seen on the film and hold no mask,
+no name and no date. Each function returns every variant that tells all the details that it was given; the chain picks.
+Reading a sentence back with `radiology.claims` gives the finding that it was made from.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from cxr_reason.mining.language import MANNERS, PLACES, PLACES_WITH_SIDE, SENTENCES, Manner
+from cxr_reason.radiology import Finding
+
+SIZES = {"mild": "small", "moderate": "moderate", "severe": "large"}
+DEGREES = {"mild": "mildly", "moderate": "moderately", "severe": "severely"}
+PLAIN = {"mild": "mild", "moderate": "moderate", "severe": "severe"}
+
+_MASK = re.compile(r"X{2,}|_{2,}|\[\*\*|\*\*\]", re.IGNORECASE)
+_WORD = re.compile(r"[a-z]+")
+_LEADING = frozenset(
+    "about above approximately at below beneath beyond in inside just near of on over overlying past pointing projecting"
+    " terminating under well within".split()
+)
+_VOWEL = re.compile(r"(?:[aeio]|u(?!n[ia]|s|t)|8|11\b|18\b)", re.IGNORECASE)
+_CAPITALS = re.compile(r"\b(svc|ivc|ge|t\d{1,2}|c\d)\b")
+
+
+class Details(NamedTuple):
+    """What is said of one finding beside its status. A detail is None where nothing is said."""
+
+    name: str
+    side: str | None = None
+    site: str | None = None
+    severity: str | None = None
+    size: str | None = None
+    acuity: str | None = None
+    calcified: bool = False
+    several: bool = False
+    tip: str | None = None
+    bound: str | None = None
+
+
+class Phrase(NamedTuple):
+    text: str
+    plural: bool
+
+
+def details_of(finding: Finding, report: str) -> Details:
+    """What may be told of `finding`: details with a masked word in them are left out."""
+    manner = MANNERS[finding.name]
+    start, end = finding.span
+    device = finding.device or {}
+    return Details(
+        name=finding.name,
+        side=finding.side,
+        site=finding.site if finding.site in PLACES and manner.region in ("lungs", "pleura") else None,
+        severity=finding.severity,
+        size=_size(finding),
+        acuity=finding.acuity,
+        calcified=finding.calcified,
+        several=manner.article == "a" and manner.plural.split()[-1] in _WORD.findall(report[start:end].lower()),
+        tip=_cased(_clean(device.get("tip"))) if finding.status == "present" else None,
+        bound=finding.bound,
+    )
+
+
+def claim(details: Details, status: str, certainty: str, alternatives: list[str] | None = None) -> dict[str, Any]:
+    """The finding that a sentence made from `details` claims, ready for a step's `findings`."""
+    manner = MANNERS[details.name]
+    said: dict[str, Any] = {"name": details.name, "label": manner.label, "status": status, "certainty": certainty}
+    if alternatives:
+        said["alternatives"] = alternatives
+    for field, value in (("bound", details.bound), ("side", details.side if says_side(details) else None)):
+        if value:
+            said[field] = value
+    if status != "absent":
+        for field in ("site", "severity", "size", "acuity"):
+            if value := getattr(details, field):
+                said[field] = value
+        if details.calcified:
+            said["calcified"] = True
+        if details.tip:
+            said["device"] = {"type": details.name, "tip": details.tip}
+    elif details.site:
+        said["site"] = details.site
+    return said
+
+
+def says_side(details: Details) -> bool:
+    """Whether a phrase made from `details` tells its side: some nouns have no place for one ("cardiomegaly")."""
+    manner = MANNERS[details.name]
+    return details.side is not None and (manner.side != "own" or "{which}" in manner.noun)
+
+
+@lru_cache(maxsize=1 << 14)
+def phrase(details: Details, article: bool = True) -> Phrase:
+    """`details` as a noun phrase: "a small left pleural effusion", "degenerative changes of the thoracic spine"."""
+    manner = MANNERS[details.name]
+    noun, before, after, many = _placed(details, manner)
+    words = [details.bound] if details.bound else []
+    if details.severity:
+        words.append(_grade(details.severity, SIZES if manner.size else PLAIN))
+    if details.size:
+        words.append(details.size)
+    if details.acuity and details.acuity not in noun:
+        words.append(details.acuity)
+    if details.calcified and "calcifi" not in noun:
+        words.append("calcified")
+    text = " ".join([*words, *before, noun]) + after
+    plural = many or manner.article == "plural"
+    if article and manner.article == "a" and not many:
+        text = f"{'an' if _VOWEL.match(text) else 'a'} {text}"
+    return Phrase(text, plural)
+
+
+@lru_cache(maxsize=1 << 14)
+def present(details: Details) -> tuple[str, ...]:
+    """Sentences that say that it is there."""
+    manner = MANNERS[details.name]
+    said = phrase(details)
+    if manner.device:
+        return _filled(SENTENCES["device"], said, tip=_tip(details.tip))
+    own = _own(manner.present, details)
+    # Nouns that are sentences in disguise ("elevation of the hemidiaphragm") are better said as such.
+    general = () if own and "{which}" in manner.noun else _filled(SENTENCES["present"], said)
+    return own + general
+
+
+def borderline(details: Details) -> tuple[str, ...]:
+    """Sentences for a finding that is just about there: a heart of borderline size."""
+    return MANNERS[details.name].borderline or hedged(details, "probable")
+
+
+@lru_cache(maxsize=1 << 14)
+def hedged(details: Details, certainty: str) -> tuple[str, ...]:
+    """Sentences that leave it open, with the given grade: probable, possible or differential."""
+    return _filled(SENTENCES[certainty], phrase(details))
+
+
+@lru_cache(maxsize=1 << 14)
+def versus(rivals: tuple[Details, ...]) -> tuple[str, ...]:
+    """Sentences for findings that compete with each other."""
+    return _filled(SENTENCES["versus"], Phrase(" versus ".join(phrase(rival).text for rival in rivals), False))
+
+
+@lru_cache(maxsize=1 << 14)
+def absent(details: Details) -> tuple[str, ...]:
+    """Sentences that deny it, within its bound where it has one."""
+    manner = MANNERS[details.name]
+    plain = details.bound is None and details.site is None
+    own = tuple(
+        text.format(side=details.side)
+        for text in manner.absent
+        if plain and ("{side}" in text) == (details.side in ("left", "right")) and details.side != "bilateral"
+    )
+    return own or _filled(SENTENCES["absent"], phrase(details, article=False))
+
+
+@lru_cache(maxsize=1 << 14)
+def none_of(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Sentences that deny several findings at once: "There is no pleural effusion or pneumothorax."."""
+    return _filled(SENTENCES["absent"], Phrase(listed([phrase(Details(name), False).text for name in names]), False))
+
+
+@lru_cache(maxsize=1 << 14)
+def unlikely(details: Details) -> tuple[str, ...]:
+    """Sentences that all but deny it."""
+    return _filled(SENTENCES["unlikely"], phrase(details))
+
+
+@lru_cache(maxsize=1 << 14)
+def changed(details: Details, change: str) -> tuple[str, ...]:
+    """Sentences that say how it has changed: worse, stable or better."""
+    return _filled(SENTENCES[change], phrase(details, article=False))
+
+
+def listed(texts: list[str], word: str = "or") -> str:
+    """ "a", "a or b", "a, b or c"."""
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} {word} {texts[-1]}"
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def fill(template: str, said: Phrase, **slots: str) -> str:
+    """`template` with its slots filled: {np}, {Np} and {n} by `said`, verbs in its number, the others by `slots`."""
+    verbs = ("are", "Are", "have") if said.plural else ("is", "Is", "has")
+    slots |= zip(("is", "Is", "has"), verbs, strict=True)
+    return template.format(np=said.text, Np=capital(said.text), n=said.text, **slots)
+
+
+# ---------------------------------------------------------------------------------------------------------- details
+
+
+def _filled(templates: tuple[str, ...], said: Phrase, **slots: str) -> tuple[str, ...]:
+    return tuple(fill(template, said, **slots) for template in templates)
+
+
+def _own(templates: tuple[str, ...], details: Details) -> tuple[str, ...]:
+    """Those of a finding's own sentences that have a place for every detail."""
+    told_elsewhere = details.site or details.size or details.acuity or details.calcified
+    if told_elsewhere or (details.side == "bilateral" and says_side(details)):
+        return ()
+    degree = _grade(details.severity, DEGREES) + " " if details.severity else ""
+    severity = _grade(details.severity, PLAIN) + " " if details.severity else ""
+    return tuple(
+        text.format(side=details.side, degree=degree, severity=severity)
+        for text in templates
+        if ("{side}" in text) == says_side(details)
+        and (not details.severity or "{degree}" in text or "{severity}" in text)
+    )
+
+
+def _placed(details: Details, manner: Manner) -> tuple[str, list[str], str, bool]:
+    """The noun, the words of place before it, those after it, and whether it became several by its sides."""
+    side, site = details.side, details.site
+    countable = manner.article == "a"
+    many = countable and (details.several or side == "bilateral")
+    if manner.side == "own":
+        if side == "bilateral":
+            return manner.plural.format(which="both"), [], "", False
+        noun = manner.plural if many else manner.noun
+        return noun.format(which=f"the {side}" if side else "a"), [], "", many
+    if manner.side == "direction":
+        return manner.noun, [], f" to the {side}" if side in ("left", "right") else "", False
+    if site is None or manner.side == "after":
+        noun = manner.plural if many else manner.noun
+        if side is None:
+            return noun, [], "", many
+        if manner.side == "after":
+            return noun, [], " on both sides" if side == "bilateral" else f" on the {side}", many
+        return noun, [side], "", many
+    together = PLACES_WITH_SIDE.get(f"{side} {site}")
+    words = [together] if together else [side, PLACES[site]] if side else [PLACES[site]]
+    return _plural_short(manner) if many else manner.short, words, "", many
+
+
+def _plural_short(manner: Manner) -> str:
+    """The plural of the short noun, by the plural of the long one: "lung masses" gives "masses"."""
+    count = len(manner.short.split())
+    return " ".join(manner.plural.split()[-count:])
+
+
+def _grade(severity: str, words: dict[str, str]) -> str:
+    """ "mild-moderate" as "mild to moderate", in `words`."""
+    return " to ".join(words.get(part, part) for part in severity.split("-"))
+
+
+def _size(finding: Finding) -> str | None:
+    if finding.size_mm:
+        millimeters = finding.size_mm
+        return f"{millimeters / 10:g} cm" if millimeters >= 10 else f"{millimeters:g} mm"
+    return None
+
+
+def _tip(tip: str | None) -> str:
+    """Where the tip of a device is, as the end of a clause."""
+    if not tip:
+        return ""
+    first = tip.split()[0].lower()
+    where = "" if first in _LEADING or first[0].isdigit() else "in " if first == "the" else "in the "
+    return f", its tip {where}{tip}"
+
+
+def _cased(text: str | None) -> str | None:
+    """`text` in lower case but for abbreviations: reports shout."""
+    return _CAPITALS.sub(lambda match: match[0].upper(), text.lower()) if text else None
+
+
+def _clean(text: str | None) -> str | None:
+    """`text`, unless it hides a word or is too long to be a place."""
+    return text if text and len(text) <= 60 and not _MASK.search(text) else None
