@@ -2,5 +2,6 @@
 
 from cxr_reason.radiology.findings import LABELS, Finding, Reading, Sentence, read
 from cxr_reason.radiology.lexicon import LEXICON, Entry, Lexicon
+from cxr_reason.radiology.verify import Verdict, claims, verify
 
-__all__ = ["LABELS", "LEXICON", "Entry", "Finding", "Lexicon", "Reading", "Sentence", "read"]
+__all__ = ["LABELS", "LEXICON", "Entry", "Finding", "Lexicon", "Reading", "Sentence", "Verdict", "claims", "read", "verify"]

@@ -26,6 +26,7 @@ _SIZE = re.compile(
     r"(?<![\w.])(\d+(?:\.\d+)?)(?:\s*(?:[x×]|by|-|to)\s*(\d+(?:\.\d+)?))*[\s-]*(mm|cm|millimeters?|centimeters?|millimetres?|centimetres?)\b",
     re.IGNORECASE,
 )
+_ONLY_DENIED = frozenset({"chest abnormality", "cardiopulmonary abnormality", "device complication"})
 _NORMAL = frozenset({"normal", "clear", "top normal"})
 _LIST = frozenset({"and", "or", "comma", "the", "versus"})
 _GLUE = frozenset({"the", "of", "top_of"})
@@ -111,7 +112,7 @@ def clauses(items: list[Item]) -> list[list[Item]]:
             continue
         cut = drop = False
         if cue == "but" or cue == "stop":
-            if item.text == ":" and not has_head:
+            if item.text == ":" and (not has_head or not any(_is_head(i) for i in items[k + 1 :])):
                 current.append(Item(_BE, item.i, item.j, ":"))
                 continue
             cut = drop = True
@@ -253,7 +254,7 @@ def _heads(items: list[Item]) -> list[Head]:
             before, (after, joint) = _organs_before(items, k), _organs_after(items, k)
             names = _refined(word.finding, before, after if joint else [])
             for name in names:
-                heads.append(Head(name, k, k, k))
+                heads.append(Head(name, k, k, k, calcified="calcif" in item.text))
             closed = True
         elif word.quality is not None:
             made, low, high, on = _pair(items, k, word.quality, subjects, closed, heads)
@@ -408,7 +409,7 @@ def _assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
             bounds = []
             fresh_list = False
         if neg and not here:
-            limit = word.bound or ("new" if word.change == "new" else None)
+            limit = "masked" if cue == "mask" else word.bound or ("new" if word.change == "new" else None)
             if limit is None and word.severity and not here:
                 limit = None if word.severity == "mild" else item.text
             if limit:
@@ -429,6 +430,8 @@ def _assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
                 _resolve(head, "removed") if k < last_at else setattr(head, "change", "new")
             resolved = None
             continue
+        if word.quality is not None and word.quality.name == "clear" and k + 1 < last_at and items[k + 1].text == "of":
+            neg, fresh_list = True, True  # "clear of infiltrates"
         if cue is None:
             continue
         if cue == "no":
@@ -477,7 +480,14 @@ def _assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
             hypo = True
         elif cue == "limited_view":
             skip = True
+        elif cue == "there":
+            if "may be" in item.text:
+                hedge = "possible"
+        elif cue == "mask":
+            if done and not neg and k and items[k - 1].word.cue == "be" and k < last_at:
+                hedge = "possible"  # "the opacity is XXXX scarring"
         elif cue == "with":
+            skip = False
             neg, hedge, resolved, hist, differential = False, None, None, None, False
         elif cue == "sign_of":
             if neg and done:
@@ -569,7 +579,7 @@ def _resolve(head: Head, change: str) -> None:
 
 def _compete(first: Head, others: list[Head], neg: bool) -> None:
     """ "A versus B": both are open."""
-    if neg or not others or first.status == "absent":
+    if neg or not others or first.status == "absent" or first.low == others[0].low:
         return
     for other in others:
         first.alternatives.append(other.name)
@@ -625,12 +635,13 @@ def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: 
         word = items[k].word
         if not leading and items[k].text.startswith(("terminates", "ends")):
             tip = True
+        past = bool(k) and items[k - 1].word.cue == "history"  # "previously moderate"
         if word.side and not tip:
             sides.append(word.side)
         for head in group:
             if word.site and not tip and head.site is None:
                 head.site = word.site
-            if word.severity and head.status != "absent" and k != head.at and word.finding is None:
+            if word.severity and not past and head.status != "absent" and k != head.at and word.finding is None:
                 head.severity = head.severity if head.severity and not leading else word.severity
             if word.acuity and head.bound != word.acuity and (leading or items[k - 1].word.cue == "be"):
                 head.acuity = head.acuity or word.acuity
@@ -763,7 +774,7 @@ def read_sentence(sentence: str) -> tuple[list[Head], list[str], list[Item]]:
             head.start, head.end = spans[low.i][0], spans[high.j - 1][1]
             if head.time == "history" and head.change in _EXISTING:
                 head.time = "current"
-        result += [h for h in heads if h.time != "void"]
+        result += [h for h in heads if h.time != "void" and (h.status == "absent" or h.name not in _ONLY_DENIED)]
     for size in sizes:
         _attach_size(size, result)
     return result, tokens, items

@@ -167,7 +167,7 @@ def read(text: str) -> Reading:
                     quality.append(item.word.limit)
             if evidence:
                 for head in heads:
-                    found.append(_finding(head, text, start, end, section.name))
+                    found.append(as_finding(head, text, start, end, section.name))
             sents.append(Sentence(start, end, section.name, evidence, known >= 0.6 or (bool(heads) and known >= 0.5)))
     rejection = _rejection(text, count, found)
     if rejection:
@@ -185,11 +185,11 @@ def _sentence(sentence: str) -> tuple[list[Head], list[str], list[Item]]:
     return read_sentence(sentence)
 
 
-def _finding(head: Head, text: str, start: int, end: int, section: str) -> Finding:
+def as_finding(head: Head, text: str, start: int, end: int, section: str) -> Finding:
+    """A head of the sentence text[start:end] as a finding with offsets in the whole text."""
     entry = LEXICON.findings[head.name]
-    label = None if head.calcified and entry.label == "Lung Lesion" else entry.label
     return Finding(
-        head.name, label, head.status, head.certainty, list(dict.fromkeys(head.alternatives)), head.time, head.bound,
+        head.name, entry.label, head.status, head.certainty, list(dict.fromkeys(head.alternatives)), head.time, head.bound,
         head.side, head.site, head.severity, head.size, head.size_mm, head.change, head.acuity, head.calcified,
         _device(head, text[start:end]) if entry.device else None, False, [start + head.start, start + head.end], section,
     )  # fmt: skip
