@@ -27,11 +27,9 @@ class View:
     """Present, without conflict, in the order in which a film is read."""
     suspected: list[Sight]
     absent: list[Sight]
-    """Denied in the report's own words, bounds included."""
+    """Denied in the report's own words, bounds included; nothing that is kin to what is there or suspected."""
     denials: dict[str, Denial]
     """What a No or a wrong option may be made of, by name."""
-    touched: frozenset[str]
-    """Names that the report mentions at all."""
     conflicts: frozenset[str]
 
 
@@ -60,12 +58,11 @@ def look(reading: Reading, *, negatives: str = "region") -> View:
     positive = {sight.name for sight in sure} | {sight.name for sight in open_} | {found.name for found in awkward}
     blocked = _kin(frozenset(positive))
     denials = _denials(none, blocked, negatives)
-    touched = frozenset(finding.name for finding in reading.findings)
     if negatives == "silent":
+        touched = frozenset(finding.name for finding in reading.findings)
         unmentioned = (name for name in _silent(touched) if name not in blocked and name not in denials)
         denials |= {name: Denial(name, "silent", None) for name in unmentioned}
-    none = [sight for sight in none if sight.name not in positive]
-    return View(sure, open_, none, denials, touched, conflicts)
+    return View(sure, open_, [sight for sight in none if sight.name not in blocked], denials, conflicts)
 
 
 def urgency(sight: Sight) -> int:
@@ -81,7 +78,10 @@ def kin(name: str) -> frozenset[str]:
 
 @lru_cache(maxsize=4096)
 def _kin(names: frozenset[str]) -> frozenset[str]:
-    return frozenset().union(*(kin(name) for name in names))
+    """What must not be denied beside `names`: their kin, and what shares a CheXpert label with one of them."""
+    labels = {LEXICON.findings[name].label for name in names} - {None, "Support Devices"}
+    alike = (name for name, entry in LEXICON.findings.items() if entry.label in labels)
+    return frozenset(alike).union(*(kin(name) for name in names))
 
 
 @cache
@@ -111,7 +111,10 @@ def _denials(absent: Iterable[Sight], blocked: frozenset[str], negatives: str) -
         details = sight.details
         if details.side or details.site or (details.bound not in (None, "acute")):
             continue
-        if details.bound is None and MANNERS[sight.name].asked and sight.name not in blocked:
+        # "The lungs are clear" beside a granuloma can't be meant to the letter, so nothing follows from it.
+        if details.bound is None and sight.name in blocked:
+            continue
+        if details.bound is None and MANNERS[sight.name].asked:
             stated.setdefault(sight.name, Denial(sight.name, "stated", sight))
         if negatives != "stated":
             for name in _denied_with(sight.name, details.bound):

@@ -41,7 +41,7 @@ def without_questions(counts: Mapping[str, int]) -> Counter[str]:
 
 
 def rows(counts: Mapping[str, int]) -> list[tuple[str | int, ...]]:
-    """The table, the findings that are most often present first. A finding is silent in the reports that don't mention it."""
+    """The table, most often present first. A finding is silent in the reports that don't mention it."""
     said: dict[str, dict[str, int]] = {}
     asked: Counter[str] = Counter()
     for key, number in counts.items():

@@ -273,9 +273,8 @@ def anomaly(study: int, reading: Reading, view: View, options: Options) -> Itera
         steps += chains.see(dice, everything) + statements
         kind = "discounted" if everything else "normal"
     else:
-        beside = [sight for sight in view.absent if not kin(sight.name) & {other.name for other in everything}]
         steps += chains.see(dice, everything)
-        steps += chains.absences(dice, _telling(beside)[: chains.NEGATIVES_BESIDE])
+        steps += chains.absences(dice, _telling(view.absent)[: chains.NEGATIVES_BESIDE])
         kind = "abnormal" if any(sight.status == "present" for sight in counted) else "doubtful"
     steps.append(chains.conclude(dice, kind, answer, letter))
     question = dice.pick(DEFINITIONS[options.definition])

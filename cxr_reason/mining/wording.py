@@ -20,10 +20,8 @@ PLAIN = {"mild": "mild", "moderate": "moderate", "severe": "severe"}
 
 _MASK = re.compile(r"X{2,}|_{2,}|\[\*\*|\*\*\]", re.IGNORECASE)
 _WORD = re.compile(r"[a-z]+")
-_LEADING = frozenset(
-    "about above approximately at below beneath beyond in inside just near of on over overlying past pointing projecting"
-    " terminating under well within".split()
-)
+_LEADING = {"above", "about", "approximately", "at", "below", "beneath", "beyond", "in", "inside", "just", "near", "of"}
+_LEADING |= {"on", "over", "overlying", "past", "pointing", "projecting", "terminating", "under", "well", "within"}
 _VOWEL = re.compile(r"(?:[aeio]|u(?!n[ia]|s|t)|8|11\b|18\b)", re.IGNORECASE)
 _CAPITALS = re.compile(r"\b(svc|ivc|ge|t\d{1,2}|c\d)\b")
 
@@ -59,7 +57,7 @@ def details_of(finding: Finding, report: str) -> Details:
         site=finding.site if finding.site in PLACES and manner.region in ("lungs", "pleura") else None,
         severity=finding.severity,
         size=_size(finding),
-        acuity=finding.acuity,
+        acuity=finding.acuity if finding.status != "absent" else None,
         calcified=finding.calcified,
         several=manner.article == "a" and manner.plural.split()[-1] in _WORD.findall(report[start:end].lower()),
         tip=_cased(_clean(device.get("tip"))) if finding.status == "present" else None,
