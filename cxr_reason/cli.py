@@ -33,6 +33,7 @@ class Listed(NamedTuple):
 # In the order in which they are used.
 COMMANDS = {
     "mine": Listed("Turn reports into questions with chains of reasoning."),
+    "refine": Listed("Check chains of reasoning against their reports, mend them or reject them."),
     "doctor": Listed("Show what is installed and what each command lacks."),
 }
 

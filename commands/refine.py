@@ -1,0 +1,115 @@
+"""`cxr refine`: hold chains against their reports, mend what can be mended, reject the rest with reasons."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import click
+
+from cxr_reason import cli, console, records
+from cxr_reason.cluster import Shard
+from cxr_reason.commands import _options
+from cxr_reason.refining import study
+from cxr_reason.refining.checks import CHECKS
+from cxr_reason.runner import Summary, run
+from cxr_reason.streams import Input
+
+
+def _checks(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """The checks that ``a,b`` names, or all but those of ``-a,-b``, in the order of the table."""
+    names = [name.strip() for name in (value or "").split(",") if name.strip()]
+    left_out = {name[1:] for name in names if name.startswith("-")}
+    asked_for = {name for name in names if not name.startswith("-")}
+    unknown = sorted((left_out | asked_for) - set(CHECKS))
+    if unknown:
+        raise click.BadParameter(f"no check is called {unknown[0]!r}. There are: {', '.join(CHECKS)}.", ctx, param)
+    return tuple(name for name in CHECKS if name not in left_out and (not asked_for or name in asked_for))
+
+
+def _list_checks(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        width = max(map(len, CHECKS))
+        for name, check in CHECKS.items():
+            click.echo(f"{name:{width}}  {check.doc}")
+        ctx.exit()
+
+
+@click.command()
+@_options.input_argument
+@click.option(
+    "--checks",
+    metavar="NAMES",
+    callback=_checks,
+    help="Only these, or all but these: claims,answer or -relevant,-length.  [default: all]",
+)
+@click.option(
+    "--list-checks", is_flag=True, is_eager=True, expose_value=False, callback=_list_checks, help="Name the checks."
+)
+@click.option(
+    "--silence",
+    type=click.Choice(["normal", "unknown"]),
+    default="normal",
+    show_default=True,
+    help="What is made of a finding that the report doesn't mention.",
+)
+@click.option("--max-steps", type=click.IntRange(min=2), default=24, show_default=True, help="Longest chain, in steps.")
+@click.option(
+    "--max-chars", type=click.IntRange(min=1), default=6000, show_default=True, help="Longest chain, in characters."
+)
+@_options.output_options
+@_options.stream_options
+@cli.verbosity_options
+@click.pass_context
+def refine(
+    ctx: click.Context,
+    source: str | None,
+    checks: tuple[str, ...],
+    silence: str,
+    max_steps: int,
+    max_chars: int,
+    jobs: int,
+    shard: Shard | None,
+    **stream: Any,
+) -> None:
+    """Check chains of reasoning against their reports, mend them or reject them.
+
+    Reads records with a question, an answer, a report and steps, as `cxr mine` writes them or as somebody else did:
+    steps may be plain texts. Every claim of every step is verified against the report. Talk of the report, of unseen
+    studies, history or advice is taken out, steps that don't hold are dropped, and a chain whose answer then doesn't
+    follow any more is rejected: --rejects tells why. Run on its own output it changes nothing.
+    """
+    cli.stop_if_waiting(ctx, source)
+    config = {"checks": checks, "silence": silence, "max_steps": max_steps, "max_chars": max_chars}
+    summary = run(
+        Input(source, formats=("jsonl",)),
+        partial(
+            study.refine,
+            checks=checks,
+            silence=silence,
+            max_steps=max_steps,
+            max_chars=max_chars,
+            config=records.config_hash(config),
+        ),
+        stage=study.STAGE,
+        units=study.by_study,
+        jobs=jobs,
+        shard=shard,
+        config=config,
+        **stream,
+    )
+    show(summary)
+
+
+def show(summary: Summary) -> None:
+    """What became of the records, on stderr."""
+    counts = summary.counts
+    names = sorted(
+        {key.partition("/")[2] for key in counts if "/" in key}, key=lambda name: -counts[f"rejected/{name}"]
+    )
+    console.table(
+        f"refine: {summary.records + summary.rejected:,} in, {summary.records:,} kept "
+        f"({counts['mended']:,} of them mended), {summary.rejected:,} rejected, {summary.unreadable:,} unreadable",
+        ["check", "mended", "rejected"],
+        [[name, counts[f"mended/{name}"], counts[f"rejected/{name}"]] for name in names],
+    )

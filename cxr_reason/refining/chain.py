@@ -1,0 +1,270 @@
+"""A record as the checks see it: its question, its report and its steps, whoever wrote them.
+
+`Chain.of` takes steps as objects (ours), as plain strings, or as RadRBench's ``reason_steps``. Where kinds are missing
+they are inferred: a sentence that plans or explains in general makes a plan, the last step that concludes is the
+conclusion, everything else observes. What a step claims is read from its text, whatever its author says that it claims:
+the text is what a model learns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+from cxr_reason.radiology import Finding, Reading, Verdict, read, verify
+from cxr_reason.records import STEP_KINDS
+from cxr_reason.refining.rewrite import NUMBER, Numbering, Said, matches, numbering, sentences
+
+BASES = ("stated", "region", "silent")  # from the firmest to the least firm
+OWN_FIELDS = ("text", "kind", "findings", "basis", "evidence", "verdict")
+
+
+class NotAChain(ValueError):
+    """A record that can't be judged, and why: no question, no steps, no report that could be read."""
+
+
+@dataclass(slots=True)
+class Problem:
+    """Something that a check found. `step` is the step's number in the record as it came, from 1."""
+
+    check: str
+    message: str
+    step: int | None = None
+    fatal: bool = False
+    """Whether the chain must go; otherwise what was wrong has been mended."""
+
+    def as_reason(self) -> dict[str, Any]:
+        place = {} if self.step is None else {"step": self.step}
+        return {"check": self.check, "message": self.message, **place}
+
+
+class Judge:
+    """One report, read once, that says of sentences whether it bears them out."""
+
+    def __init__(self, report: str, *, silence: str = "normal") -> None:
+        self.report = report
+        self.reading: Reading = read(report)
+        self.silence = silence
+        self._verdicts: dict[str, tuple[Verdict, ...]] = {}
+
+    @cached_property
+    def lower(self) -> str:
+        """The report in lower case, its hyphens as blanks."""
+        return self.report.lower().replace("-", " ")
+
+    @cached_property
+    def numbers(self) -> frozenset[str]:
+        """The figures in the report, as they stand there."""
+        return frozenset(NUMBER.findall(self.report))
+
+    def verdicts(self, sentence: Said) -> tuple[Verdict, ...]:
+        """The verdict on each claim of `sentence`."""
+        known = self._verdicts.get(sentence.text)
+        if known is None:
+            known = self._verdicts[sentence.text] = tuple(map(self.verdict, sentence.claims))
+        return known
+
+    def verdict(self, claim: Finding) -> Verdict:
+        return verify(claim, self.reading, silence=self.silence)
+
+
+@dataclass(slots=True)
+class Step:
+    """One step of a chain. Its `sentences` may get fewer or be mended; without any it is dropped."""
+
+    number: int
+    kind: str
+    sentences: tuple[Said, ...]
+    given: Mapping[str, Any]
+    numbering: Numbering | None = None
+
+    @property
+    def text(self) -> str:
+        return " ".join(sentence.text for sentence in self.sentences)
+
+    @property
+    def claims(self) -> list[Finding]:
+        return [claim for sentence in self.sentences for claim in sentence.claims]
+
+
+@dataclass(slots=True)
+class Chain:
+    """A question with its steps, and the judge who has read its report. The checks take steps away or mend them."""
+
+    record: Mapping[str, Any]
+    task: str
+    question: str
+    options: tuple[str, ...]
+    answer: str
+    judge: Judge
+    prior: Judge | None
+    steps: list[Step]
+    max_steps: int
+    max_chars: int
+    seen: set[Any] = field(default_factory=set)
+    """What the kept chains of the same study asked and said."""
+
+    @classmethod
+    def of(
+        cls,
+        record: Mapping[str, Any],
+        judges: dict[str, Judge],
+        *,
+        silence: str = "normal",
+        max_steps: int = 24,
+        max_chars: int = 6000,
+        seen: set[Any] | None = None,
+    ) -> Chain:
+        """The chain of `record`. `judges` keeps the reports that were read, by their text. Raises NotAChain."""
+        given = record.get("steps")
+        if given is None:
+            given = record.get("reason_steps")
+        question, report, answer = record.get("question"), record.get("report"), record.get("answer")
+        options = record.get("options")
+        if not isinstance(question, str) or not question.strip():
+            raise NotAChain("It asks no question: only records with a question and its steps can be judged.")
+        if not isinstance(given, list) or not given:
+            raise NotAChain("It has no steps that could be judged.")
+        if not isinstance(report, str) or not report.strip():
+            raise NotAChain("It has no report against which its claims could be checked.")
+        if not isinstance(answer, str) or not answer.strip():
+            raise NotAChain("It has no answer.")
+        if options is not None and not (
+            isinstance(options, list) and len(options) > 1 and all(isinstance(option, str) for option in options)
+        ):
+            raise NotAChain("Its options must be a list of at least two texts, or null where the question is open.")
+        judge = _judge(report, judges, silence)
+        if judge.reading.rejection:
+            raise NotAChain(f"Its report can't be used: {_REJECTIONS[judge.reading.rejection]}.")
+        prior = record.get("prior_report")
+        choices = tuple(options or ())
+        return cls(
+            record=record,
+            task=str(record.get("task") or _task_of(choices)),
+            question=question,
+            options=choices,
+            answer=answer.strip(),
+            judge=judge,
+            prior=_judge(prior, judges, silence) if isinstance(prior, str) and prior.strip() else None,
+            steps=_steps(given, _quotable(answer.strip(), choices)),
+            max_steps=max_steps,
+            max_chars=max_chars,
+            seen=set() if seen is None else seen,
+        )
+
+    def of_kind(self, kind: str) -> list[Step]:
+        return [step for step in self.steps if step.kind == kind]
+
+    @property
+    def conclusion(self) -> Step | None:
+        return self.steps[-1] if self.steps and self.steps[-1].kind == "conclude" else None
+
+    @property
+    def observed(self) -> list[Finding]:
+        """What the observations claim."""
+        return [claim for step in self.steps if step.kind == "observe" for claim in step.claims]
+
+    def keys(self) -> dict[str, tuple[Any, ...]]:
+        """What no other chain of the same study may share with this one, by what it is."""
+        keys: dict[str, tuple[Any, ...]] = {
+            "question": (self.question, *sorted(self.options)),
+            "steps": tuple(sentence.key for step in self.steps for sentence in step.sentences),
+        }
+        if self.record.get("id"):
+            keys["id"] = ("id", self.record["id"])
+        return keys
+
+    def judge_for(self, sentence: Said) -> Judge:
+        """The prior study's report for what a temporal chain says of the prior study, else the report."""
+        if self.task == "temporal" and self.prior is not None and _OF_PRIOR.search(sentence.text):
+            return self.prior
+        return self.judge
+
+    def verdicts(self, step: Step) -> list[Verdict]:
+        return [verdict for sentence in step.sentences for verdict in self.judge_for(sentence).verdicts(sentence)]
+
+    def as_steps(self) -> list[dict[str, Any]]:
+        """The steps as they are written: numbered anew, with their claims, basis, evidence and verdict."""
+        return [self._written(step, number) for number, step in enumerate(self.steps, 1)]
+
+    def _written(self, step: Step, number: int) -> dict[str, Any]:
+        text = step.text
+        if step.numbering:
+            text = step.numbering.with_number(number) + text
+        written: dict[str, Any] = {"text": text, "kind": step.kind}
+        if step.kind != "plan":
+            written["findings"] = [finding for sentence in step.sentences for finding in sentence.as_dicts]
+            verdicts = self.verdicts(step)
+            if verdicts:
+                written["basis"] = max((verdict.basis for verdict in verdicts), key=BASES.index)
+                spans = {tuple(span) for verdict in verdicts for span in verdict.spans}
+                written["evidence"] = [list(span) for span in sorted(spans)]
+                written["verdict"] = "supported"
+        for name, value in step.given.items():
+            if name not in OWN_FIELDS:
+                written[name] = value
+        return written
+
+
+_REJECTIONS = {
+    "empty": "it is empty",
+    "language": "it isn't English",
+    "not-chest": "it isn't about the chest",
+    "not-understood": "too little of it could be understood",
+}
+_OF_PRIOR = re.compile(r"\b(?:prior|previous|earlier|before|previously|was|were|had)\b", re.IGNORECASE)
+_YES_NO = frozenset({"yes", "no"})
+
+
+def _judge(report: str, judges: dict[str, Judge], silence: str) -> Judge:
+    judge = judges.get(report)
+    if judge is None:
+        judge = judges[report] = Judge(report, silence=silence)
+    return judge
+
+
+@lru_cache(maxsize=1024)
+def _task_of(options: tuple[str, ...]) -> str:
+    """The task that a question with these options sets, where its record doesn't say."""
+    words = {option.lower().strip(" .") for option in options}
+    if not options:
+        return "open"
+    if words <= _YES_NO:
+        return "binary"
+    if any("abnormal" in word for word in words) and len(options) == 2:
+        return "anomaly"
+    if any(word.startswith(("improved", "better")) for word in words):
+        return "temporal"
+    return "single"
+
+
+def _quotable(answer: str, options: tuple[str, ...]) -> str:
+    """The findings of the answer, as a conclusion may quote them: the option or the open answer."""
+    index = ord(answer.upper()) - ord("A") if len(answer) == 1 else -1
+    text = options[index] if 0 <= index < len(options) else answer
+    return text if len(text.split()) > 1 else ""  # not "Yes"
+
+
+def _steps(given: Iterable[Any], quotable: str) -> list[Step]:
+    steps = []
+    for number, entry in enumerate(given, 1):
+        fields: Mapping[str, Any] = entry if isinstance(entry, dict) else {}
+        text = fields.get("text") if fields else entry
+        own, text = numbering(text) if isinstance(text, str) else (None, "")
+        kind = fields.get("kind")
+        steps.append(Step(number, kind if kind in STEP_KINDS else "", sentences(text), fields, own))
+    for step in steps:
+        if not step.kind:
+            step.kind = _kind_of(step, last=step is steps[-1])
+        if step.kind == "conclude" and quotable and quotable in step.text:
+            step.sentences = sentences(step.text, quotable)
+    return steps
+
+
+def _kind_of(step: Step, *, last: bool) -> str:
+    if last and matches("conclude", step.text):
+        return "conclude"
+    return "plan" if step.sentences and all(sentence.general for sentence in step.sentences) else "observe"

@@ -1,0 +1,351 @@
+"""What a chain must be: `CHECKS`, a table of small functions.
+
+A check looks at a chain, yields the problems that it finds, and mends what it can: it takes words out of a sentence,
+or drops a sentence or a step. A problem that can't be mended is fatal. Checks run in the order of the table, whatever
+the order in which they were asked for, because later ones look at what earlier ones have left; `judge` repeats them on
+a mended chain until nothing is found any more, so that what it keeps is kept unchanged by a second run.
+
+`verify` decides what the report bears out. No check ever makes a statement stronger: see `refining.rewrite`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+from cxr_reason.radiology import LEXICON, Finding
+from cxr_reason.refining import answers, rewrite
+from cxr_reason.refining.chain import Chain, Problem, Step
+from cxr_reason.refining.rewrite import MASK, WHY, Said
+
+Problems = Iterator[Problem]
+
+WHOLE_FILM = "chest abnormality"  # the finding that a normal film lacks
+# More rounds than a chain can have reasons to change in turn: text, claims, steps.
+ROUNDS = 5
+_UNFINISHED = re.compile(
+    r"(?:\b(?:and|or|nor|the|a|an|of|with|in|to|is|are|no|as|by|for|from|which|that|but)|[,:;(\-\u2013\u2014\u2026]|\.\.\.)$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`look` yields problems, and mends the chain where it can; `doc` is its line in ``--list-checks``."""
+
+    look: Callable[[Chain], Problems]
+    doc: str
+
+
+def judge(chain: Chain, *, checks: Collection[str]) -> list[Problem]:
+    """Look at `chain` with `checks` (names of `CHECKS`) and mend it. It is kept if no problem is fatal."""
+    wanted = [CHECKS[name].look for name in CHECKS if name in checks]
+    found: list[Problem] = []
+    for _ in range(ROUNDS):
+        before = len(found)
+        for look in wanted:
+            for problem in look(chain):
+                found.append(problem)
+                if problem.fatal:
+                    return found
+        if len(found) == before:
+            return found
+    last = found[-1]
+    found.append(Problem(last.check, "It can't be mended: each mend gives rise to another.", last.step, fatal=True))
+    return found
+
+
+# --------------------------------------------------------------------------------------------------- what it talks of
+
+
+def _talk(kind: str, chain: Chain) -> Problems:
+    """Take talk of `kind` out of every step."""
+    if kind == "prior" and chain.task == "temporal":
+        return
+    for step in list(chain.steps):
+        if not any(kind in sentence.talk for sentence in step.sentences):
+            continue
+        kept = [rewrite.mend(sentence, (kind,)) if kind in sentence.talk else sentence for sentence in step.sentences]
+        yield _shortened(chain, step, kept, kind, WHY[kind])
+
+
+def mask(chain: Chain) -> Problems:
+    for what, text in (("question", chain.question), ("answer", chain.answer), ("options", "\n".join(chain.options))):
+        if MASK.search(text):
+            yield Problem("mask", f"Its {what} holds a mask, a word that was taken out of the report.", fatal=True)
+    for step in list(chain.steps):
+        if any(sentence.masked for sentence in step.sentences):
+            kept = [None if sentence.masked else sentence for sentence in step.sentences]
+            yield _shortened(chain, step, kept, "mask", "holds a mask, a word that was taken out of the report")
+
+
+# ---------------------------------------------------------------------------------------------------- what it claims
+
+
+def claims(chain: Chain) -> Problems:
+    """Hold every claim of every step against the report."""
+    for step in list(chain.steps):
+        kept: list[Said | None] = []
+        why = ""
+        for sentence in step.sentences:
+            fault = _fault(chain, step, sentence)
+            if fault is None:
+                kept.append(sentence)
+            else:
+                why = why or fault
+                kept.append(rewrite.without_claims(sentence, partial(_stands, chain, step, sentence)))
+        if why:
+            yield _shortened(chain, step, kept, "claims", why)
+
+
+def _fault(chain: Chain, step: Step, sentence: Said) -> str | None:
+    """What is wrong with what `sentence` claims."""
+    if step.kind == "plan" and sentence.general:
+        return None
+    if step.kind == "observe" and not sentence.claims and not sentence.general:
+        return "says something that can't be checked"
+    verdicts = chain.judge_for(sentence).verdicts(sentence)
+    for claim, verdict in zip(sentence.claims, verdicts, strict=True):
+        if verdict.verdict != "supported":
+            return f"{_claimed(claim)}: {verdict.reason}"
+        if verdict.basis == "silent" and not _may_be_silent(chain, step, sentence, claim):
+            return f"{_claimed(claim)}: the report doesn't mention it, so nobody says that it was looked for"
+    return None
+
+
+def _stands(chain: Chain, step: Step, sentence: Said, claim: Finding) -> bool:
+    verdict = chain.judge_for(sentence).verdict(claim)
+    return verdict.verdict == "supported" and (
+        verdict.basis != "silent" or _may_be_silent(chain, step, sentence, claim)
+    )
+
+
+def _may_be_silent(chain: Chain, step: Step, sentence: Said, claim: Finding) -> bool:
+    """Silence bears a denial only of what readers always report, and only as an inference, never as an observation.
+
+    "Nothing abnormal" is what a chain about the whole film concludes: the check of the conclusion judges that.
+    """
+    if step.kind == "conclude":
+        return LEXICON.findings[claim.name].reported or (chain.task == "anomaly" and claim.name == WHOLE_FILM)
+    return LEXICON.findings[claim.name].reported and sentence.inferred
+
+
+def _claimed(claim: Finding) -> str:
+    what = " ".join(filter(None, (claim.bound, claim.severity, claim.side, claim.name)))
+    certainty = "" if claim.status != "uncertain" else f" ({claim.certainty})"
+    return f"calls {what} {claim.status}{certainty}"
+
+
+def invented(chain: Chain) -> Problems:
+    """Drop observations with a sign, a number or a detail that nothing in the report states."""
+    for step in list(chain.steps):
+        if step.kind != "observe":
+            continue
+        kept: list[Said | None] = []
+        why = ""
+        for sentence in step.sentences:
+            fault = _invention(chain, sentence)
+            why = why or fault
+            kept.append(None if fault else sentence)
+        if why:
+            yield _shortened(chain, step, kept, "invented", why)
+
+
+def _invention(chain: Chain, sentence: Said) -> str:
+    judge = chain.judge_for(sentence)
+    for sign in sentence.signs:
+        if sign.replace("-", " ") not in judge.lower:
+            return f"describes a sign that the report doesn't ({sign})"
+    for number in sentence.numbers:
+        if number not in judge.numbers and not _measured(sentence.claims, judge.reading.findings):
+            return f"gives a figure that the report doesn't ({number})"
+    for claim in sentence.claims:
+        if claim.status != "absent":
+            detail = _unstated_detail(claim, judge.reading.findings)
+            if detail:
+                return f"gives a detail of {claim.name} that the report doesn't ({detail})"
+    return ""
+
+
+def _measured(claims: Sequence[Finding], findings: Sequence[Finding]) -> bool:
+    """Whether the sizes of `claims` are all in the report, maybe in another unit."""
+    sizes = [claim.size_mm for claim in claims if claim.size_mm is not None]
+    told = [found.size_mm for found in findings if found.size_mm is not None]
+    return bool(sizes) and all(any(abs(size - other) < 0.5 for other in told) for size in sizes)
+
+
+def _unstated_detail(claim: Finding, findings: Sequence[Finding]) -> str | None:
+    """A detail of `claim` that no finding of its kind has in the report."""
+    same = [found for found in findings if found.status != "absent" and _alike(found.name, claim.name)]
+    if not same:
+        return None
+    sides = {found.side for found in same}
+    if claim.side and not ({claim.side, "bilateral"} & sides or {"left", "right"} <= sides):
+        return claim.side
+    for name in ("severity", "site", "acuity"):
+        told = getattr(claim, name)
+        if told and not any(told in value or value in told for found in same if (value := getattr(found, name))):
+            return str(told)
+    tip = (claim.device or {}).get("tip")
+    if tip and not any((found.device or {}).get("tip") for found in same):
+        return str(tip)
+    return None
+
+
+@lru_cache(maxsize=65_536)
+def _alike(one: str, other: str) -> bool:
+    return answers.is_a(one, other) or answers.is_a(other, one)
+
+
+# ------------------------------------------------------------------------------------------------------- what it is
+
+
+def relevant(chain: Chain) -> Problems:
+    """Drop observations that don't bear on the question."""
+    asked = _asked(chain)
+    if not asked:
+        return
+    for step in list(chain.steps):
+        if step.kind == "observe" and step.claims and not any(_bears(claim.name, asked) for claim in step.claims):
+            yield _dropped(
+                chain, step, "relevant", f"tells of {step.claims[0].name}, which the question doesn't ask for"
+            )
+
+
+def _asked(chain: Chain) -> frozenset[str]:
+    """The findings that the question is about; empty where it is about the whole film, or can't be read."""
+    match chain.task:
+        case "binary" | "temporal":
+            return answers.names(answers.asked(chain.question))
+        case "single" | "multiple" if chain.options and not any(map(answers.is_normal, chain.options)):
+            return _asked_by_options(chain.options)
+    return frozenset()
+
+
+@lru_cache(maxsize=4096)
+def _asked_by_options(options: tuple[str, ...]) -> frozenset[str]:
+    return answers.names(claim for option in options for claim in answers.stated(option))
+
+
+@lru_cache(maxsize=65_536)
+def _bears(name: str, asked: frozenset[str]) -> bool:
+    region = LEXICON.findings[name].region
+    return region == "chest" or any(
+        answers.related(name, other) or region == LEXICON.findings[other].region for other in asked
+    )
+
+
+def degenerate(chain: Chain) -> Problems:
+    """Drop steps that are empty, broken off or repeated; refuse chains that then lack an observation or an end."""
+    told: set[str] = set()
+    for step in list(chain.steps):
+        key = " ".join(sentence.key for sentence in step.sentences)
+        if len(key.split()) < 2:
+            yield _dropped(chain, step, "degenerate", "says nothing")
+        elif key in told:
+            yield _dropped(chain, step, "degenerate", "repeats an earlier step")
+        elif _UNFINISHED.search(step.text):
+            yield _dropped(chain, step, "degenerate", "breaks off")
+        told.add(key)
+    if not chain.of_kind("observe"):
+        yield Problem("degenerate", "No observation is left that could carry an answer.", fatal=True)
+    elif chain.conclusion is None or len(chain.of_kind("conclude")) > 1:
+        yield Problem("degenerate", "It must end with its one conclusion.", fatal=True)
+
+
+def conclusion(chain: Chain) -> Problems:
+    """Work the answer out again from what the steps observed, and see that the conclusion adds nothing."""
+    fault = answers.follows(chain)
+    if fault:
+        yield Problem("conclusion", fault, fatal=True)
+        return
+    last, observed = chain.conclusion, chain.observed
+    if last is None:
+        return
+    for claim in last.claims:
+        if claim.status != "absent" and not any(answers.entails(seen, claim) for seen in observed):
+            yield Problem("conclusion", f"It {_claimed(claim)}, which no step observed.", last.number, fatal=True)
+            return
+
+
+def answer(chain: Chain) -> Problems:
+    """See that the answer is one of the options, and the one that the conclusion names."""
+    last = chain.conclusion
+    if not chain.options:
+        if last and not answers.states_answer(chain, last.text, last.claims):
+            yield Problem("answer", "The conclusion doesn't state the answer.", last.number, fatal=True)
+        return
+    right = answers.right_option(chain)
+    if right is None:
+        yield Problem("answer", "The answer is none of the options.", fatal=True)
+        return
+    if len(set(chain.options)) < len(chain.options):
+        yield Problem("answer", "Two options are the same.", fatal=True)
+        return
+    if last is None:
+        return
+    named = answers.named(chain, last.text, last.claims)
+    if named is None:
+        yield Problem("answer", "The conclusion doesn't say which option it chooses.", last.number, fatal=True)
+    elif named != right:
+        yield Problem("answer", "The conclusion names another option than the answer.", last.number, fatal=True)
+
+
+def length(chain: Chain) -> Problems:
+    characters = sum(len(step.text) for step in chain.steps)
+    if len(chain.steps) > chain.max_steps:
+        yield Problem("length", f"It has {len(chain.steps)} steps; {chain.max_steps} are allowed.", fatal=True)
+    elif characters > chain.max_chars:
+        yield Problem("length", f"It has {characters:,} characters; {chain.max_chars:,} are allowed.", fatal=True)
+
+
+def duplicate(chain: Chain) -> Problems:
+    """Refuse what a kept chain of the same study has asked or said already."""
+    for what, key in chain.keys().items():
+        if key in chain.seen:
+            yield Problem("duplicate", f"An earlier chain of this study has the same {what}.", fatal=True)
+            return
+
+
+# ---------------------------------------------------------------------------------------------------------- mending
+
+
+def _shortened(chain: Chain, step: Step, kept: Sequence[Said | None], check: str, why: str) -> Problem:
+    """Leave `kept` of `step`, a sentence or None for each of its own. Without any the step is dropped."""
+    left = tuple(sentence for sentence in kept if sentence is not None)
+    lost = (sentence for sentence, rest in zip(step.sentences, kept, strict=True) if rest is None)
+    if not left or any(map(_hedges_another, lost)):
+        return _dropped(chain, step, check, why)
+    step.sentences = left
+    return Problem(check, f"Step {step.number} {why}. The words were taken out.", step.number)
+
+
+def _hedges_another(sentence: Said) -> bool:
+    """Whether `sentence` takes back some of what another says ("This may be artifact."), so that it can't go alone."""
+    return not sentence.claims and not sentence.general and rewrite.matches("hedge", sentence.text)
+
+
+def _dropped(chain: Chain, step: Step, check: str, why: str) -> Problem:
+    if step.kind == "conclude":
+        return Problem(check, f"The conclusion {why}.", step.number, fatal=True)
+    chain.steps.remove(step)
+    return Problem(check, f"Step {step.number} {why}. It was dropped.", step.number)
+
+
+CHECKS: dict[str, Check] = {
+    "mask": Check(mask, "no XXXX, ___ or [**…**] in question, options, answer or steps"),
+    "leak": Check(partial(_talk, "leak"), "no talk of the report or the radiologist"),
+    "prior": Check(partial(_talk, "prior"), "no comparison with studies that the model can't see (temporal aside)"),
+    "history": Check(partial(_talk, "history"), "no history, symptoms or indication"),
+    "advice": Check(partial(_talk, "advice"), "no tests, treatment or follow-up"),
+    "claims": Check(claims, "the report bears out every claim of every step"),
+    "invented": Check(invented, "no sign, figure or detail in an observation that the report doesn't state"),
+    "relevant": Check(relevant, "every observation bears on the question"),
+    "degenerate": Check(degenerate, "no empty, broken-off or repeated step; observations, then one conclusion"),
+    "conclusion": Check(conclusion, "the answer follows from the observations"),
+    "answer": Check(answer, "the answer is an option, and the one that the conclusion names"),
+    "length": Check(length, "within --max-steps and --max-chars"),
+    "duplicate": Check(duplicate, "no question or chain twice in a study"),
+}

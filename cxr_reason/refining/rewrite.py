@@ -1,0 +1,264 @@
+"""What a sentence of a chain says, what it must not talk of, and how it is mended.
+
+`sentences` reads a step's text into `Said`s, one a sentence: the claims it makes, the forbidden talk in it, the signs
+and numbers it names. That depends on the text alone and is cached, since chains repeat their sentences.
+
+`mend` takes forbidden talk out of a sentence, `without_claims` takes clauses out whose claims don't hold. Both give
+back only what is safe: every claim of the mended sentence stood in the old one with the same status, at least the same
+certainty and the same bound, and no hedge was lost. Anything else is None, and the sentence has to go.
+
+Patterns are data: ``talk.toml``.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib.resources import files
+from itertools import pairwise
+from typing import Any
+
+from cxr_reason.radiology import Finding, claims
+
+TALK = ("leak", "prior", "history", "advice")
+CACHED_TEXTS = 16_384
+
+# Fields that tell where a finding was read.
+_PLACE = frozenset({"span", "section", "conflict"})
+# From the weakest to the strongest.
+CERTAINTY = {"differential": 0, "possible": 1, "probable": 2, "definite": 3}
+
+
+def _load() -> dict[str, Any]:
+    return tomllib.loads(files(__package__).joinpath("talk.toml").read_text(encoding="utf-8"))
+
+
+def _any(patterns: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE)
+
+
+_DATA = _load()
+_CUES = {name: _any(section["cues"]) for name, section in _DATA.items() if "cues" in section}
+_ANY_TALK = _any(cue for name in TALK for cue in _DATA[name]["cues"])
+_AFFIRMED = r"^(?!.*\b(?:no|not|nor|without|none|never|free|absent|absence|negative)\b)"
+_MENDS = {
+    name: [
+        (re.compile(pattern.replace("{affirmed}", _AFFIRMED), re.IGNORECASE), replacement)
+        for pattern, replacement in _DATA[name]["mends"]
+    ]
+    for name in TALK
+}
+_FRAMES, _ASSERTS = _any(_DATA["plan"]["frames"]), _any(_DATA["plan"]["asserts"])
+_SIGNS = re.compile(r"\b(?:" + "|".join(map(re.escape, _DATA["signs"]["words"])) + ")", re.IGNORECASE)
+WHY: dict[str, str] = {name: _DATA[name]["why"] for name in TALK}
+
+# XXXX, ___ and [**…**] stand for words that were taken out of a report.
+MASK = re.compile(r"X{3,}|\bxxx+\b|_{2,}|\[\*\*|\*\*\]|\[(?:redacted|removed|deidentified|de-identified)\]")
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=\W?[A-Z0-9])")
+_NO_END = re.compile(r"\b(?:Dr|vs|e\.g|i\.e|approx|cf|No|Fig|St)\.$")
+# Where a subordinate clause begins: at a comma, semicolon or dash and one of these words.
+_CLAUSE = re.compile(
+    r"(?:,|;| [-\u2013\u2014])\s+(?=(?:which|as|when|where|compared|since|unchanged|stable|consistent|compatible|"
+    r"in keeping|common|typical|characteristic|and (?:is|are|has|have|was|were|there|this|the|an?|should|may|could|"
+    r"clinical|close|further|follow|recommend|correlat)|but|although|though|while|whereas|given|possibly|probably|perhaps|likely|presumably|most|correlat|recommend|follow|further|"
+    r"for which|in (?:comparison|the)|per|due|so|thereby|thus|similar|without|again|suggestive|indicative|"
+    r"[a-z]+ing)\b)"
+)
+_LEADING = re.compile(
+    r"^(?:given|in view of|considering|in light of|because|based on|compared|in comparison|relative to|since|unlike|"
+    r"as|with|although|while|after|following|despite)\b[^,;]*,\s+",
+    re.IGNORECASE,
+)
+_ARTICLE = re.compile(r"\b(an?) (?=([a-z]+))", re.IGNORECASE)
+_VOWEL_SOUND = re.compile(r"(?!uni|us[eu]|eu|one)[aeiou]", re.IGNORECASE)
+_WORD = re.compile(r"\w+")
+_ITEM_END = re.compile(r"[,;]\s+(?:and\s+)?")
+
+
+class Said:
+    """One sentence of a chain, as far as the text alone tells. What is seldom needed is worked out when it is.
+
+    `quoted` is a list of findings that it quotes, such as the option that a conclusion names. It is read by itself.
+    """
+
+    def __init__(self, text: str, quoted: str = "") -> None:
+        self.text = text
+        self.quoted = quoted
+        own = claims(text.replace(quoted, "") if quoted else text)
+        found = (*own, *stated(quoted)) if quoted else own
+        self.claims: tuple[Finding, ...] = tuple(claim for claim in found if claim.time != "hypothetical")
+        self.talk: tuple[str, ...] = ()
+        if _ANY_TALK.search(text):
+            self.talk = tuple(name for name in TALK if _CUES[name].search(text))
+        self.masked = MASK.search(text) is not None
+        self.signs: tuple[str, ...] = tuple(sign.lower() for sign in _SIGNS.findall(text))
+        self.numbers: tuple[str, ...] = tuple(NUMBER.findall(text))
+
+    @cached_property
+    def general(self) -> bool:
+        """Whether it plans or explains in general, and asserts nothing about this film."""
+        return matches("plan", self.text) and not _ASSERTS.search(_FRAMES.sub("", self.text))
+
+    @cached_property
+    def inferred(self) -> bool:
+        return matches("inferred", self.text)
+
+    @cached_property
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Its claims as a step holds them. Where they stand in the report is the step's `evidence`, not theirs."""
+        return [{name: value for name, value in claim.as_dict().items() if name not in _PLACE} for claim in self.claims]
+
+    @cached_property
+    def key(self) -> str:
+        """Its words alone, to tell repetitions."""
+        return " ".join(_WORD.findall(self.text.lower()))
+
+
+@lru_cache(maxsize=CACHED_TEXTS)
+def sentences(text: str, quoted: str = "") -> tuple[Said, ...]:
+    """The sentences of a step's `text`, read. `quoted` is a list of findings that one of them may quote."""
+    parts: list[str] = []
+    for part in _SENTENCE_END.split(text.strip()):
+        if parts and _NO_END.search(parts[-1]):
+            parts[-1] += f" {part}"
+        elif part:
+            parts.append(part)
+    return tuple(said(part, quoted if quoted in part else "") for part in parts)
+
+
+@lru_cache(maxsize=CACHED_TEXTS)
+def said(text: str, quoted: str = "") -> Said:
+    """`text`, a sentence that may quote a list of findings, read."""
+    return Said(text, quoted)
+
+
+@lru_cache(maxsize=CACHED_TEXTS)
+def stated(option: str) -> tuple[Finding, ...]:
+    """The findings that an option or an open answer states.
+
+    It is a list, not a sentence: each item is read by itself, so that no side is passed on to the next.
+    """
+    return tuple(claim for item in _ITEM_END.split(option.strip()) for claim in claims(item))
+
+
+def matches(section: str, text: str) -> bool:
+    """Whether a cue of `section` of talk.toml is found in `text`."""
+    return _CUES[section].search(text) is not None
+
+
+def mend(sentence: Said, kinds: Iterable[str]) -> Said | None:
+    """`sentence` without talk of `kinds`; None where that can't be had without changing what it says."""
+    forbidden = [kind for kind in kinds if kind in sentence.talk]
+    text = sentence.text
+    for kind in forbidden:
+        for pattern, replacement in _MENDS[kind]:
+            text = pattern.sub(replacement, text)
+    mended = _checked(sentence, text, lost="")
+    if mended and not any(kind in mended.talk for kind in forbidden):
+        return mended
+    return _without(sentence, text, lambda clause: any(matches(kind, clause) for kind in forbidden))
+
+
+def without_claims(sentence: Said, holds: Callable[[Finding], bool]) -> Said | None:
+    """`sentence` without its subordinate clauses in which a claim doesn't hold; None where the rest can't stand."""
+
+    def fails(clause: str) -> bool:
+        return not all(map(holds, said(_finished(clause)).claims))
+
+    mended = _without(sentence, sentence.text, fails)
+    return mended if mended and mended.claims and all(map(holds, mended.claims)) else None
+
+
+def not_stronger(mended: Iterable[Finding], original: Iterable[Finding]) -> bool:
+    """Whether every claim of `mended` stood in `original`, no less certain, no more bounded and on the same side."""
+    return all(any(_covers(before, claim) for before in original) for claim in mended)
+
+
+def _covers(before: Finding, after: Finding) -> bool:
+    return (
+        before.name == after.name
+        and before.status == after.status
+        and CERTAINTY[before.certainty] >= CERTAINTY[after.certainty]
+        and (before.bound is None or before.bound == after.bound)
+        and (after.side is None or before.side == after.side)
+        and (after.severity is None or before.severity == after.severity)
+        and (before.time == after.time)
+    )
+
+
+def _without(sentence: Said, text: str, unwanted: Callable[[str], bool]) -> Said | None:
+    """`sentence`, of which `text` is left, without the leading and subordinate clauses that are `unwanted`."""
+    gone = []
+    leading = _LEADING.match(text)
+    if leading and unwanted(leading.group()):
+        gone.append(leading.group())
+        text = text[leading.end() :]
+    starts = [0, *(match.start() for match in _CLAUSE.finditer(text)), len(text)]
+    main, *others = (text[start:end] for start, end in pairwise(starts))
+    if unwanted(main):
+        return None
+    kept = [main]
+    for clause in others:
+        (gone if unwanted(clause) else kept).append(clause)
+    # "…, which may be a nipple shadow" hedges what stays behind; "…, possibly pneumonia" only itself.
+    if not gone or any(matches("hedge", clause) and not said(_finished(clause)).claims for clause in gone):
+        return None
+    return _checked(sentence, "".join(kept), lost=" ".join(gone))
+
+
+def _checked(sentence: Said, text: str, *, lost: str) -> Said | None:
+    """`text` as a sentence, if it claims nothing more than `sentence`, of which the clauses `lost` were left out."""
+    text = _finished(text)
+    mended = said(text, sentence.quoted if sentence.quoted in text else "")
+    hedges = _CUES["hedge"].findall
+    # The engine takes a sentence with advice in it for advice and no more; then what is left is all that it claims.
+    original = sentence.claims or (mended.claims if matches("advice", lost) else ())
+    if (
+        len(_WORD.findall(text)) < 3
+        or not (mended.claims or mended.general)  # words without a statement: "The film shows so."
+        or len(hedges(text)) + len(hedges(lost)) < len(hedges(sentence.text))
+        or not not_stronger(mended.claims, original)
+    ):
+        return None
+    return mended
+
+
+def _finished(text: str) -> str:
+    """With blanks, commas, articles, the first capital and the full stop put right."""
+    text = re.sub(r"\s+", " ", text).strip(" .,;-\u2013\u2014")
+    text = re.sub(r"\s+([,.;])", r"\1", text)
+    text = re.sub(r"([,;])[,;]+", r"\1", text)
+    text = re.sub(r"^(?:and|but|so)\b,? ", "", text)
+    text = _ARTICLE.sub(_article, text)
+    if text and text[-1] not in ".!?":
+        text += "."
+    return text[:1].upper() + text[1:]
+
+
+def _article(match: re.Match[str]) -> str:
+    article = "an" if _VOWEL_SOUND.match(match[2]) else "a"
+    return (article.capitalize() if match[1][0].isupper() else article) + " "
+
+
+@dataclass(slots=True, frozen=True)
+class Numbering:
+    """A step's number as its author wrote it: "Step 2: …", "2) …"."""
+
+    before: str
+    after: str
+
+    def with_number(self, number: int) -> str:
+        return f"{self.before}{number}{self.after}"
+
+
+_NUMBERED = re.compile(r"^\s*((?:step\s*)?)\d{1,2}(\s*[.):]\s+)(?=\S)", re.IGNORECASE)
+
+
+def numbering(text: str) -> tuple[Numbering | None, str]:
+    """The number at the start of a step's `text`, if there is one, and the rest."""
+    match = _NUMBERED.match(text)
+    return (Numbering(match[1], match[2]), text[match.end() :]) if match else (None, text)

@@ -1,0 +1,60 @@
+"""Refining as the runner sees it: the records of one study in, those that hold out, the others with their reasons."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cxr_reason.records import stamp
+from cxr_reason.refining.chain import Chain, Judge, NotAChain, Problem
+from cxr_reason.refining.checks import judge
+from cxr_reason.runner import Reject, Result, Unit
+from cxr_reason.streams import Group, Row, group_consecutive
+
+STAGE = "refine"
+
+
+def by_study(rows: Iterator[Row]) -> Iterator[Group | Row]:
+    """Adjacent records of one study as a unit, so that repetitions are seen; a record without a study is one alone."""
+    return group_consecutive(rows, lambda row: _text((row.data or {}).get("study_id")))
+
+
+def refine(unit: Unit, *, checks: Sequence[str], silence: str, max_steps: int, max_chars: int, config: str) -> Result:
+    """Judge the records of `unit` with `checks` (names of `CHECKS`). Pure and picklable: it goes to worker processes.
+
+    `silence` is `verify`'s: whether "normal" or "unknown" is made of what a report doesn't mention. `config` is the
+    hash of the options that is noted as provenance.
+    """
+    result, counts = Result(), Counter[str]()
+    judges: dict[str, Judge] = {}
+    seen: set[Any] = set()
+    for row in unit.rows if isinstance(unit, Group) else (unit,):
+        record = row.data
+        assert record is not None
+        try:
+            chain = Chain.of(record, judges, silence=silence, max_steps=max_steps, max_chars=max_chars, seen=seen)
+        except NotAChain as error:
+            problems = [Problem("record", str(error), fatal=True)]
+        else:
+            problems = judge(chain, checks=checks)
+        if problems and problems[-1].fatal:
+            counts[f"rejected/{problems[-1].check}"] += 1
+            reasons = [problem.as_reason() for problem in problems]
+            result.rejects.append(Reject(_text(record.get("id")), STAGE, reasons, record, row.line))
+            continue
+        seen.update(chain.keys().values())
+        if problems:
+            counts["mended"] += 1
+            counts.update(f"mended/{check}" for check in {problem.check for problem in problems})
+        result.records.append(_written(record, chain, silence=silence, config=config))
+    result.counts = counts
+    return result
+
+
+def _written(record: Mapping[str, Any], chain: Chain, *, silence: str, config: str) -> dict[str, Any]:
+    return stamp({**record, "steps": chain.as_steps()}, stage=STAGE, config=config, silence=silence)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
