@@ -92,3 +92,4 @@ QUESTIONS = _lists(_TABLES["questions"])
 DEFINITIONS = {name: tuple(said["asks"]) for name, said in _TABLES["definitions"].items()}
 PLACES: dict[str, str] = _TABLES["places"]
 PLACES_WITH_SIDE: dict[str, str] = _TABLES["places_with_side"]
+PLACES_SIDE_AFTER = frozenset(_TABLES["places_side_after"])

@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from cxr_reason.mining.language import MANNERS, PLACES, PLACES_WITH_SIDE, SENTENCES, Manner
+from cxr_reason.mining.language import MANNERS, PLACES, PLACES_SIDE_AFTER, PLACES_WITH_SIDE, SENTENCES, Manner
 from cxr_reason.radiology import Finding
 
 SIZES = {"mild": "small", "moderate": "moderate", "severe": "large"}
@@ -225,16 +225,17 @@ def _placed(details: Details, manner: Manner) -> tuple[str, list[str], str, bool
         return noun.format(which=f"the {side}" if side else "a"), [], "", many
     if manner.side == "direction":
         return manner.noun, [], f" to the {side}" if side in ("left", "right") else "", False
-    if site is None or manner.side == "after":
-        noun = manner.plural if many else manner.noun
-        if side is None:
-            return noun, [], "", many
-        if manner.side == "after":
-            return noun, [], " on both sides" if side == "bilateral" else f" on the {side}", many
-        return noun, [side], "", many
+    noun = manner.plural if many else manner.noun
+    where = "" if side is None else " on both sides" if side == "bilateral" else f" on the {side}"
+    if manner.side == "after":
+        return noun, [], where, many
+    if site is None:
+        return noun, [side] if side else [], "", many
+    noun = _plural_short(manner) if many else manner.short
+    if site in PLACES_SIDE_AFTER:
+        return noun, [PLACES[site]], where, many
     together = PLACES_WITH_SIDE.get(f"{side} {site}")
-    words = [together] if together else [side, PLACES[site]] if side else [PLACES[site]]
-    return _plural_short(manner) if many else manner.short, words, "", many
+    return noun, [together] if together else [side, PLACES[site]] if side else [PLACES[site]], "", many
 
 
 def _plural_short(manner: Manner) -> str:
@@ -249,10 +250,11 @@ def _grade(severity: str, words: dict[str, str]) -> str:
 
 
 def _size(finding: Finding) -> str | None:
-    if finding.size_mm:
-        millimeters = finding.size_mm
-        return f"{millimeters / 10:g} cm" if millimeters >= 10 else f"{millimeters:g} mm"
-    return None
+    """Its measured size, where it is a thing with one and no word says how large it is."""
+    millimeters = finding.size_mm
+    if not millimeters or finding.severity or not MANNERS[finding.name].size:
+        return None
+    return f"{millimeters / 10:g} cm" if millimeters >= 10 else f"{millimeters:g} mm"
 
 
 def _tip(tip: str | None) -> str:
