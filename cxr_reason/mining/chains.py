@@ -9,7 +9,7 @@ then gives too. Silence is never worded as an observation.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from cxr_reason.mining import wording
@@ -28,7 +28,7 @@ TOGETHER = 3  # findings denied in one sentence
 
 @dataclass(slots=True)
 class Sight:
-    """One finding as the whole report tells it: the mentions of a finding on one side, put together."""
+    """One finding, on one side, as the whole report tells it."""
 
     details: Details
     status: str
@@ -36,7 +36,8 @@ class Sight:
     alternatives: list[str]
     spans: list[list[int]]
     change: str | None
-    claim: dict[str, Any] = field(default_factory=dict)
+    claim: dict[str, Any]
+    """What a sentence made from `details` claims."""
 
     @property
     def name(self) -> str:

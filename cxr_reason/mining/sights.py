@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
 
 from cxr_reason.mining import wording
 from cxr_reason.mining.chains import Denial, Sight
@@ -34,35 +33,33 @@ class View:
 
 
 def look(reading: Reading, *, negatives: str = "region") -> View:
-    """Sort the findings of `reading`. `negatives` is one of `NEGATIVES`."""
+    """Sort the facts of `reading`. `negatives` is one of `NEGATIVES`."""
     seen: list[Finding] = []
     suspected: list[Finding] = []
     absent: list[Finding] = []
-    awkward: list[Finding] = []
-    conflicts = frozenset(finding.name for finding in reading.findings if finding.conflict)
-    for finding in reading.findings:
-        if finding.name in conflicts or finding.time != "current":
-            if finding.time != "hypothetical":
-                awkward.append(finding)
-        elif finding.status == "present":
-            seen.append(finding)
-        elif finding.status == "uncertain":
-            suspected.append(finding)
-        elif finding.certainty == "definite":
-            absent.append(finding)
-        else:
-            awkward.append(finding)
-    sure = _together(seen, reading.text)
-    open_ = [sight for sight in _together(suspected, reading.text) if not _covered(sight, sure)]
-    none = _together(absent, reading.text)
-    positive = {sight.name for sight in sure} | {sight.name for sight in open_} | {found.name for found in awkward}
+    positive: set[str] = set()
+    facts = reading.facts()
+    conflicts = frozenset(fact.name for fact in facts if fact.conflict)
+    for fact in facts:
+        if fact.time == "hypothetical":
+            continue
+        told = fact.time == "current" and fact.name not in conflicts
+        if told and fact.status == "absent" and fact.certainty == "definite":
+            absent.append(fact)
+            continue
+        positive.add(fact.name)
+        if told and fact.status != "absent":
+            (seen if fact.status == "present" else suspected).append(fact)
+    sure = _sights(seen, reading)
+    doubtful = [sight for sight in _sights(suspected, reading) if not _covered(sight, sure)]
     blocked = _kin(frozenset(positive))
+    none = _sights(absent, reading)
     denials = _denials(none, blocked, negatives)
     if negatives == "silent":
-        touched = frozenset(finding.name for finding in reading.findings)
+        touched = frozenset(fact.name for fact in facts)
         unmentioned = (name for name in _silent(touched) if name not in blocked and name not in denials)
         denials |= {name: Denial(name, "silent", None) for name in unmentioned}
-    return View(sure, open_, [sight for sight in none if sight.name not in blocked], denials, conflicts)
+    return View(sure, doubtful, [sight for sight in none if sight.name not in blocked], denials, conflicts)
 
 
 def urgency(sight: Sight) -> int:
@@ -123,45 +120,27 @@ def _denials(absent: Iterable[Sight], blocked: frozenset[str], negatives: str) -
     return region | stated
 
 
-def _together(findings: Iterable[Finding], report: str) -> list[Sight]:
-    """The mentions of one finding on one side as one, with the details of all of them."""
-    merged: list[Sight] = []
-    by_name: dict[str, list[Sight]] = {}
-    for finding in findings:
-        details = wording.details_of(finding, report)
-        others = by_name.setdefault(finding.name, [])
-        for sight in others:
-            joined = _join(sight.details, details)
-            if joined is not None and sight.certainty == finding.certainty:
-                sight.details = joined
-                sight.spans.append(list(finding.span))
-                sight.change = sight.change or finding.change
-                break
-        else:
-            sight = Sight(
-                details, finding.status, finding.certainty, finding.alternatives, [list(finding.span)], finding.change
-            )
-            others.append(sight)
-            merged.append(sight)
-    for sight in merged:
-        sight.spans.sort()
-        sight.claim = wording.claim(sight.details, sight.status, sight.certainty, sight.alternatives)
-    merged.sort(key=lambda sight: _ORDER[MANNERS[sight.name].region])
-    return merged
+def _sights(facts: list[Finding], reading: Reading) -> list[Sight]:
+    """`facts` in the order in which a film is read, each with the spans of all its mentions.
 
-
-def _join(one: wording.Details, other: wording.Details) -> wording.Details | None:
-    """Both together, or None where they disagree: then they are two."""
-    if one == other:
-        return one
-    if any(first and second and first != second for first, second in zip(one, other, strict=True)):
-        return None
-    # A bound limits its own statement only.
-    return other._replace(**_said(one)) if one.bound == other.bound else None
-
-
-def _said(details: wording.Details) -> dict[str, Any]:
-    return {field: value for field, value in details._asdict().items() if value}
+    Where sides are told of a finding, a mention of it without a side adds nothing.
+    """
+    sided = {fact.name for fact in facts if fact.side}
+    sights = []
+    for fact in facts:
+        if fact.side is None and fact.name in sided:
+            continue
+        details = wording.details_of(fact, reading.text)
+        spans = [
+            list(mention.span)
+            for mention in reading.findings
+            if mention.name == fact.name and mention.status == fact.status and mention.side in (None, fact.side)
+        ]
+        claim = wording.claim(details, fact.status, fact.certainty, fact.alternatives)
+        evidence = spans or [list(fact.span)]
+        sights.append(Sight(details, fact.status, fact.certainty, fact.alternatives, evidence, fact.change, claim))
+    sights.sort(key=lambda sight: _ORDER[MANNERS[sight.name].region])
+    return sights
 
 
 def _covered(suspected: Sight, seen: Iterable[Sight]) -> bool:
