@@ -14,7 +14,7 @@ the list before it; severity covers its own noun only. A diagnosis takes the sid
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cxr_reason.radiology.lexicon import LEXICON, MASK, Quality, Word
 from cxr_reason.radiology.sentences import words
@@ -40,6 +40,7 @@ class Item:
     i: int
     j: int
     text: str
+    side: str | None = None  # its own, or the one named within it ("fracture of the left fifth rib")
 
 
 @dataclass(slots=True)
@@ -89,9 +90,17 @@ def match(tokens: list[str]) -> list[Item]:
         if best is None:
             i += 1
         else:
-            items.append(Item(best, i, stop, " ".join(tokens[i:stop])))
+            text = tokens[i] if stop == i + 1 else " ".join(tokens[i:stop])
+            items.append(Item(best, i, stop, text, best.side or _inner_side(text)))
             i = stop
     return items
+
+
+def _inner_side(text: str) -> str | None:
+    left, right = "left" in text or text.startswith("levo"), "right" in text or text.startswith("dextro")
+    if left != right and "leftover" not in text and "upright" not in text:
+        return "left" if left else "right"
+    return None
 
 
 # ---------------------------------------------------------------------- clauses
@@ -103,11 +112,12 @@ def clauses(items: list[Item]) -> list[list[Item]]:
     """Cut a sentence where a statement of its own begins. Stop words ("but", ";") belong to no clause."""
     found: list[list[Item]] = []
     current: list[Item] = []
-    has_head = negated = False
+    has_head = negated = verb = False
     for k, item in enumerate(items):
         cue = item.word.cue
         if cue is None:
             has_head = has_head or _is_head(item)
+            verb = verb or _has_verb(item)
             current.append(item)
             continue
         cut = drop = False
@@ -119,25 +129,36 @@ def clauses(items: list[Item]) -> list[list[Item]]:
         elif cue == "no" or cue == "there":
             cut = has_head and not (cue == "no" and item.text in ("negative", "absent", "against"))
         elif cue in ("comma", "and"):
-            cut = has_head and _begins_statement(items, k + 1, negated)
+            cut = has_head and _begins_statement(items, k + 1, negated, verb)
             drop = cut
         if cut:
             found.append(current)
-            current, has_head, negated = [], False, False
+            current, has_head, negated, verb = [], False, False, False
         if not drop:
             current.append(item)
             negated = negated or cue == "no"
+            verb = verb or _has_verb(item)
             has_head = has_head or _is_head(item)
     found.append(current)
     return [c for c in found if c]
 
 
 _BE = Word(cue="be")
+_AUXILIARY = ("has ", "have ", "is ", "are ", "was ", "were ")
 
 
-def _begins_statement(items: list[Item], k: int, negated: bool) -> bool:
-    """Whether the items from k on, up to the next comma, are a statement of their own."""
-    organ = finding = positive = False
+def _has_verb(item: Item) -> bool:
+    cue = item.word.cue
+    return cue == "be" or cue == "there" or cue == "not_seen" or item.text.startswith(_AUXILIARY)
+
+
+def _begins_statement(items: list[Item], k: int, negated: bool, verb: bool) -> bool:
+    """Whether the items from k on, up to the next comma, are a statement of their own.
+
+    `negated`: what stands before is a denial, whose list may go on. `verb`: what stands before has a verb, so that a
+    subject and verb after it are no part of its list ("A, B and C are unchanged" is one statement).
+    """
+    organ = finding = positive = attributive = False
     n = len(items)
     start = k
     while k < n and items[k].word.cue in ("and", "comma"):
@@ -145,33 +166,39 @@ def _begins_statement(items: list[Item], k: int, negated: bool) -> bool:
     if k < n and items[k].word.cue in ("no", "there"):
         return True
     while k < n:
-        word = items[k].word
+        item = items[k]
+        word = item.word
         cue = word.cue
-        if cue == "comma" or cue == "stop" or cue == "but":
+        if cue in ("comma", "stop", "but") or (cue == "with" and k > start):
             break
         if cue == "or" and negated:
             return False
-        if cue == "with" and k > start:
-            break
-        if word.organ:
+        if word.organ and not attributive and word.finding is None:
             organ = True
         elif word.finding or (word.quality and not word.quality.adjective):
             finding = True
-        if (word.severity or word.change in ("stable", "worse", "better", "new") or items[k].text in ("a", "an")) and not finding:
+        marked = word.severity or word.change in ("stable", "worse", "better", "new") or word.acuity in ("old", "chronic")
+        if (marked or item.text in ("a", "an")) and not finding:
             positive = True
-        if cue == "be" and (organ or finding):
-            if finding and negated and not organ:
-                following = items[k + 1].word if k + 1 < n else None
-                return bool(following and (following.change or following.severity or following.side) and not following.cue)
-            return True
-        if word.quality and word.quality.adjective and organ and not finding and not _of_next(items, k):
-            return True
-        if word.change in ("resolved", "removed") and finding and not negated:
+        if _has_verb(item) and (organ or finding):
+            if organ and not finding:
+                return True
+            following = items[k + 1].word if k + 1 < n else None
+            said = following is not None and bool(following.change or following.severity or following.side or following.quality)
+            if item.word.change and item.text.startswith(_AUXILIARY):
+                said = True
+            return (said and following is not None and not following.cue or item.word.change is not None) if negated else verb
+        if word.quality and word.quality.adjective:
+            if organ and not finding and not _of_next(items, k):
+                return True
+            attributive = True
+        elif word.cue != "and":
+            attributive = False
+        if word.change in ("resolved", "removed") and finding and verb and not negated:
             return True
         k += 1
     if negated and positive and finding:
-        rest = [i.word.cue for i in items[start:]]
-        return "or" not in rest
+        return "or" not in [i.word.cue for i in items[start:]]
     return False
 
 
@@ -252,14 +279,23 @@ def _heads(items: list[Item]) -> list[Head]:
                 continue
         if word.finding is not None:
             before, (after, joint) = _organs_before(items, k), _organs_after(items, k)
-            names = _refined(word.finding, before, after if joint else [])
+            named = [(h.name, h.at) for h in heads]
+            names = _refined(word.finding, named + before, after if joint else [])
             for name in names:
-                heads.append(Head(name, k, k, k, calcified="calcif" in item.text))
+                head = Head(name, k, k, k, calcified="calcif" in item.text)
+                if k and (quality := items[k - 1].word.quality) and quality.certainty:
+                    head.severity, head.certainty = quality.severity, quality.certainty  # "borderline cardiomegaly"
+                heads.append(head)
             closed = True
         elif word.quality is not None:
             made, low, high, on = _pair(items, k, word.quality, subjects, closed, heads)
             if made:
-                heads += [h for name in made if (h := _head(name, k, low, high, word.quality))]
+                for name in made:
+                    twin = next((h for h in heads if h.name == name.lstrip("!") and h.low <= low <= h.high), None)
+                    if twin:  # "borderline cardiac enlargement" is one finding
+                        twin.high = max(twin.high, high)
+                    else:
+                        heads.append(_head(name, k, low, high, word.quality))
                 used.update(range(k, k + 1))
                 closed = True
                 if on:
@@ -271,9 +307,11 @@ def _heads(items: list[Item]) -> list[Head]:
     return heads
 
 
-def _head(name: str, k: int, low: int, high: int, quality: Quality) -> Head | None:
+def _head(name: str, k: int, low: int, high: int, quality: Quality) -> Head:
     denied = name.startswith("!")
-    head = Head(name.lstrip("!"), k, low, high, severity=quality.severity if quality.name == "borderline" else None)
+    name, _, change = name.lstrip("!").partition("@")
+    head = Head(name, k, low, high, severity=quality.severity if quality.certainty else None)
+    head.change = change or (quality.change if quality.moving else None)
     if denied:
         head.status, head.region = "absent", quality.name in _NORMAL
     if quality.certainty:
@@ -341,10 +379,10 @@ def _pair(
             positions = [p for _, p in organs]
             return names, min(*positions, k), max(*positions, k), organs
     if quality.name in _NORMAL:
-        site = [j for j in range(len(items)) if items[j].word.site]
+        site = [j for j in range(len(items)) if items[j].word.site or items[j].word.side]
         if site and not any(i.word.organ or i.word.finding for i in items):
             return ["!lung abnormality"], min(*site, k), max(*site, k), []
-        alone = all(i.word.cue in ("the", "be", "stop", "comma") or i is items[k] for i in items)
+        alone = all(i.word.cue in ("the", "be", "stop", "comma", "and") or i is items[k] or i.word.bound for i in items)
         if quality.name == "normal" and alone:
             return ["!chest abnormality"], k, k, []
         return [], k, k, []
@@ -386,6 +424,7 @@ def _assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
     bounds: list[str] = []
     spreading: list[str] = []
     fresh_list = True
+    incoming = False  # after "replaced by"
     done: list[Head] = []
     dropped: set[int] = set()
     last_at = max(by_item, default=-1)
@@ -401,8 +440,12 @@ def _assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
                 if head.status == "absent" and neg and not head.region:
                     chosen = list(dict.fromkeys([*spreading, *bounds]))
                     head.bound = " ".join(chosen) or None
+                elif head.region and k and (limit := items[k - 1].word.bound) in ("gross", "other"):
+                    head.bound = limit  # "grossly clear"
                 if hist:
                     head.time = "history"
+                if incoming and head.change is None and head.status != "absent":
+                    head.change = "new"
                 done.append(head)
             if hist == "weak":
                 hist = None
@@ -422,13 +465,16 @@ def _assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
             if target and not _leads(items, k, by_item):
                 for head in target:
                     _resolve(head, word.change)
-            elif k < last_at:
+            elif k < last_at and not here:
                 resolved = word.change
             continue
         if word.change == "exchanged":
             for head in done:
-                _resolve(head, "removed") if k < last_at else setattr(head, "change", "new")
-            resolved = None
+                if k < last_at:
+                    _resolve(head, "removed")
+                else:
+                    head.change = "new"
+            resolved, incoming = None, True
             continue
         if word.quality is not None and word.quality.name == "clear" and k + 1 < last_at and items[k + 1].text == "of":
             neg, fresh_list = True, True  # "clear of infiltrates"
@@ -453,25 +499,27 @@ def _assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
             else:
                 hedge = "less"
         elif cue in ("probable", "possible"):
-            if k > last_at and done and item.text in _POSTPOSED:
+            if k > last_at and done and item.text in _POSTPOSED and _ends_statement(items, k):
                 for head in _recent(done, items, k):
                     _hedge(head, cue)
             else:
                 hedge = cue
-                if neg and cue == "probable":
-                    pass
-                neg = False if not neg else neg
         elif cue in ("possible_after", "probable_after"):
             if done and not (k < last_at and not _ends_statement(items, k)):
-                for head in _recent(done, items, k):
+                recent = _recent(done, items, k)
+                for head in recent[:1] if item.text.startswith("is ") else recent:
                     _hedge(head, cue.removesuffix("_after"))
             elif k < last_at:
                 hedge = cue.removesuffix("_after")
         elif cue == "differential":
             differential = True
         elif cue == "versus" or (cue == "or" and not neg):
-            if done and k < last_at:
-                _compete(done[-1], _next_heads(by_item, k), neg)
+            others = _rivals(items, by_item, k)
+            if done and (others or cue == "versus"):
+                _compete(done[-1], others, neg)
+            elif cue == "versus" and not neg:
+                for head in others:
+                    head.certainty = "differential"
         elif cue == "history":
             hist = "strong" if _STRONG_HISTORY.search(item.text) else "weak"
             if k + 1 < len(items) and items[k + 1].word.organ == "chest" and not _next_heads(by_item, k + 1):
@@ -494,6 +542,7 @@ def _assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
                 skip = True
             hedge = None
         elif cue == "comma":
+            resolved = None
             if hist == "weak":
                 hist = None
         elif cue == "stop":
@@ -531,6 +580,16 @@ def _leads(items: list[Item], k: int, by_item: dict[int, list[Head]]) -> bool:
 def _next_heads(by_item: dict[int, list[Head]], k: int) -> list[Head]:
     later = [at for at in by_item if at > k]
     return by_item[min(later)] if later else []
+
+
+def _rivals(items: list[Item], by_item: dict[int, list[Head]], k: int) -> list[Head]:
+    """The heads that compete with what stands before a "versus" or "or": the next ones, no hedge between."""
+    for j in range(k + 1, len(items)):
+        if j in by_item:
+            return by_item[j]
+        if items[j].word.cue in ("probable", "possible", "comma", "be"):
+            break
+    return []
 
 
 def _apply(head: Head, neg: bool, hedge: str | None, hypo: bool, differential: bool, resolved: str | None) -> None:
@@ -579,7 +638,7 @@ def _resolve(head: Head, change: str) -> None:
 
 def _compete(first: Head, others: list[Head], neg: bool) -> None:
     """ "A versus B": both are open."""
-    if neg or not others or first.status == "absent" or first.low == others[0].low:
+    if neg or first.status == "absent" or (others and first.low == others[0].low):
         return
     for other in others:
         first.alternatives.append(other.name)
@@ -589,9 +648,9 @@ def _compete(first: Head, others: list[Head], neg: bool) -> None:
 
 
 # ---------------------------------------------------------------------- attributes
-def _assign_attributes(items: list[Item], heads: list[Head]) -> None:
+def _assign_attributes(items: list[Item], heads: list[Head]) -> list[Head]:
     if not heads:
-        return
+        return heads
     groups: list[list[Head]] = []
     for head in sorted(heads, key=lambda h: (h.low, h.high)):
         if groups and (groups[-1][0].low, groups[-1][0].high) == (head.low, head.high):
@@ -617,6 +676,32 @@ def _assign_attributes(items: list[Item], heads: list[Head]) -> None:
         _take(items, own[g], group, leading=True)
         _take(items, trailing[g], group, leading=False)
     _share(items, groups, own, trailing)
+    if len(items) > 1 and items[0].word.side and items[1].word.cue == "be":  # "the left shows ..."
+        for head in heads:
+            head.side = head.side or (items[0].word.side if _lateral(head) else None)
+    twins = [twin for g, group in enumerate(groups) for head in group if (twin := _twin(items, own[g], head))]
+    return heads + twins
+
+
+def _twin(items: list[Item], indices: list[int], head: Head) -> Head | None:
+    """ "Small right and moderate left effusions" are two findings: split one head where each side has its own words."""
+    parts: list[list[int]] = [[]]
+    for k in indices:
+        if items[k].word.cue in ("and", "comma"):
+            parts.append([])
+        parts[-1].append(k)
+    told = []
+    for part in parts:
+        side = next((items[k].word.side for k in part if items[k].word.side in ("left", "right")), None)
+        severity = next((items[k].word.severity for k in part if items[k].word.severity), None)
+        change = next((items[k].word.change for k in part if items[k].word.change), None)
+        if side and (severity or change):
+            told.append((side, severity, change))
+    if len(told) != 2 or told[0][0] == told[1][0] or told[0][1:] == told[1][1:]:
+        return None
+    (head.side, head.severity, change), (side, severity, other_change) = told
+    head.change = change or head.change
+    return replace(head, side=side, severity=severity, change=other_change or None, alternatives=list(head.alternatives))
 
 
 def _split_gap(items: list[Item], begin: int, end: int) -> int:
@@ -635,9 +720,11 @@ def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: 
         word = items[k].word
         if not leading and items[k].text.startswith(("terminates", "ends")):
             tip = True
-        past = bool(k) and items[k - 1].word.cue == "history"  # "previously moderate"
-        if word.side and not tip:
-            sides.append(word.side)
+        # "previously moderate", "from severe to mild", "marked improvement" say nothing of today's severity
+        past = bool(k) and (items[k - 1].word.cue == "history" or items[k - 1].text == "from")
+        past = past or (k + 1 < len(items) and items[k + 1].word.change is not None and not items[k + 1].word.severity)
+        if (side_here := items[k].side) and not tip:
+            sides.append(side_here)
         for head in group:
             if word.site and not tip and head.site is None:
                 head.site = word.site
@@ -662,30 +749,51 @@ def _one_side(sides: list[str]) -> str | None:
 
 def _plain(items: list[Item], begin: int, end: int) -> bool:
     """Only "and", "or", commas between two heads."""
-    return all(i.word.cue in _LIST for i in items[begin:end])
+    return all(i.word.cue in _LIST and i.text not in ("a", "an") for i in items[begin:end])
+
+
+_MIDLINE_REGIONS = frozenset(LEXICON.data["midline"]["regions"])
+_MIDLINE = frozenset(LEXICON.data["midline"]["findings"])
+_CAUSE = re.compile(r"due to|secondary|relat|caused|because|owing|result|setting|context")
+
+
+def _lateral(head: Head) -> bool:
+    return head.name not in _MIDLINE and LEXICON.findings[head.name].region not in _MIDLINE_REGIONS
 
 
 def _share(items: list[Item], groups: list[list[Head]], own: list[list[int]], trailing: list[list[int]]) -> None:
     n = len(groups)
     joined = [_plain(items, groups[g][0].high + 1, groups[g + 1][0].low) for g in range(n - 1)]
-    for g in range(1, n):  # a side that leads a plain list covers it
-        first, second = groups[g - 1][0], groups[g]
-        if joined[g - 1] and first.side and not any(i in own[g - 1] and items[i].word.site for i in own[g - 1] if False):
-            for head in second:
-                if head.side is None and (head.status == first.status or head.certainty == "differential"):
+    for g in range(1, n):
+        first = groups[g - 1][0]
+        if not first.side:
+            continue
+        placed = any(items[k].word.site for k in own[g - 1])
+        for head in groups[g]:
+            if head.side is not None or not _lateral(head):
+                continue
+            if joined[g - 1] and head.certainty == first.certainty:  # a side that leads a plain list covers it
+                if head.status == first.status and (not placed or head.certainty != "definite"):
                     head.side = first.side
-        elif second[0].hedged_by_word or second[0].certainty == "differential" or _is_sign(items, groups[g - 1][0], second[0]):
-            for head in second:  # a diagnosis takes the side of its sign
-                if head.side is None and head.status != "absent" and first.status == "present" and first.side:
-                    head.side = first.side
+            elif head.status != "absent" and first.status != "absent" and _diagnosis(items, first, head):
+                head.side = first.side
     for g in range(n - 2, -1, -1):  # a side that closes a list covers it
         later = groups[g + 1][0]
-        linked = all(i.word.cue in _LIST or _is_modifier(i.word) for i in items[groups[g][0].high + 1 : later.low])
-        if linked and later.side and any(items[k].word.side for k in trailing[g + 1]):
+        between = items[groups[g][0].high + 1 : later.low]
+        linked = all(i.word.cue in _LIST or i.word.cue in ("probable", "possible", "unlikely") or _is_modifier(i.word) for i in between)
+        if linked and later.side and any(items[k].side for k in trailing[g + 1]):
             for head in groups[g]:
-                if head.side is None and head.status == later.status:
+                if head.side is None and head.status == later.status and _lateral(head):
                     head.side, head.site = later.side, head.site or later.site
     _share_change(items, groups, own, trailing, joined)
+
+
+def _diagnosis(items: list[Item], sign: Head, head: Head) -> bool:
+    """Whether head is what the sign may mean: "left opacity, likely pneumonia"; no cause, no companion."""
+    between = items[sign.high + 1 : head.low]
+    if any(i.word.cue == "with" or _CAUSE.search(i.text) for i in between):
+        return False
+    return head.hedged_by_word or head.certainty == "differential" or _is_sign(items, sign, head)
 
 
 def _is_sign(items: list[Item], sign: Head, diagnosis: Head) -> bool:
@@ -706,7 +814,11 @@ def _share_change(
         if lead:
             while True:
                 _set_change(groups[h], lead[-1])
-                if h + 1 >= len(groups) or not joined[h] or any(_change(items[k], groups[h + 1], k) for k in own[h + 1]):
+                if h + 1 >= len(groups) or not _listed(items, groups[h][0].high + 1, groups[h + 1][0].low):
+                    break
+                if any(_change(items[k], groups[h + 1], k) for k in own[h + 1]):
+                    break
+                if groups[h + 1][0].certainty != groups[h][0].certainty or groups[h + 1][0].status != groups[h][0].status:
                     break
                 h += 1
         if tail:
@@ -714,6 +826,8 @@ def _share_change(
             while True:
                 _set_change(groups[h], tail[-1])
                 if h == 0 or not _listed(items, groups[h - 1][0].high + 1, groups[h][0].low):
+                    break
+                if groups[h - 1][0].time != groups[h][0].time:
                     break
                 if any(_change(items[k], groups[h - 1], k) for k in (*own[h - 1], *trailing[h - 1])):
                     break
@@ -768,7 +882,7 @@ def read_sentence(sentence: str) -> tuple[list[Head], list[str], list[Item]]:
         if not heads:
             continue
         heads = _assign_status(clause, heads)
-        _assign_attributes(clause, heads)
+        heads = _assign_attributes(clause, heads)
         for head in heads:
             low, high = clause[head.low], clause[head.high]
             head.start, head.end = spans[low.i][0], spans[high.j - 1][1]
@@ -777,7 +891,22 @@ def read_sentence(sentence: str) -> tuple[list[Head], list[str], list[Item]]:
         result += [h for h in heads if h.time != "void" and (h.status == "absent" or h.name not in _ONLY_DENIED)]
     for size in sizes:
         _attach_size(size, result)
-    return result, tokens, items
+    return _without_parts(result), tokens, items
+
+
+_PARTS: dict[str, list[str]] = LEXICON.data["parts"]
+
+
+def _without_parts(heads: list[Head]) -> list[Head]:
+    """Leave out what belongs to a device named beside it: a pacemaker's leads are the pacemaker."""
+    kept = []
+    for head in heads:
+        whole = next((h for h in heads if h.name in _PARTS.get(head.name, ())), None)
+        if whole is None:
+            kept.append(head)
+        elif whole.change is None:
+            whole.change = head.change
+    return kept
 
 
 def _attach_size(size: re.Match[str], heads: list[Head]) -> None:

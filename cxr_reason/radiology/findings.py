@@ -308,8 +308,12 @@ def sides_meet(a: str | None, b: str | None) -> bool:
 
 def _opposed(a: Finding, b: Finding) -> bool:
     """Whether two mentions of one name can't both be true."""
-    if {a.time, b.time} & {"history", "hypothetical"} or not sides_meet(a.side, b.side):
+    if {a.time, b.time} & {"history", "hypothetical"}:
         return False
+    if not sides_meet(a.side, b.side):
+        return False
+    if a.device and {a.time, b.time} == {"current", "resolved"} and a.section == b.section:
+        return False  # one is removed, another of its kind is there
     absent, other = (a, b) if a.status == "absent" else (b, a)
     if absent.status == "absent" and other.status != "absent":
         if absent.side and other.side is None:
@@ -330,19 +334,32 @@ def _mark_conflicts(found: list[Finding]) -> None:
                 for b in mentions[i + 1 : 50]:
                     if _opposed(a, b):
                         a.conflict = b.conflict = True
+        _mark_swapped_sides(mentions)
     for name, mentions in by_name.items():
-        if not LEXICON.is_region(name):
-            continue
-        for region in mentions:
-            if region.status != "absent" or region.bound or region.time != "current":
+        below = LEXICON.descendants(name) & by_name.keys()
+        for general in mentions if below else ():
+            if general.status != "absent" or general.time != "current":
                 continue
-            for child in LEXICON.descendants(name) & by_name.keys():
+            for child in below:
                 entry = LEXICON.findings[child]
                 if not entry.acute and entry.urgency == "routine":
                     continue
                 for finding in by_name[child]:
-                    if finding.status == "present" and finding.time == "current" and _weighty(finding) and sides_meet(region.side, finding.side):
-                        region.conflict = finding.conflict = True
+                    if finding.status != "present" or finding.time != "current" or not sides_meet(general.side, finding.side):
+                        continue
+                    if _weighty(finding) and (general.bound is None or general.bound == finding.acuity):
+                        general.conflict = finding.conflict = True
+
+
+def _mark_swapped_sides(mentions: list[Finding]) -> None:
+    """Left in the findings, right in the impression: evidently one finding."""
+    sides: dict[str, set[str]] = {}
+    for mention in mentions:
+        if mention.status == "present" and mention.time == "current" and mention.side:
+            sides.setdefault(mention.section, set()).add(mention.side)
+    if len(sides) == 2 and sorted(map(sorted, sides.values())) == [["left"], ["right"]]:
+        for mention in mentions:
+            mention.conflict = mention.conflict or mention.side in ("left", "right")
 
 
 def _weighty(finding: Finding) -> bool:
@@ -359,6 +376,8 @@ def _merge(found: list[Finding]) -> list[Finding]:
         sides = {m.side for m in mentions if m.side and m.time in ("current", "resolved")}
         for mention in mentions:
             era = "now" if mention.time in ("current", "resolved") else mention.time
+            if mention.device and mention.time == "resolved" and any(m.time == "current" and not m.conflict for m in mentions):
+                era = "removed"
             side = mention.side
             if side is None and len(sides) == 1:
                 side = next(iter(sides))
@@ -378,6 +397,8 @@ def _fuse(mentions: list[Finding]) -> Finding:
     elif not best.conflict:
         same = [mentions[i] for i in order if RANK[mentions[i].section] == rank]
         best = next((m for m in same if m.status == "present"), best)
+        if best.certainty == "differential":
+            best = next((m for m in same if m.status == "uncertain" and m.certainty == "probable"), best)
     values = {f.name: getattr(best, f.name) for f in fields(Finding)}
     for other in (mentions[i] for i in order):
         if other.status == best.status:

@@ -57,6 +57,7 @@ class Quality:
     severity: str | None
     certainty: str | None
     change: str | None
+    moving: bool  # the change belongs to the word even where it pairs: "enlarging heart"
 
 
 @dataclass(slots=True)
@@ -150,7 +151,7 @@ class Lexicon:
             quality = Quality(
                 name=name, adjective=raw.get("adjective", False), predicate=raw.get("predicate", False),
                 default=raw.get("default"), on=raw.get("on", {}), severity=raw.get("severity"),
-                certainty=raw.get("certainty"), change=raw.get("change"),
+                certainty=raw.get("certainty"), change=raw.get("change"), moving=raw.get("moving", False),
             )  # fmt: skip
             self.qualities[name] = quality
             self._add(raw["phrases"], "quality", quality, plural=True)
@@ -167,8 +168,9 @@ class Lexicon:
     def _add(self, phrases: Iterable[str], meaning: str, value: Any, *, plural: bool = False) -> None:
         for phrase in phrases:
             for wording in expand(phrase):
-                fixed = "~" in wording
-                words = wording.replace("~", "").split()
+                words = wording.split()
+                fixed = bool(words) and words[-1].startswith("~")
+                words = [w.lstrip("~") for w in words]
                 forms = [words]
                 if plural and not fixed and words:
                     forms += [[*words[:-1], form] for form in plurals(words[-1])]
@@ -212,6 +214,10 @@ class Lexicon:
         return known
 
     def _canonical_of(self, word: str) -> str:
+        if word in ("can't", "can’t"):
+            return "cannot"
+        if word in ("n't", "n’t"):
+            return "not"
         if word in _ORDINALS.split() or re.fullmatch(r"\d+(st|nd|rd|th)", word):
             return ORDINAL
         if word in self.vocabulary:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 _ABBREVIATIONS = frozenset(
     "dr drs mr mrs ms prof st vs approx ca cf e.g i.e eg ie no nos fig p.m a.m p.o y.o resp max min incl dept ext".split()
 )
-_BREAK = re.compile(r"[.!?]+(?=[\s\"')\]]|$)|\.(?=[A-Z][a-z])|\n[ \t]*(?:\n|(?=(?:[-*•]|\(?\d{1,2}[.):])\s))|(?<=[.:;]) (?=\d{1,2}[.)] )")
+_BREAK = re.compile(r"[.!]+(?=[\s\"')\]]|$)|(?<=\w)[?]+(?=\s+[A-Z]|\s*$)|\.(?=[A-Z][a-z])|\n[ \t]*(?:\n|(?=(?:[-*•]|\(?\d{1,2}[.):])\s))|(?<=[.:;]) (?=\d{1,2}[.)] )")
 _BULLET = re.compile(r"\s*(?:(?:[-*•>]+|\(?\d{1,2}[.)](?!\d)|[a-h]\))\s*)*")
 _LAST = re.compile(r"(\S+)$")
 _TOKEN = re.compile(
-    r"\[\*\*.*?\*\*\]|x{3,}|_{2,}|[^\W\d_]+(?:'s)?|\d+(?:st|nd|rd|th)\b|\d+(?:[.,]\d+)*|[^\s\w]", re.IGNORECASE
+    r"\[\*\*.*?\*\*\]|x{3,}|_{2,}|can['’]t\b|n['’]t\b|[^\W\d_]+?(?=n['’]t\b)|[^\W\d_]+(?:'s)?|\d+(?:st|nd|rd|th)\b|\d+(?:[.,]\d+)*|[^\s\w]", re.IGNORECASE
 )
 
 
