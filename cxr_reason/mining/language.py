@@ -34,6 +34,7 @@ class Manner:
     """Of 100 reports, how many say that it is there, and how many deny it by name."""
     beyond: bool
     asked: bool
+    told: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ def _manner(name: str, said: dict[str, Any]) -> Manner:
         rates=tuple(said.get("rates", (0.0, 0.0))),
         beyond=said.get("beyond", False),
         asked=said.get("asked", True),
+        told=said.get("told", True),
     )
 
 

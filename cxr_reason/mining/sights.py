@@ -83,12 +83,20 @@ def _kin(names: frozenset[str]) -> frozenset[str]:
 
 @cache
 def _denied_with(name: str, bound: str | None) -> tuple[str, ...]:
-    """What goes with a denial of `name`: the kinds of it that a normal region excludes, or the acute ones alone."""
-    below = sorted(LEXICON.descendants(name))
-    askable = [other for other in below if MANNERS[other].asked and not MANNERS[other].beyond]
-    if bound == "acute":
-        return tuple(other for other in askable if LEXICON.findings[other].acute)
-    return tuple(askable) if bound is None else ()
+    """What goes with a denial of `name`: the kinds of it that a normal region excludes.
+
+    "No acute process" and statements about the whole chest exclude the acute ones only: who writes that the chest is
+    normal hasn't said a word of the aorta.
+    """
+    if bound not in (None, "acute"):
+        return ()
+    acute = bound == "acute" or LEXICON.findings[name].region == "chest"
+    below = (LEXICON.findings[other] for other in sorted(LEXICON.descendants(name)))
+    return tuple(
+        entry.name
+        for entry in below
+        if (entry.acute or not acute) and MANNERS[entry.name].asked and not MANNERS[entry.name].beyond
+    )
 
 
 @lru_cache(maxsize=512)
@@ -106,7 +114,7 @@ def _denials(absent: Iterable[Sight], blocked: frozenset[str], negatives: str) -
     region: dict[str, Denial] = {}
     for sight in absent:
         details = sight.details
-        if details.side or details.site or (details.bound not in (None, "acute")):
+        if details.side or details.site:
             continue
         # "The lungs are clear" beside a granuloma can't be meant to the letter, so nothing follows from it.
         if details.bound is None and sight.name in blocked:
@@ -128,7 +136,7 @@ def _sights(facts: list[Finding], reading: Reading) -> list[Sight]:
     sided = {fact.name for fact in facts if fact.side}
     sights = []
     for fact in facts:
-        if fact.side is None and fact.name in sided:
+        if (fact.side is None and fact.name in sided) or not MANNERS[fact.name].told:
             continue
         details = wording.details_of(fact, reading.text)
         spans = [

@@ -53,9 +53,9 @@ def details_of(finding: Finding, report: str) -> Details:
     device = finding.device or {}
     return Details(
         name=finding.name,
-        side=finding.side,
+        side=None if finding.status == "absent" and finding.side == "bilateral" else finding.side,
         site=finding.site if finding.site in PLACES and manner.region in ("lungs", "pleura") else None,
-        severity=finding.severity,
+        severity=None if manner.device else finding.severity,
         size=_size(finding),
         acuity=finding.acuity if finding.status != "absent" else None,
         calcified=finding.calcified,
