@@ -96,7 +96,14 @@ def match(tokens: list[str]) -> list[Item]:
     return items
 
 
+_BOTH = ("bibas", "biapic", "bilater", "bihil", "biperihilar", "biventricular", "biatrial")
+
+
 def _inner_side(text: str) -> str | None:
+    if text.startswith("bi") and text.startswith(_BOTH):
+        return "bilateral"
+    if text.endswith(("bases", "apices")):
+        return "bilateral"
     left, right = "left" in text or text.startswith("levo"), "right" in text or text.startswith("dextro")
     if left != right and "leftover" not in text and "upright" not in text:
         return "left" if left else "right"
@@ -280,6 +287,7 @@ def _heads(items: list[Item]) -> list[Head]:
         if word.finding is not None:
             before, (after, joint) = _organs_before(items, k), _organs_after(items, k)
             named = [(h.name, h.at) for h in heads]
+            named += [("device", h.at) for h in heads if LEXICON.findings[h.name].device and k - h.at <= 2]
             names = _refined(word.finding, named + before, after if joint else [])
             for name in names:
                 head = Head(name, k, k, k, calcified="calcif" in item.text)
@@ -476,6 +484,10 @@ def _assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
                     head.change = "new"
             resolved, incoming = None, True
             continue
+        if word.quality is not None and word.quality.name == "normal" and not here and k and items[k - 1].word.cue == "be":
+            for head in done:  # "engorgement appears within normal limits"
+                if head.status == "present":
+                    _deny(head)
         if word.quality is not None and word.quality.name == "clear" and k + 1 < last_at and items[k + 1].text == "of":
             neg, fresh_list = True, True  # "clear of infiltrates"
         if cue is None:
@@ -723,7 +735,8 @@ def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: 
         # "previously moderate", "from severe to mild", "marked improvement" say nothing of today's severity
         past = bool(k) and (items[k - 1].word.cue == "history" or items[k - 1].text == "from")
         past = past or (k + 1 < len(items) and items[k + 1].word.change is not None and not items[k + 1].word.severity)
-        if (side_here := items[k].side) and not tip:
+        chamber = word.organ == "ventricle" or (k + 1 < len(items) and items[k + 1].word.organ == "ventricle")
+        if (side_here := items[k].side) and not tip and (not chamber or leading):
             sides.append(side_here)
         for head in group:
             if word.site and not tip and head.site is None:
@@ -748,8 +761,8 @@ def _one_side(sides: list[str]) -> str | None:
 
 
 def _plain(items: list[Item], begin: int, end: int) -> bool:
-    """Only "and", "or", commas between two heads."""
-    return all(i.word.cue in _LIST and i.text not in ("a", "an") for i in items[begin:end])
+    """Only "and", "or", commas, and words such as "focal" between two heads."""
+    return all((i.word.cue in _LIST and i.text not in ("a", "an")) or (i.word.bound and not i.word.severity) for i in items[begin:end])
 
 
 _MIDLINE_REGIONS = frozenset(LEXICON.data["midline"]["regions"])
@@ -768,12 +781,11 @@ def _share(items: list[Item], groups: list[list[Head]], own: list[list[int]], tr
         first = groups[g - 1][0]
         if not first.side:
             continue
-        placed = any(items[k].word.site for k in own[g - 1])
         for head in groups[g]:
             if head.side is not None or not _lateral(head):
                 continue
             if joined[g - 1] and head.certainty == first.certainty:  # a side that leads a plain list covers it
-                if head.status == first.status and (not placed or head.certainty != "definite"):
+                if head.status == first.status:
                     head.side = first.side
             elif head.status != "absent" and first.status != "absent" and _diagnosis(items, first, head):
                 head.side = first.side
@@ -793,6 +805,8 @@ def _diagnosis(items: list[Item], sign: Head, head: Head) -> bool:
     between = items[sign.high + 1 : head.low]
     if any(i.word.cue == "with" or _CAUSE.search(i.text) for i in between):
         return False
+    if any(i.word.cue == "mask" for i in between) and not any(i.word.cue == "and" for i in between):
+        return True  # "opacity in the left base, XXXX atelectasis"
     return head.hedged_by_word or head.certainty == "differential" or _is_sign(items, sign, head)
 
 

@@ -158,8 +158,11 @@ def read(text: str) -> Reading:
     quality: list[str] = []
     count = _Count()
     for section in sections(text):
-        evidence = section.name != SILENT
+        elsewhere = False  # in the report of another film: "Right shoulder. Healing fracture."
         for start, end in sentences(text, section.start, section.end):
+            if film := _FILM_HEADING.match(text, start, end):
+                elsewhere = film["chest"] is None
+            evidence = section.name != SILENT and not elsewhere
             heads, tokens, items = _sentence(text[start:end])
             known = count.add(tokens) if evidence else 1.0
             for item in items:
@@ -270,6 +273,11 @@ class _Count:
         return known / words if words else 1.0
 
 
+_FILM_HEADING = re.compile(
+    r"\s*(?:(?:left|right|bilateral|both|and|the|of|two|three|one|views?|single|ap|pa|lateral|,)\s+)*"
+    r"(?:(?P<chest>chest)|" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["films"])) + r")s?"
+    r"(?:\s+(?:x-?rays?|radiographs?|series|views?|films?))?\s*(?:[:.]|$)", re.IGNORECASE,
+)  # fmt: skip
 _OTHER_IMAGING = re.compile(r"\b(?:ct|cta|mri|mra|mr|ultrasound|sonogram|pet|tomography|mammogra\w+|dexa|fluoroscop\w+)\b")
 _FILM = re.compile(r"\b(?:chest|thorax|cxr|x-?ray|radiographs?|film|views?|portable|pa|ap)\b")
 

@@ -1,0 +1,150 @@
+"""Whatever comes in: hundreds of texts through the engine, and hostile ones of growing length."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+
+import pytest
+from growth import REPORTS, assert_linear, inputs, long_line
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxr_reason.radiology import LEXICON, Finding, claims, read, verify
+
+STATUSES = {"present", "absent", "uncertain"}
+CERTAINTIES = {"definite", "probable", "possible", "differential"}
+TIMES = {"current", "history", "resolved", "hypothetical"}
+SIDES = {None, "left", "right", "bilateral"}
+SEVERITIES = {None, "mild", "moderate", "severe", "mild-moderate", "moderate-severe", "mild-severe"}
+CHANGES = {None, "new", "worse", "stable", "better", "resolved"}
+ACUITIES = {None, "acute", "chronic", "old"}
+SECTIONS = {"findings", "impression", "addendum", "preliminary", "body"}
+REJECTIONS = {None, "empty", "language", "not-chest", "not-understood"}
+VERDICTS = {"supported", "contradicted", "unverifiable"}
+BASES = {"stated", "region", "silent"}
+CHEXPERT = {
+    "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Consolidation", "Pneumonia",
+    "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture", "Support Devices", "No Finding",
+}  # fmt: skip
+
+# What reports are made of, apart from sentences: cues, headings, numbers, masks, and marks where cutting goes wrong.
+SCRAPS = [
+    "no", "without", "cannot exclude", "likely", "may represent", "versus", "and/or", "but", "unchanged", "due to",
+    "has resolved", "status post", "not", "neither", "nor", "rule out", "either", "both", "left", "right", "bilateral",
+    "small", "mild to moderate", "effusion", "pneumothorax", "pneumonia", "cardiomegaly", "the heart", "lungs", "clear",
+    "opacity", "endotracheal tube", "removed", "3.5 cm above the carina", "XXXX", "___", "[**2101-3-4**]", "1.", "2)",
+    "FINDINGS:", "IMPRESSION:", "ADDENDUM:", "PRELIMINARY READ:", "INDICATION:", "HISTORY:", "COMPARISON:", "Dr.",
+    "T8-T9", ".", ",", ";", ":", "?", "(", ")", "/", "-", "\n", "\n\n", "\t", "\r\n", "\u00a0", "\u2028", "é", "İ", "ß",
+    "\U0001d529\U0001d532ngs", "\x00",
+]  # fmt: skip
+
+soup = st.lists(st.sampled_from(SCRAPS), max_size=60).map(" ".join)
+anything = st.text(max_size=400)
+
+
+@st.composite
+def spliced_reports(draw: st.DrawFn) -> str:
+    """Two generated reports cut anywhere, put together with something strange in between, sometimes in capitals."""
+    first, second = draw(st.sampled_from(REPORTS)), draw(st.sampled_from(REPORTS))
+    head = first[: draw(st.integers(0, len(first)))]
+    tail = second[draw(st.integers(0, len(second))) :]
+    text = head + draw(st.one_of(st.just(""), st.sampled_from(SCRAPS), st.text(max_size=5))) + tail
+    return text.upper() if draw(st.booleans()) and draw(st.booleans()) else text
+
+
+texts = st.one_of(spliced_reports(), soup, anything)
+
+
+def check_finding(finding: Finding, text: str) -> None:
+    assert finding.name in LEXICON.findings
+    assert finding.label is None or finding.label in CHEXPERT
+    assert finding.status in STATUSES
+    assert finding.certainty in CERTAINTIES
+    assert finding.time in TIMES
+    assert finding.side in SIDES
+    assert finding.severity in SEVERITIES
+    assert finding.change in CHANGES
+    assert finding.acuity in ACUITIES
+    assert finding.size_mm is None or finding.size_mm >= 0
+    start, end = finding.span
+    assert 0 <= start < end <= len(text)
+    fields = finding.as_dict()
+    assert json.loads(json.dumps(fields, allow_nan=False)) == fields
+    assert {"name": finding.name, "status": finding.status}.items() <= fields.items()
+
+
+@inputs(450)
+@given(text=texts)
+def test_engine_reads_anything_and_stays_in_its_bounds(text: str) -> None:
+    reading = read(text)
+    for finding in reading.findings:
+        check_finding(finding, text)
+        assert finding.section in SECTIONS
+    end = 0
+    for sentence in reading.sentences:
+        assert end <= sentence.start <= sentence.end <= len(text)
+        end = sentence.end
+    assert set(reading.labels) <= CHEXPERT
+    assert set(reading.labels.values()) <= {-1, 0, 1}
+    assert 0.0 <= reading.understood <= 1.0
+    assert reading.rejection in REJECTIONS
+    if reading.rejection is not None:
+        assert not reading.labels
+        assert not reading.normal
+    assert [finding.as_dict() for finding in read(text).findings] == [finding.as_dict() for finding in reading.findings]
+
+
+@inputs(200)
+@given(claim=texts, report=texts)
+def test_verify_answers_anything_within_its_words(claim: str, report: str) -> None:
+    for finding in claims(claim):
+        check_finding(finding, claim)
+    for asked, silence in itertools.product([claim, *claims(claim)[:3]], ["normal", "unknown"]):
+        verdict = verify(asked, report, silence=silence)
+        assert verdict.verdict in VERDICTS
+        assert verdict.basis in BASES
+        assert isinstance(verdict.reason, str)
+        for start, end in verdict.spans:
+            assert 0 <= start < end <= len(report)
+
+
+def nested(n: int) -> str:
+    return "FINDINGS: IMPRESSION: ADDENDUM: " * n + "No effusion."
+
+
+SHAPES: dict[str, tuple[Callable[[int], str], int]] = {
+    "5 MB line": (long_line, 5_000_000),
+    "one word of 1 MB": (lambda n: "a" * n, 1_000_000),
+    "commas": (lambda n: "no effusion" + "," * n + " or pneumothorax", 100_000),
+    "no": (lambda n: "no " * n + "effusion", 100_000),
+    "list without an end": (lambda n: "no " + "effusion, " * n + "or pneumothorax.", 50_000),
+    "hedges": (lambda n: "likely possibly versus " * n + "pneumonia", 30_000),
+    "newlines": (lambda n: "Lungs clear." + "\n" * n + "No effusion.", 200_000),
+    "blanks": (lambda n: "Lungs clear" + " " * n + "no effusion", 200_000),
+    "numbers": (lambda n: "1. " * n + "No effusion.", 50_000),
+    "measurements": (lambda n: "nodule of " + "3.5 x " * n + "2 cm", 50_000),
+    "masks": (lambda n: "XXXX" * n + " represent pneumonia", 100_000),
+    "underscores": (lambda n: "_" * n + " represent pneumonia", 200_000),
+    "brackets": (lambda n: "[**" * n + "pneumonia", 50_000),
+    "headings": (nested, 20_000),
+    "heading colons": (lambda n: "FINDINGS" + ":" * n + " effusion", 100_000),
+    "full stops": (lambda n: "effusion" + "." * n + " no pneumothorax", 100_000),
+    "hyphens": (lambda n: "left" + "-sided" * n + " effusion", 50_000),
+    "deep Unicode": (lambda n: "effu\u0301" + "\u0301" * n + "sion \U0001f9d1\u200d" * 10, 200_000),
+    "letters of other scripts": (lambda n: "\u0130\u1e9e\u4e2d\u0627\U0001d529" * n, 40_000),
+    "same finding": (lambda n: "Left effusion. Right effusion has resolved. No effusion. " * n, 3_000),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_reading_time_is_linear(shape: str) -> None:
+    make, size = SHAPES[shape]
+    assert_linear(read, make, size)
+
+
+@pytest.mark.parametrize("shape", ["commas", "no", "list without an end", "hedges", "numbers", "same finding"])
+def test_verifying_time_is_linear_in_the_claim(shape: str) -> None:
+    make, size = SHAPES[shape]
+    assert_linear(lambda claim: verify(claim, REPORTS[0]), make, size // 4)
