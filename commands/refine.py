@@ -10,6 +10,7 @@ import click
 from cxr_reason import cli, console, records
 from cxr_reason.cluster import Shard
 from cxr_reason.commands import _options
+from cxr_reason.radiology.verify import Silence
 from cxr_reason.refining import study
 from cxr_reason.refining.checks import CHECKS
 from cxr_reason.runner import Summary, run
@@ -65,7 +66,7 @@ def refine(
     ctx: click.Context,
     source: str | None,
     checks: tuple[str, ...],
-    silence: str,
+    silence: Silence,
     max_steps: int,
     max_chars: int,
     jobs: int,

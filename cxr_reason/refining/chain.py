@@ -15,11 +15,12 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from cxr_reason.radiology import Finding, Reading, Verdict, read, verify
+from cxr_reason.radiology.verify import Silence
 from cxr_reason.records import STEP_KINDS
 from cxr_reason.refining.rewrite import NUMBER, Numbering, Said, matches, numbering, sentences
 
 BASES = ("stated", "region", "silent")  # from the firmest to the least firm
-OWN_FIELDS = ("text", "kind", "findings", "basis", "evidence", "verdict")
+OWN_FIELDS = frozenset({"text", "kind", "findings", "basis", "evidence", "verdict"})
 
 
 class NotAChain(ValueError):
@@ -44,7 +45,7 @@ class Problem:
 class Judge:
     """One report, read once, that says of sentences whether it bears them out."""
 
-    def __init__(self, report: str, *, silence: str = "normal") -> None:
+    def __init__(self, report: str, *, silence: Silence = "normal") -> None:
         self.report = report
         self.reading: Reading = read(report)
         self.silence = silence
@@ -83,7 +84,14 @@ class Step:
 
     @property
     def text(self) -> str:
+        if len(self.sentences) == 1:
+            return self.sentences[0].text
         return " ".join(sentence.text for sentence in self.sentences)
+
+    @property
+    def key(self) -> str:
+        """Its words alone, to tell repetitions."""
+        return " ".join(sentence.key for sentence in self.sentences)
 
     @property
     def claims(self) -> list[Finding]:
@@ -113,7 +121,7 @@ class Chain:
         record: Mapping[str, Any],
         judges: dict[str, Judge],
         *,
-        silence: str = "normal",
+        silence: Silence = "normal",
         max_steps: int = 24,
         max_chars: int = 6000,
         seen: set[Any] | None = None,
@@ -171,7 +179,7 @@ class Chain:
         """What no other chain of the same study may share with this one, by what it is."""
         keys: dict[str, tuple[Any, ...]] = {
             "question": (self.question, *sorted(self.options)),
-            "steps": tuple(sentence.key for step in self.steps for sentence in step.sentences),
+            "steps": tuple(step.key for step in self.steps),
         }
         if self.record.get("id"):
             keys["id"] = ("id", self.record["id"])
@@ -200,13 +208,16 @@ class Chain:
             verdicts = self.verdicts(step)
             if verdicts:
                 written["basis"] = max((verdict.basis for verdict in verdicts), key=BASES.index)
-                spans = {tuple(span) for verdict in verdicts for span in verdict.spans}
-                written["evidence"] = [list(span) for span in sorted(spans)]
+                written["evidence"] = _together([span for verdict in verdicts for span in verdict.spans])
                 written["verdict"] = "supported"
-        for name, value in step.given.items():
-            if name not in OWN_FIELDS:
-                written[name] = value
+        if not step.given.keys() <= OWN_FIELDS:
+            written |= {name: value for name, value in step.given.items() if name not in OWN_FIELDS}
         return written
+
+
+def _together(spans: list[list[int]]) -> list[list[int]]:
+    """`spans` in order, each once."""
+    return spans if len(spans) < 2 else [list(span) for span in sorted(set(map(tuple, spans)))]
 
 
 _REJECTIONS = {
@@ -219,7 +230,7 @@ _OF_PRIOR = re.compile(r"\b(?:prior|previous|earlier|before|previously|was|were|
 _YES_NO = frozenset({"yes", "no"})
 
 
-def _judge(report: str, judges: dict[str, Judge], silence: str) -> Judge:
+def _judge(report: str, judges: dict[str, Judge], silence: Silence) -> Judge:
     judge = judges.get(report)
     if judge is None:
         judge = judges[report] = Judge(report, silence=silence)

@@ -10,7 +10,6 @@ a mended chain until nothing is found any more, so that what it keeps is kept un
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -18,17 +17,13 @@ from functools import lru_cache, partial
 from cxr_reason.radiology import LEXICON, Finding
 from cxr_reason.refining import answers, rewrite
 from cxr_reason.refining.chain import Chain, Problem, Step
-from cxr_reason.refining.rewrite import MASK, WHY, Said
+from cxr_reason.refining.rewrite import WHY, Said
 
 Problems = Iterator[Problem]
 
 WHOLE_FILM = "chest abnormality"  # the finding that a normal film lacks
 # More rounds than a chain can have reasons to change in turn: text, claims, steps.
 ROUNDS = 5
-_UNFINISHED = re.compile(
-    r"(?:\b(?:and|or|nor|the|a|an|of|with|in|to|is|are|no|as|by|for|from|which|that|but)|[,:;(\-\u2013\u2014\u2026]|\.\.\.)$",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +67,8 @@ def _talk(kind: str, chain: Chain) -> Problems:
 
 
 def mask(chain: Chain) -> Problems:
-    for what, text in (("question", chain.question), ("answer", chain.answer), ("options", "\n".join(chain.options))):
-        if MASK.search(text):
+    for what, texts in (("question", (chain.question,)), ("answer", (chain.answer,)), ("options", chain.options)):
+        if any(map(rewrite.masked, texts)):
             yield Problem("mask", f"Its {what} holds a mask, a word that was taken out of the report.", fatal=True)
     for step in list(chain.steps):
         if any(sentence.masked for sentence in step.sentences):
@@ -184,9 +179,11 @@ def _unstated_detail(claim: Finding, findings: Sequence[Finding]) -> str | None:
     sides = {found.side for found in same}
     if claim.side and not ({claim.side, "bilateral"} & sides or {"left", "right"} <= sides):
         return claim.side
-    for name in ("severity", "site", "acuity"):
+    # A device's place is its tip's.
+    for name in ("severity", "acuity") if claim.device else ("severity", "site", "acuity"):
         told = getattr(claim, name)
-        if told and not any(told in value or value in told for found in same if (value := getattr(found, name))):
+        stated = [value for found in same if (value := getattr(found, name))]
+        if told and not any(told in value or value in told for value in stated):
             return str(told)
     tip = (claim.device or {}).get("tip")
     if tip and not any((found.device or {}).get("tip") for found in same):
@@ -226,7 +223,7 @@ def _asked(chain: Chain) -> frozenset[str]:
 
 @lru_cache(maxsize=4096)
 def _asked_by_options(options: tuple[str, ...]) -> frozenset[str]:
-    return answers.names(claim for option in options for claim in answers.stated(option))
+    return answers.names(claim for option in options for claim in rewrite.stated(option))
 
 
 @lru_cache(maxsize=65_536)
@@ -241,12 +238,12 @@ def degenerate(chain: Chain) -> Problems:
     """Drop steps that are empty, broken off or repeated; refuse chains that then lack an observation or an end."""
     told: set[str] = set()
     for step in list(chain.steps):
-        key = " ".join(sentence.key for sentence in step.sentences)
-        if len(key.split()) < 2:
+        key = step.key
+        if " " not in key:
             yield _dropped(chain, step, "degenerate", "says nothing")
         elif key in told:
             yield _dropped(chain, step, "degenerate", "repeats an earlier step")
-        elif _UNFINISHED.search(step.text):
+        elif step.sentences[-1].unfinished:
             yield _dropped(chain, step, "degenerate", "breaks off")
         told.add(key)
     if not chain.of_kind("observe"):

@@ -37,7 +37,9 @@ def _load() -> dict[str, Any]:
 
 
 def _any(patterns: Iterable[str]) -> re.Pattern[str]:
-    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE)
+    # One \b before all of them, so that they are tried at the start of a word only, and no re.IGNORECASE, which would
+    # keep the branches from being skipped by their first letter: ten times as fast. They meet lower-case text only.
+    return re.compile(r"\b(?:" + "|".join(patterns) + ")")
 
 
 _DATA = _load()
@@ -52,7 +54,7 @@ _MENDS = {
     for name in TALK
 }
 _FRAMES, _ASSERTS = _any(_DATA["plan"]["frames"]), _any(_DATA["plan"]["asserts"])
-_SIGNS = re.compile(r"\b(?:" + "|".join(map(re.escape, _DATA["signs"]["words"])) + ")", re.IGNORECASE)
+_SIGNS = _any(map(re.escape, _DATA["signs"]["words"]))
 WHY: dict[str, str] = {name: _DATA[name]["why"] for name in TALK}
 
 # XXXX, ___ and [**…**] stand for words that were taken out of a report.
@@ -67,6 +69,10 @@ _CLAUSE = re.compile(
     r"clinical|close|further|follow|recommend|correlat)|but|although|though|while|whereas|given|possibly|probably|perhaps|likely|presumably|most|correlat|recommend|follow|further|"
     r"for which|in (?:comparison|the)|per|due|so|thereby|thus|similar|without|again|suggestive|indicative|"
     r"[a-z]+ing)\b)"
+)
+_UNFINISHED = re.compile(
+    r"(?:\b(?:and|or|nor|the|a|an|of|with|in|to|is|are|no|as|by|for|from|which|that|but)|[,:;(\-\u2013\u2014\u2026]|\.\.\.)$",
+    re.IGNORECASE,
 )
 _LEADING = re.compile(
     r"^(?:given|in view of|considering|in light of|because|based on|compared|in comparison|relative to|since|unlike|"
@@ -92,20 +98,26 @@ class Said:
         found = (*own, *stated(quoted)) if quoted else own
         self.claims: tuple[Finding, ...] = tuple(claim for claim in found if claim.time != "hypothetical")
         self.talk: tuple[str, ...] = ()
-        if _ANY_TALK.search(text):
-            self.talk = tuple(name for name in TALK if _CUES[name].search(text))
+        lower = text.lower()
+        if _ANY_TALK.search(lower):
+            self.talk = tuple(name for name in TALK if _CUES[name].search(lower))
         self.masked = MASK.search(text) is not None
-        self.signs: tuple[str, ...] = tuple(sign.lower() for sign in _SIGNS.findall(text))
+        self.signs: tuple[str, ...] = tuple(_SIGNS.findall(lower))
         self.numbers: tuple[str, ...] = tuple(NUMBER.findall(text))
 
     @cached_property
     def general(self) -> bool:
         """Whether it plans or explains in general, and asserts nothing about this film."""
-        return matches("plan", self.text) and not _ASSERTS.search(_FRAMES.sub("", self.text))
+        return matches("plan", self.text) and not _ASSERTS.search(_FRAMES.sub("", self.text.lower()))
 
     @cached_property
     def inferred(self) -> bool:
         return matches("inferred", self.text)
+
+    @cached_property
+    def unfinished(self) -> bool:
+        """Whether it breaks off."""
+        return _UNFINISHED.search(self.text) is not None
 
     @cached_property
     def as_dicts(self) -> list[dict[str, Any]]:
@@ -145,9 +157,15 @@ def stated(option: str) -> tuple[Finding, ...]:
     return tuple(claim for item in _ITEM_END.split(option.strip()) for claim in claims(item))
 
 
+@lru_cache(maxsize=CACHED_TEXTS)
+def masked(text: str) -> bool:
+    """Whether `text` holds a mask."""
+    return MASK.search(text) is not None
+
+
 def matches(section: str, text: str) -> bool:
     """Whether a cue of `section` of talk.toml is found in `text`."""
-    return _CUES[section].search(text) is not None
+    return _CUES[section].search(text.lower()) is not None
 
 
 def mend(sentence: Said, kinds: Iterable[str]) -> Said | None:
@@ -214,13 +232,16 @@ def _checked(sentence: Said, text: str, *, lost: str) -> Said | None:
     """`text` as a sentence, if it claims nothing more than `sentence`, of which the clauses `lost` were left out."""
     text = _finished(text)
     mended = said(text, sentence.quoted if sentence.quoted in text else "")
-    hedges = _CUES["hedge"].findall
+
+    def hedges(words: str) -> int:
+        return len(_CUES["hedge"].findall(words.lower()))
+
     # The engine takes a sentence with advice in it for advice and no more; then what is left is all that it claims.
     original = sentence.claims or (mended.claims if matches("advice", lost) else ())
     if (
         len(_WORD.findall(text)) < 3
         or not (mended.claims or mended.general)  # words without a statement: "The film shows so."
-        or len(hedges(text)) + len(hedges(lost)) < len(hedges(sentence.text))
+        or hedges(text) + hedges(lost) < hedges(sentence.text)
         or not not_stronger(mended.claims, original)
     ):
         return None

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cxr_reason.radiology.verify import Silence
 from cxr_reason.records import stamp
 from cxr_reason.refining.chain import Chain, Judge, NotAChain, Problem
 from cxr_reason.refining.checks import judge
@@ -20,7 +21,9 @@ def by_study(rows: Iterator[Row]) -> Iterator[Group | Row]:
     return group_consecutive(rows, lambda row: _text((row.data or {}).get("study_id")))
 
 
-def refine(unit: Unit, *, checks: Sequence[str], silence: str, max_steps: int, max_chars: int, config: str) -> Result:
+def refine(
+    unit: Unit, *, checks: Sequence[str], silence: Silence, max_steps: int, max_chars: int, config: str
+) -> Result:
     """Judge the records of `unit` with `checks` (names of `CHECKS`). Pure and picklable: it goes to worker processes.
 
     `silence` is `verify`'s: whether "normal" or "unknown" is made of what a report doesn't mention. `config` is the
@@ -52,7 +55,7 @@ def refine(unit: Unit, *, checks: Sequence[str], silence: str, max_steps: int, m
     return result
 
 
-def _written(record: Mapping[str, Any], chain: Chain, *, silence: str, config: str) -> dict[str, Any]:
+def _written(record: Mapping[str, Any], chain: Chain, *, silence: Silence, config: str) -> dict[str, Any]:
     return stamp({**record, "steps": chain.as_steps()}, stage=STAGE, config=config, silence=silence)
 
 
