@@ -16,31 +16,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from cxr_reason.radiology.lexicon import LEXICON, MASK, Quality, Word
-from cxr_reason.radiology.sentences import words
+from cxr_reason.radiology.lexicon import LEXICON, Item, Quality, Word
 
 _SPREADING_BOUNDS = frozenset({"definite", "new", "large", "significant"})
 _STRONG_HISTORY = re.compile(r"history|status post|s p|hx|h o|background|patient (?:with|has)")
 _EXISTING = frozenset({"worse", "better", "stable"})  # a change that only something on the film can have
-_SIZE = re.compile(
-    r"(?<![\w.])(\d+(?:\.\d+)?)(?:\s*(?:[x×]|by|-|to)\s*(\d+(?:\.\d+)?))*[\s-]*(mm|cm|millimeters?|centimeters?|millimetres?|centimetres?)\b",
-    re.IGNORECASE,
-)
-_ONLY_DENIED = frozenset({"chest abnormality", "cardiopulmonary abnormality", "device complication"})
+_ONLY_DENIED = frozenset({"chest abnormality", "cardiopulmonary abnormality"})
 _NORMAL = frozenset({"normal", "clear", "top normal"})
 _LIST = frozenset({"and", "or", "comma", "the", "versus"})
 _GLUE = frozenset({"the", "of", "top_of"})
-
-
-@dataclass(slots=True)
-class Item:
-    """One phrase found in a sentence: its meaning and the tokens [i, j) it covers."""
-
-    word: Word
-    i: int
-    j: int
-    text: str
-    side: str | None = None  # its own, or the one named within it ("fracture of the left fifth rib")
 
 
 @dataclass(slots=True)
@@ -49,7 +33,7 @@ class Head:
 
     name: str
     at: int  # the item that names it
-    low: int  # first and last item that belong to it
+    low: int  # first and last item that belong to it; in a sentence's result they count within the sentence
     high: int
     status: str = "present"
     certainty: str = "definite"
@@ -67,47 +51,6 @@ class Head:
     alternatives: list[str] = field(default_factory=list)
     region: bool = False  # a whole organ was called normal
     hedged_by_word: bool = False
-    start: int = 0  # character offsets in the sentence
-    end: int = 0
-
-
-def match(tokens: list[str]) -> list[Item]:
-    """Every phrase of the lexicon in a list of canonical words, longest first from the left."""
-    items: list[Item] = []
-    root = LEXICON.root.next
-    i, n = 0, len(tokens)
-    while i < n:
-        node = root.get(tokens[i])
-        if node is None:
-            i += 1
-            continue
-        best, stop = node.word, i + 1
-        j = i + 1
-        while j < n and (node := node.next.get(tokens[j])) is not None:
-            j += 1
-            if node.word is not None:
-                best, stop = node.word, j
-        if best is None:
-            i += 1
-        else:
-            text = tokens[i] if stop == i + 1 else " ".join(tokens[i:stop])
-            items.append(Item(best, i, stop, text, best.side or _inner_side(text)))
-            i = stop
-    return items
-
-
-_BOTH = ("bibas", "biapic", "bilater", "bihil", "biperihilar", "biventricular", "biatrial")
-
-
-def _inner_side(text: str) -> str | None:
-    if text.startswith("bi") and text.startswith(_BOTH):
-        return "bilateral"
-    if text.endswith(("bases", "apices")):
-        return "bilateral"
-    left, right = "left" in text or text.startswith("levo"), "right" in text or text.startswith("dextro")
-    if left != right and "leftover" not in text and "upright" not in text:
-        return "left" if left else "right"
-    return None
 
 
 # ---------------------------------------------------------------------- clauses
@@ -115,10 +58,14 @@ def _is_head(item: Item) -> bool:
     return item.word.finding is not None or item.word.quality is not None
 
 
-def clauses(items: list[Item]) -> list[list[Item]]:
-    """Cut a sentence where a statement of its own begins. Stop words ("but", ";") belong to no clause."""
-    found: list[list[Item]] = []
+def clauses(items: list[Item]) -> list[tuple[list[Item], list[int]]]:
+    """Cut a sentence where a statement of its own begins. Stop words ("but", ";") belong to no clause.
+
+    Returns each clause's items and their indices in the sentence.
+    """
+    found: list[tuple[list[Item], list[int]]] = []
     current: list[Item] = []
+    indices: list[int] = []
     has_head = negated = verb = False
     for k, item in enumerate(items):
         cue = item.word.cue
@@ -126,11 +73,13 @@ def clauses(items: list[Item]) -> list[list[Item]]:
             has_head = has_head or _is_head(item)
             verb = verb or _has_verb(item)
             current.append(item)
+            indices.append(k)
             continue
         cut = drop = False
         if cue == "but" or cue == "stop":
-            if item.text == ":" and (not has_head or not any(_is_head(i) for i in items[k + 1 :])):
-                current.append(Item(_BE, item.i, item.j, ":"))
+            if item.text == ":" and (not has_head or not any(map(_is_head, items[k + 1 :]))):
+                current.append(_COPULA)
+                indices.append(k)
                 continue
             cut = drop = True
         elif cue == "no" or cue == "there":
@@ -139,18 +88,19 @@ def clauses(items: list[Item]) -> list[list[Item]]:
             cut = has_head and _begins_statement(items, k + 1, negated, verb)
             drop = cut
         if cut:
-            found.append(current)
-            current, has_head, negated, verb = [], False, False, False
+            found.append((current, indices))
+            current, indices, has_head, negated, verb = [], [], False, False, False
         if not drop:
             current.append(item)
+            indices.append(k)
             negated = negated or cue == "no"
             verb = verb or _has_verb(item)
             has_head = has_head or _is_head(item)
-    found.append(current)
-    return [c for c in found if c]
+    found.append((current, indices))
+    return found
 
 
-_BE = Word(cue="be")
+_COPULA = Item(Word(cue="be"), ":", None)
 _AUXILIARY = ("has ", "have ", "is ", "are ", "was ", "were ")
 
 
@@ -166,9 +116,9 @@ def _begins_statement(items: list[Item], k: int, negated: bool, verb: bool) -> b
     subject and verb after it are no part of its list ("A, B and C are unchanged" is one statement).
     """
     organ = finding = positive = attributive = False
-    n = len(items)
+    n = min(len(items), k + 40)
     start = k
-    while k < n and items[k].word.cue in ("and", "comma"):
+    if k < n and items[k].word.cue in ("and", "comma"):
         k += 1
     if k < n and items[k].word.cue in ("no", "there"):
         return True
@@ -240,7 +190,7 @@ def _organs_after(items: list[Item], k: int) -> tuple[list[tuple[str, int]], str
                 break
             if items[k - 1].word.cue not in ("and", "or", "comma"):
                 break
-        elif _is_modifier(word) or items[k].text == MASK:
+        elif _is_modifier(word) or word.cue == "mask":
             pass
         else:
             break
@@ -311,7 +261,7 @@ def _heads(items: list[Item]) -> list[Head]:
     for head in heads:
         if items[head.at].word.quality is None or items[head.at].word.finding is not None:
             continue
-        items[head.at] = Item(Word(quality=items[head.at].word.quality), items[head.at].i, items[head.at].j, items[head.at].text)
+        items[head.at] = Item(Word(quality=items[head.at].word.quality), items[head.at].text, items[head.at].side)
     return heads
 
 
@@ -870,42 +820,38 @@ def _set_change(group: list[Head], change: str) -> None:
 
 
 # ---------------------------------------------------------------------- a sentence
-def read_sentence(sentence: str) -> tuple[list[Head], list[str], list[Item]]:
-    """Return (heads, canonical words, matched items) of one sentence. Offsets count within the sentence."""
-    matches = words(sentence)
-    tokens: list[str] = []
-    spans: list[tuple[int, int]] = []
-    canonical = LEXICON.canonical
-    for m in matches:
-        raw = m.group().lower()
-        if raw in ("-", "'", '"', ".", "*", "(", ")", "’"):
-            begin, end = m.span()
-            if raw == "-" and sentence[begin - 1 : begin].isspace() and sentence[end : end + 1].isspace() and begin:
-                raw = ";"
-            else:
-                continue
-        elif raw.endswith("'s"):
-            raw = raw[:-2]
-        tokens.append(canonical(raw))
-        spans.append(m.span())
-    items = match(tokens)
+def assertions(items: tuple[Item, ...]) -> tuple[Head, ...]:
+    """The findings that a sentence's phrases state. `low` and `high` of each count within `items`.
+
+    The result depends on the phrases alone, and archives repeat them: it is remembered, and must not be changed.
+    """
+    known = _REMEMBERED.get(items)
+    if known is None:
+        if len(_REMEMBERED) >= _MOST_REMEMBERED:
+            _REMEMBERED.clear()
+        known = _REMEMBERED[items] = tuple(_assertions(items))
+    return known
+
+
+_REMEMBERED: dict[tuple[Item, ...], tuple[Head, ...]] = {}
+_MOST_REMEMBERED = 16_384
+
+
+def _assertions(items: tuple[Item, ...]) -> list[Head]:
     result: list[Head] = []
-    sizes = list(_SIZE.finditer(sentence)) if ("m" in sentence and any(c.isdigit() for c in sentence)) else []
-    for clause in clauses(items):
+    for clause, indices in clauses(list(items)):
         heads = _heads(clause)
         if not heads:
             continue
         heads = _assign_status(clause, heads)
         heads = _assign_attributes(clause, heads)
         for head in heads:
-            low, high = clause[head.low], clause[head.high]
-            head.start, head.end = spans[low.i][0], spans[high.j - 1][1]
+            head.low, head.high = indices[head.low], indices[head.high]
             if head.time == "history" and head.change in _EXISTING:
                 head.time = "current"
-        result += [h for h in heads if h.time != "void" and (h.status == "absent" or h.name not in _ONLY_DENIED)]
-    for size in sizes:
-        _attach_size(size, result)
-    return _without_parts(result), tokens, items
+            if head.time != "void" and (head.status == "absent" or head.name not in _ONLY_DENIED):
+                result.append(head)
+    return _without_parts(result)
 
 
 _PARTS: dict[str, list[str]] = LEXICON.data["parts"]
@@ -921,15 +867,3 @@ def _without_parts(heads: list[Head]) -> list[Head]:
         elif whole.change is None:
             whole.change = head.change
     return kept
-
-
-def _attach_size(size: re.Match[str], heads: list[Head]) -> None:
-    """A measurement belongs to the nearest finding that is no device and not denied."""
-    candidates = [h for h in heads if h.status != "absent" and not LEXICON.findings[h.name].device]
-    if not candidates:
-        return
-    near = min(candidates, key=lambda h: h.start - size.end() if h.start >= size.end() else size.start() - h.end + 3)
-    if near.size is None:
-        numbers = [float(x) for x in re.findall(r"\d+(?:\.\d+)?", size.group())]
-        near.size = " ".join(size.group().split())
-        near.size_mm = round(max(numbers) * (10.0 if size.group(3)[0] in "cC" else 1.0), 2)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from typing import Any
 
-from cxr_reason.radiology.assertions import Head, Item, read_sentence
+from cxr_reason.radiology.assertions import Head, assertions
 from cxr_reason.radiology.lexicon import LEXICON, MASK
 from cxr_reason.radiology.sections import RANK, SILENT, sections
-from cxr_reason.radiology.sentences import sentences
+from cxr_reason.radiology.sentences import Phrases, phrases, sentences
 
 LABELS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesion", "Lung Opacity", "Edema", "Consolidation",
@@ -163,15 +163,14 @@ def read(text: str) -> Reading:
             if film := _FILM_HEADING.match(text, start, end):
                 elsewhere = film["chest"] is None
             evidence = section.name != SILENT and not elsewhere
-            heads, tokens, items = _sentence(text[start:end])
-            known = count.add(tokens) if evidence else 1.0
-            for item in items:
+            stated, parts = _sentence(text[start:end])
+            known = count.add(parts.words) if evidence else 1.0
+            for item in parts.items:
                 if item.word.limit and item.word.limit not in quality:
                     quality.append(item.word.limit)
-            if evidence:
-                for head in heads:
-                    found.append(as_finding(head, text, start, end, section.name))
-            sents.append(Sentence(start, end, section.name, evidence, known >= 0.6 or (bool(heads) and known >= 0.5)))
+            if evidence and stated:
+                found += _shift(stated, start, section.name)
+            sents.append(Sentence(start, end, section.name, evidence, known >= 0.6 or (bool(stated) and known >= 0.5)))
     rejection = _rejection(text, count, found)
     if rejection:
         return Reading(text, sents, [], quality, 0.0, rejection)
@@ -183,19 +182,62 @@ def read(text: str) -> Reading:
     return Reading(text, sents, found, quality, round(share, 3), None)
 
 
-@lru_cache(maxsize=4096)
-def _sentence(sentence: str) -> tuple[list[Head], list[str], list[Item]]:
-    return read_sentence(sentence)
+def statements(sentence: str) -> list[Finding]:
+    """The findings of one sentence on its own; spans count within it, the section is "body"."""
+    return _shift(_sentence(sentence)[0], 0, "body")
 
 
-def as_finding(head: Head, text: str, start: int, end: int, section: str) -> Finding:
-    """A head of the sentence text[start:end] as a finding with offsets in the whole text."""
+def _shift(stated: list[Finding], start: int, section: str) -> list[Finding]:
+    """Copies of a sentence's findings, moved to where the sentence stands."""
+    out = []
+    for f in stated:
+        out.append(
+            Finding(
+                f.name, f.label, f.status, f.certainty, f.alternatives, f.time, f.bound, f.side, f.site, f.severity, f.size,
+                f.size_mm, f.change, f.acuity, f.calcified, f.device, False, [f.span[0] + start, f.span[1] + start], section,
+            )
+        )  # fmt: skip
+    return out
+
+
+@lru_cache(maxsize=2048)
+def _sentence(sentence: str) -> tuple[list[Finding], Phrases]:
+    parts = phrases(sentence)
+    found = [_finding(head, sentence, parts) for head in assertions(parts.items)]
+    if found and "m" in sentence:
+        for size in _SIZE.finditer(sentence):
+            _attach_size(size, found)
+    return found, parts
+
+
+def _finding(head: Head, sentence: str, parts: Phrases) -> Finding:
     entry = LEXICON.findings[head.name]
+    start = parts.starts[head.low]
     return Finding(
         head.name, entry.label, head.status, head.certainty, list(dict.fromkeys(head.alternatives)), head.time, head.bound,
-        head.side, head.site, head.severity, head.size, head.size_mm, head.change, head.acuity, head.calcified,
-        _device(head, text[start:end]) if entry.device else None, False, [start + head.start, start + head.end], section,
+        head.side, head.site, head.severity, None, None, head.change, head.acuity, head.calcified,
+        _device(head, sentence, start) if entry.device else None, False, [start, parts.ends[head.high]],
     )  # fmt: skip
+
+
+_SIZE = re.compile(
+    r"(?<![\w.])(\d+(?:\.\d+)?)(?:\s*(?:[x×]|by|-|to)\s*\d+(?:\.\d+)?){0,3}[\s-]?"
+    r"(mm|cm|millimeters?|centimeters?|millimetres?|centimetres?)\b", re.IGNORECASE,
+)  # fmt: skip
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+def _attach_size(size: re.Match[str], found: list[Finding]) -> None:
+    """A measurement belongs to the nearest finding that is no device and not denied."""
+    start, end = size.span()
+    candidates = [f for f in found if f.status != "absent" and f.device is None]
+    if not candidates:
+        return
+    near = min(candidates, key=lambda f: f.span[0] - end if f.span[0] >= end else start - f.span[1] + 3)
+    if near.size is None:
+        scale = 10.0 if size.group(2)[0] in "cC" else 1.0
+        near.size = " ".join(size.group().split())
+        near.size_mm = round(max(float(x) for x in _NUMBER.findall(size.group())) * scale, 2)
 
 
 _TIP = re.compile(
@@ -210,11 +252,11 @@ _POSITION = re.compile(
 _EVENTS = {"new": "placed"}
 
 
-def _device(head: Head, sentence: str) -> dict[str, str]:
+def _device(head: Head, sentence: str, start: int) -> dict[str, str]:
     """{type, tip, position, event}: what the sentence says of a device; keys without a statement are left out."""
     device = {"type": head.name}
     if head.status != "absent":
-        tail = sentence[head.start :]
+        tail = sentence[start:]
         if match := _DISTANCE.search(tail) or _TIP.search(tail):
             device["tip"] = " ".join((match.groupdict().get("place") or match.group(1)).split())
         if match := _POSITION.search(sentence):
@@ -225,7 +267,8 @@ def _device(head: Head, sentence: str) -> dict[str, str]:
 
 
 # ---------------------------------------------------------------------- not our text
-_FUNCTION = {
+_FUNCTION: dict[str, str] = {
+    MASK: "mask",
     **dict.fromkeys(("the", "a", "an"), "det"),
     **dict.fromkeys(("of", "in", "at", "from", "within", "with", "for", "to", "by", "without"), "prep"),
     **dict.fromkeys(("is", "are", "was", "were", "has", "have"), "verb"),
@@ -251,34 +294,29 @@ class _Count:
 
     def add(self, tokens: list[str]) -> float:
         """Count one sentence; return the share of its words that the lexicon knows."""
-        words = known = 0
-        before = "start"
-        for token in tokens:
-            if token == MASK:
-                before = ""
-                continue
-            if token.isalpha():
-                words += 1
-                known += token in LEXICON.vocabulary
-                self.foreign += token in LEXICON.foreign
-            kind = _FUNCTION.get(token, "")
-            if before or kind:
-                self.joints += bool(before and before not in ("start", "mark"))
-                self.broken += (before, kind) in _BROKEN
-            before = kind
-        self.joints += bool(before)
-        self.broken += (before, "end") in _BROKEN
-        self.words += words
+        kinds = [_FUNCTION.get(token, "") for token in tokens]
+        self.joints += sum(map(bool, kinds)) - sum(k == "mark" for k in kinds)
+        self.broken += sum(map(_BROKEN.__contains__, zip(["start", *kinds], [*kinds, "end"], strict=True)))
+        words = [token for token in tokens if token.isalpha()]
+        if not words:
+            return 1.0
+        known = sum(map(_KNOWN.__contains__, words))
+        if known < len(words):
+            self.foreign += sum(map(_FOREIGN.__contains__, words))
+        self.words += len(words)
         self.known += known
-        return known / words if words else 1.0
+        return known / len(words)
 
 
+_KNOWN = LEXICON.vocabulary
+_FOREIGN = LEXICON.foreign
 _FILM_HEADING = re.compile(
     r"\s*(?:(?:left|right|bilateral|both|and|the|of|two|three|one|views?|single|ap|pa|lateral|,)\s+)*"
     r"(?:(?P<chest>chest)|" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["films"])) + r")s?"
     r"(?:\s+(?:x-?rays?|radiographs?|series|views?|films?))?\s*(?:[:.]|$)", re.IGNORECASE,
 )  # fmt: skip
 _OTHER_IMAGING = re.compile(r"\b(?:ct|cta|mri|mra|mr|ultrasound|sonogram|pet|tomography|mammogra\w+|dexa|fluoroscop\w+)\b")
+_NO_EXAM = re.compile(r"comparison|indication|(?:clinical |medical )?(?:history|information|data)|reason|findings|impression")
 _FILM = re.compile(r"\b(?:chest|thorax|cxr|x-?ray|radiographs?|film|views?|portable|pa|ap)\b")
 
 
@@ -299,7 +337,7 @@ def _rejection(text: str, count: _Count, found: list[Finding]) -> str | None:
         in_head = any(p.search(head) for p in _PARTS)
         if not chest or (in_head and not _CHEST.search(head) and parts >= 2):
             return "not-chest"
-    if _OTHER_IMAGING.search(head) and not _FILM.search(head):
+    if _OTHER_IMAGING.search(head) and not _FILM.search(head) and not _NO_EXAM.match(head):
         return "not-chest"
     return None if found else "not-understood"
 

@@ -77,12 +77,24 @@ class Word:
     limit: str | None = None  # a limit of the film
 
 
+@dataclass(slots=True, eq=False)
+class Item:
+    """One phrase of the lexicon: its meaning, its words, and the side that it names or holds ("left fifth rib").
+
+    There is one Item a phrase, so that two sentences with the same phrases have the same items.
+    """
+
+    word: Word
+    text: str
+    side: str | None
+
+
 @dataclass(slots=True)
 class Node:
     """One word on the way through the trie."""
 
     next: dict[str, Node] = field(default_factory=dict)
-    word: Word | None = None
+    item: Item | None = None
 
 
 def expand(phrase: str) -> Iterator[str]:
@@ -130,7 +142,7 @@ class Lexicon:
         self.organs: dict[str, tuple[str, ...]] = {}
         self.qualities: dict[str, Quality] = {}
         self.refine: dict[str, dict[str, str]] = data["refine"]
-        self._canonical: dict[str, str] = {}
+        self.canonicals: dict[str, str] = {}  # the words met so far
         self._load(data)
         self._corrections = self._index_corrections()
 
@@ -185,9 +197,13 @@ class Lexicon:
             word = MASK if word == "mask" else ORDINAL if word in _ORDINALS.split() else word
             self.vocabulary.add(word)
             node = node.next.setdefault(word, Node())
-        node.word = node.word or Word()
-        if getattr(node.word, meaning) is None:
-            setattr(node.word, meaning, value)
+        if node.item is None:
+            text = " ".join(words)
+            node.item = Item(Word(), text, _inner_side(text))
+        if getattr(node.item.word, meaning) is None:
+            setattr(node.item.word, meaning, value)
+        if meaning == "side":
+            node.item.side = node.item.word.side
 
     # ------------------------------------------------------------------ words
     def _index_corrections(self) -> dict[str, str]:
@@ -205,12 +221,13 @@ class Lexicon:
 
         The first letter is never corrected, and a word that the lexicon doesn't know stays as it is.
         """
-        known = self._canonical.get(word)
+        known = self.canonicals.get(word)
         if known is None:
-            known = self._canonical_of(word)
-            if len(self._canonical) > 50_000:
-                self._canonical.clear()
-            self._canonical[word] = known
+            known = self._canonical_of(word.removesuffix("'s").removesuffix("’s"))
+            if not word[0].isdigit():  # numbers never end
+                if len(self.canonicals) > 20_000:
+                    self.canonicals.clear()
+                self.canonicals[word] = known
         return known
 
     def _canonical_of(self, word: str) -> str:
@@ -278,6 +295,21 @@ class Lexicon:
     def is_region(self, name: str) -> bool:
         """True for names that carry a statement about a whole region ("lung abnormality")."""
         return name.endswith(" abnormality")
+
+
+def _inner_side(text: str) -> str | None:
+    """The side that a phrase holds. "Both" hides in bibasilar, bases and apices."""
+    if text.startswith(_BOTH) or text.endswith(("bases", "apices")):
+        return "bilateral"
+    named = {w for w in text.split() if w in ("left", "right")}
+    if text.startswith("levo"):
+        named.add("left")
+    if text.startswith("dextro"):
+        named.add("right")
+    return named.pop() if len(named) == 1 else None
+
+
+_BOTH = ("bibas", "biapic", "bilater", "bihil", "biperihilar")
 
 
 def _one_edit(a: str, b: str) -> bool:

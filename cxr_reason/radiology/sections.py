@@ -25,7 +25,7 @@ class Section(NamedTuple):
 
 _KIND = {heading: kind for kind, headings in LEXICON.data["sections"].items() for heading in headings}
 _LONGEST = max(len(h.split()) for h in _KIND)
-_COLON = re.compile(r"[ \t*_]*:")
+_COLON = re.compile(":")
 _START = re.compile(r"[\n.;:!?]")
 _ALONE = re.compile(r"(?:^|(?<=\n))[ \t]*([A-Z][A-Z ]{2,40}[A-Z])[ \t]*(?=\n)")
 _BLANK = re.compile(r"\n[ \t]*\n")

@@ -1,19 +1,28 @@
-"""Sentences and words of a report, in linear time whatever the text."""
+"""Sentences, words and phrases of a report, in linear time whatever the text."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cxr_reason.radiology.lexicon import LEXICON, Item
 
 # "Dr. Hale", "approx. 2 cm", "p.m. today", "1. No effusion" do not end a sentence.
 _ABBREVIATIONS = frozenset(
-    "dr drs mr mrs ms prof st vs approx ca cf e.g i.e eg ie no nos fig p.m a.m p.o y.o resp max min incl dept ext".split()
+    "dr drs mr mrs ms prof st vs approx ca cf e.g i.e eg ie no nos fig p.m a.m p.o resp max min incl dept ext".split()
 )
-_BREAK = re.compile(r"[.!]+(?=[\s\"')\]]|$)|(?<=\w)[?]+(?=\s+[A-Z]|\s*$)|\.(?=[A-Z][a-z])|\n[ \t]*(?:\n|(?=(?:[-*•]|\(?\d{1,2}[.):])\s))|(?<=[.:;]) (?=\d{1,2}[.)] )")
-_BULLET = re.compile(r"\s*(?:(?:[-*•>]+|\(?\d{1,2}[.)](?!\d)|[a-h]\))\s*)*")
-_LAST = re.compile(r"(\S+)$")
+_LONGEST = 1200  # characters; a longer stretch without an end is no sentence, and is cut so that time stays linear
+_BREAK = re.compile(
+    r"[.!]+(?=[\s\"')\]]|$)|(?<=\w)\?(?=\s+[A-Z]|\s?$)|\.(?=[A-Z][a-z])"
+    r"|\n[ \t]{0,8}(?:\n|(?=(?:[-*•]|\(?\d{1,2}[.):])\s))|(?<=[.:;]) (?=\d{1,2}[.)] )"
+)
+_BULLET = re.compile(r"(?:\s|[-*•>]|\(?\d{1,2}[.)](?!\d)|[a-h]\)\s)*")
+_LAST = re.compile(r"(\S{1,12})$")
 _TOKEN = re.compile(
-    r"\[\*\*.*?\*\*\]|x{3,}|_{2,}|can['’]t\b|n['’]t\b|[^\W\d_]+?(?=n['’]t\b)|[^\W\d_]+(?:'s)?|\d+(?:st|nd|rd|th)\b|\d+(?:[.,]\d+)*|[^\s\w]", re.IGNORECASE
+    r"\[\*\*[^\]]{0,80}\*\*\]|x{3,}|_{2,}|can['’]t\b|n['’]t\b|[^\W\d_]+?(?=n['’]t\b)|[^\W\d_]+(?:['’]s\b)?"
+    r"|\d+(?:st|nd|rd|th)\b|\d+(?:[.,]\d+)*|(?<=\s)-(?=\s)|[^\s\w.'\"’*()_-]",
+    re.IGNORECASE,
 )
 
 
@@ -22,26 +31,80 @@ def sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     position = start
     for match in _BREAK.finditer(text, start, end):
         stop = match.end()
-        if match.group()[0] == "." and len(match.group()) == 1:
-            if last := _LAST.search(text, max(position, match.start() - 24), match.start()):
-                word = last.group(1).lower().lstrip("(")
-                if word in _ABBREVIATIONS and text[stop : stop + 2].strip()[:1].isalnum():
-                    if not (word == "no" and not text[stop : stop + 2].strip().isdigit()):
-                        continue
-                if word.isdigit() and len(word) <= 2 and not text[position : match.start() - len(word)].strip():
-                    continue  # the number of a list
-                if len(word) == 1 and word.isalpha() and word not in "ab" and text[stop : stop + 2].strip()[:1].isupper():
-                    if last.group(1).isupper() and position < match.start() - 3:
-                        continue  # an initial
-        if (begin := _BULLET.match(text, position, stop).end()) < stop:  # type: ignore[union-attr]
-            yield begin, stop
+        if match.group() == "." and _goes_on(text, position, match.start(), stop):
+            continue
+        yield from _pieces(text, position, stop)
         position = stop
     if position < end:
-        begin = _BULLET.match(text, position, end).end()  # type: ignore[union-attr]
-        if begin < end:
-            yield begin, end
+        yield from _pieces(text, position, end)
 
 
-def words(sentence: str) -> list[re.Match[str]]:
-    """Its words, numbers, masks and marks, as matches that carry their offsets."""
-    return list(_TOKEN.finditer(sentence))
+def _goes_on(text: str, position: int, dot: int, stop: int) -> bool:
+    """Whether the full stop at `dot` belongs to an abbreviation, an initial or the number of a list."""
+    last = _LAST.search(text, max(position, dot - 12), dot)
+    if last is None:
+        return False
+    word = last.group(1).lower().lstrip("(")
+    following = text[stop : stop + 2].strip()[:1]
+    if word in _ABBREVIATIONS:
+        return following.isdigit() if word == "no" else following.isalnum()
+    if word.isdigit():
+        return len(word) <= 2 and not text[position : dot - len(word)].strip()
+    initial = len(word) == 1 and word.isalpha() and word not in "ab"
+    return initial and last.group(1).isupper() and following.isupper() and position < dot - 3
+
+
+def _pieces(text: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    bullet = _BULLET.match(text, start, stop)
+    begin = bullet.end() if bullet else start
+    while stop - begin > _LONGEST:
+        cut = max(text.rfind(mark, begin + _LONGEST // 2, begin + _LONGEST) for mark in "\n;, ") + 1
+        cut = cut if cut > begin else begin + _LONGEST
+        yield begin, cut
+        begin = cut
+    if begin < stop:
+        yield begin, stop
+
+
+@dataclass(frozen=True, slots=True)
+class Phrases:
+    """What stands in one sentence: canonical words, the lexicon's phrases, and where each begins and ends."""
+
+    words: list[str]
+    items: tuple[Item, ...]
+    starts: list[int]
+    ends: list[int]
+
+
+def phrases(sentence: str) -> Phrases:
+    """Every phrase of the lexicon in a sentence, longest first from the left."""
+    lower = sentence.lower()
+    if len(lower) != len(sentence):  # a few letters grow when lowered
+        lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in sentence)
+    matches = list(_TOKEN.finditer(lower))
+    known, canonical = LEXICON.canonicals.get, LEXICON.canonical
+    words = [known(raw := m.group()) or canonical(raw) for m in matches]
+    items: list[Item] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    root = LEXICON.root.next
+    i, n = 0, len(words)
+    while i < n:
+        node = root.get(words[i])
+        if node is None:
+            i += 1
+            continue
+        best = node.item
+        j = stop = i + 1
+        while j < n and (node := node.next.get(words[j])) is not None:
+            j += 1
+            if node.item is not None:
+                best, stop = node.item, j
+        if best is None:
+            i += 1
+        else:
+            items.append(best)
+            starts.append(matches[i].start())
+            ends.append(matches[stop - 1].end())
+            i = stop
+    return Phrases(words, tuple(items), starts, ends)

@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
-from cxr_reason.radiology.assertions import read_sentence
-from cxr_reason.radiology.findings import Finding, Reading, as_finding, read, sides_meet
+from cxr_reason.radiology.findings import Finding, Reading, read, sides_meet, statements
 from cxr_reason.radiology.lexicon import LEXICON
 from cxr_reason.radiology.sentences import sentences
 
@@ -51,9 +50,10 @@ def claims(text: str) -> list[Finding]:
 def _claims(text: str) -> tuple[Finding, ...]:
     found = []
     for start, end in sentences(text, 0, len(text)):
-        for head in read_sentence(text[start:end])[0]:
-            if head.time in ("current", "resolved"):
-                found.append(as_finding(head, text, start, end, "body"))
+        for finding in statements(text[start:end]):
+            if finding.time in ("current", "resolved"):
+                finding.span = [finding.span[0] + start, finding.span[1] + start]
+                found.append(finding)
     return tuple(found)
 
 
