@@ -88,11 +88,15 @@ def mine(unit: Group | Row, settings: Settings) -> Result:
     prior = bool(study.get("prior_study_id") or study.get("prior_report"))
     view = sights.look(reading, negatives=settings.options.negatives)
     asked = tasks.questions(seed, reading, view, settings.options, prior=prior)
+    counts = tally.count(reading, asked)
+    if not asked and (view.seen or view.denials):
+        counts["left out/no question drawn"] += 1
+        return Result(counts=counts)
     if not asked:
         reason = {"check": "no-question", "message": NO_QUESTION}
-        return Result(rejects=[Reject(identity, "mine", [reason], study)], counts=tally.count(reading, ()))
+        return Result(rejects=[Reject(identity, "mine", [reason], study)], counts=counts)
     made = [_record(study, question, seed, settings) for question in asked]
-    return Result(made, counts=tally.count(reading, asked))
+    return Result(made, counts=counts)
 
 
 def is_plain(reading: Reading) -> bool:

@@ -31,6 +31,7 @@ BINARY_AT_MOST = 4
 SET_AT_MOST = 3
 WRONG = 3  # wrong options beside the right one
 LETTERS = "ABCD"
+SEPARATOR = "; "  # after a comma, a side would be read as that of the next finding too
 COURSES = {"better": "Improved", "stable": "Stable", "worse": "Worse"}
 
 
@@ -131,6 +132,7 @@ def _shares(name: str, negatives: str) -> dict[str, float]:
     there, denied = manner.rates
     if negatives != "stated" and not manner.beyond:
         denied += REGIONS[manner.region].clear
+        denied += REGIONS["chest"].clear if LEXICON.findings[name].acute else 0
     return {"yes": min(1.0, denied / there), "no": min(1.0, there / denied)} if there and denied else {}
 
 
@@ -213,7 +215,7 @@ def multiple(study: int, reading: Reading, view: View, options: Options) -> Iter
         if len(wrong) == size:
             there = [wording.phrase(sight.details._replace(tip=None), article=False).text for sight in chosen]
             other = [_disguised(dice, denial.name, sight.details) for denial, sight in zip(wrong, chosen, strict=True)]
-            said = ", ".join(there)
+            said = SEPARATOR.join(there)
             choices, letter = _lettered(dice, [said, *_mixtures(there, other)], said)
             steps = [
                 chains.plan(dice, "multiple", [*(sight.name for sight in chosen), *(denial.name for denial in wrong)]),
@@ -236,12 +238,12 @@ def _mixtures(there: Sequence[str], other: Sequence[str]) -> list[str]:
     else:
         (a, b, c), (x, y, z) = there, other
         sets = [[a, x, y], [x, b, z], [y, z, c]]
-    return [", ".join(texts) for texts in sets]
+    return [SEPARATOR.join(texts) for texts in sets]
 
 
 def _open(dice: Dice, task: str, sights: Sequence[Sight], view: View) -> Question:
     """A question without options. Its answer lists what is present."""
-    answer = ", ".join(wording.phrase(sight.details._replace(tip=None), article=False).text for sight in sights)
+    answer = SEPARATOR.join(wording.phrase(sight.details._replace(tip=None), article=False).text for sight in sights)
     beside = [sight for sight in view.absent if sight.details.bound is None][: chains.NEGATIVES_BESIDE]
     steps = [
         chains.plan(dice, "list", [sight.name for sight in sights]),

@@ -19,6 +19,8 @@ DEGREES = {"mild": "mildly", "moderate": "moderately", "severe": "severely"}
 PLAIN = {"mild": "mild", "moderate": "moderate", "severe": "severe"}
 
 _MASK = re.compile(r"X{2,}|_{2,}|\[\*\*|\*\*\]", re.IGNORECASE)
+# In a tip, these would be taken for the side of the device.
+_SIDE = re.compile(r"\b(?:left|right|bilateral)\b(?! (?:atri|ventric|main|brachio|subclav))", re.IGNORECASE)
 _WORD = re.compile(r"[a-z]+")
 _LEADING = {"above", "about", "approximately", "at", "below", "beneath", "beyond", "in", "inside", "just", "near", "of"}
 _LEADING |= {"on", "over", "overlying", "past", "pointing", "projecting", "terminating", "under", "well", "within"}
@@ -51,16 +53,18 @@ def details_of(finding: Finding, report: str) -> Details:
     manner = MANNERS[finding.name]
     start, end = finding.span
     device = finding.device or {}
+    several = manner.article == "a" and manner.plural.split()[-1] in _WORD.findall(report[start:end].lower())
+    lung_place = finding.site in PLACES and manner.region in ("lungs", "pleura")
     return Details(
         name=finding.name,
         side=None if finding.status == "absent" and finding.side == "bilateral" else finding.side,
-        site=finding.site if finding.site in PLACES and manner.region in ("lungs", "pleura") else None,
+        site=finding.site if lung_place else None,
         severity=None if manner.device else finding.severity,
-        size=_size(finding),
+        size=None if several or finding.side == "bilateral" else _size(finding),
         acuity=finding.acuity if finding.status != "absent" else None,
         calcified=finding.calcified,
-        several=manner.article == "a" and manner.plural.split()[-1] in _WORD.findall(report[start:end].lower()),
-        tip=_cased(_clean(device.get("tip"))) if finding.status == "present" else None,
+        several=several,
+        tip=_place(device.get("tip")) if finding.status == "present" else None,
         bound=finding.bound,
     )
 
@@ -266,11 +270,8 @@ def _tip(tip: str | None) -> str:
     return f", its tip {where}{tip}"
 
 
-def _cased(text: str | None) -> str | None:
-    """`text` in lower case but for abbreviations: reports shout."""
-    return _CAPITALS.sub(lambda match: match[0].upper(), text.lower()) if text else None
-
-
-def _clean(text: str | None) -> str | None:
-    """`text`, unless it hides a word or is too long to be a place."""
-    return text if text and len(text) <= 60 and not _MASK.search(text) else None
+def _place(text: str | None) -> str | None:
+    """Where a tip is, in lower case but for abbreviations; None where a word is hidden or it is no short place."""
+    if not text or len(text) > 60 or _MASK.search(text) or _SIDE.search(text):
+        return None
+    return _CAPITALS.sub(lambda match: match[0].upper(), text.lower())
