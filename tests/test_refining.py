@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from cxr_reason.refining.study import refine
 from cxr_reason.runner import Result
 from cxr_reason.streams import Group, Row
 
+EXAMPLES = Path(__file__).parents[1] / "examples" / "reports.csv"
 REPORT = (
     "INDICATION: Cough.\n"
     "FINDINGS: There is a small left pleural effusion. There is no pneumothorax. The heart is mildly enlarged. "
@@ -345,6 +347,31 @@ def test_a_plan_may_tell_what_would_be_seen():
     assert texts(kept(record(plan, SEEN, YES))) == [plan, SEEN, YES]
 
 
+@pytest.mark.parametrize(
+    ("text", "general"),
+    [
+        ("Look for a meniscus at both lung bases.", True),
+        ("First, we assess the lung volumes.", True),
+        ("By inspecting the ribs one after the other we would find a step in the cortex.", True),
+        ("A pneumothorax would show as a thin white line.", True),
+        ("Pneumonia could present as a patchy density.", True),
+        ("To answer the question, compare both costophrenic angles.", True),
+        ("The signs of edema include thick septa.", True),
+        ("Looking at the lung bases, there is an effusion on the left.", False),
+        ("Next, we assess the ribs and find a fracture.", False),
+        ("The image shows a small effusion.", False),
+        ("No such signs are present, ruling out edema.", False),
+        ("There may be atelectasis.", False),
+        ("A nodule measuring 12 mm in the left upper lobe.", False),
+        ("Focus of consolidation at the left base.", False),
+        ("The heart is mildly enlarged.", False),
+    ],
+)
+def test_plans_and_general_knowledge_claim_nothing(text, general):
+    assert rewrite.said(text).general is general
+    assert bool(rewrite.said(text).claims) is not general or "such signs" in text
+
+
 # ---------------------------------------------------------------------------------------------------------- the rest
 
 
@@ -514,3 +541,26 @@ def test_checks_are_chosen_by_name():
     for choice_of_checks, steps in (("-relevant", 4), ("relevant", 3), ("claims,answer", 4)):
         result = cxr("--checks", choice_of_checks, text=lines(wrong))
         assert len(json.loads(result.stdout)["steps"]) == steps, choice_of_checks
+
+
+def test_mined_chains_of_the_examples_hold_and_a_second_pass_changes_nothing(tmp_path):
+    mined, once, twice = (tmp_path / name for name in ("mined.jsonl", "once.jsonl", "twice.jsonl"))
+    for arguments in (("mine", EXAMPLES, "-o", mined), ("refine", mined, "-o", once), ("refine", once, "-o", twice)):
+        assert CliRunner().invoke(main, [*map(str, arguments), "-q"]).exit_code == 0
+    assert once.read_bytes() == twice.read_bytes()
+    before, after = (path.read_text(encoding="utf-8").splitlines() for path in (mined, once))
+    assert len(after) > 0.95 * len(before)
+    for line in after:
+        refined = json.loads(line)
+        assert records.check(refined) == []
+        assert [entry["stage"] for entry in refined["provenance"]] == ["mine", "refine"]
+        for step in refined["steps"]:
+            assert step["kind"] == "plan" or step["kind"] == "conclude" or step["findings"]
+            for said in rewrite.sentences(step["text"]):
+                assert not said.masked
+                assert set(said.talk) <= ({"prior"} if refined["task"] == "temporal" else set())
+
+
+def test_processes_and_order_make_no_difference():
+    given = lines(*(record(PLAN, SEEN, YES, id=f"S{n}", study_id=f"S{n}") for n in range(80)), *MIXED)
+    assert cxr("--jobs", "2", text=given).stdout == cxr(text=given).stdout

@@ -75,9 +75,14 @@ def asked(question: str) -> tuple[Finding, ...]:
     return tuple(claims(text[:1].upper() + text[1:] + "."))
 
 
-def is_normal(option: str) -> bool:
+def says_normal(option: str) -> bool:
     """Whether `option` says that there is nothing."""
     return _NORMAL.match(option.strip()) is not None
+
+
+def is_normal(chain: Chain) -> bool:
+    """Whether the answer is that the film is normal."""
+    return says_normal(_text_of_answer(chain))
 
 
 def names(findings: Iterable[Finding]) -> frozenset[str]:
@@ -187,7 +192,7 @@ def _choice(chain: Chain) -> str | None:
     for other, option in enumerate(chain.options):
         wanted = stated(option)
         if other == index:
-            if is_normal(option):
+            if says_normal(option):
                 if not chain.judge.reading.normal:
                     return "The answer is “normal”, and the report isn't."
                 if any(seen.status != "absent" for seen in observed):
@@ -196,7 +201,7 @@ def _choice(chain: Chain) -> str | None:
                 return "What the right option states can't be read."
             elif not all_entailed(observed, wanted):
                 return "The observations don't show what the right option states."
-        elif is_normal(option):
+        elif says_normal(option):
             if chain.judge.reading.normal:
                 return f"Option {_letter(other)} is offered as wrong, and the report is normal."
         elif wanted and (
@@ -208,7 +213,7 @@ def _choice(chain: Chain) -> str | None:
 
 def _open(chain: Chain) -> str | None:
     wanted, observed = stated(chain.answer), chain.observed
-    if is_normal(chain.answer):
+    if says_normal(chain.answer):
         return None if chain.judge.reading.normal else "The answer is “normal”, and the report isn't."
     if not wanted:
         return "What the answer states can't be read."

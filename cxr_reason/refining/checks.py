@@ -14,14 +14,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-from cxr_reason.radiology import LEXICON, Finding
+from cxr_reason.radiology import LEXICON, Finding, Verdict
 from cxr_reason.refining import answers, rewrite
 from cxr_reason.refining.chain import Chain, Problem, Step
 from cxr_reason.refining.rewrite import WHY, Said
 
 Problems = Iterator[Problem]
 
-WHOLE_FILM = "chest abnormality"  # the finding that a normal film lacks
+WHOLE_FILM = frozenset({"chest abnormality", "cardiopulmonary abnormality"})  # what a normal film lacks
 # More rounds than a chain can have reasons to change in turn: text, claims, steps.
 ROUNDS = 5
 
@@ -91,40 +91,41 @@ def claims(chain: Chain) -> Problems:
             else:
                 why = why or fault
                 kept.append(rewrite.without_claims(sentence, partial(_stands, chain, step, sentence)))
-        if why:
+        if step.kind == "observe" and not any(sentence and sentence.claims for sentence in kept):
+            yield _dropped(chain, step, "claims", why or "observes nothing that could be checked")
+        elif why:
             yield _shortened(chain, step, kept, "claims", why)
 
 
 def _fault(chain: Chain, step: Step, sentence: Said) -> str | None:
     """What is wrong with what `sentence` claims."""
-    if step.kind == "plan" and sentence.general:
-        return None
     if step.kind == "observe" and not sentence.claims and not sentence.general:
         return "says something that can't be checked"
     verdicts = chain.judge_for(sentence).verdicts(sentence)
     for claim, verdict in zip(sentence.claims, verdicts, strict=True):
-        if verdict.verdict != "supported":
-            return f"{_claimed(claim)}: {verdict.reason}"
-        if verdict.basis == "silent" and not _may_be_silent(chain, step, sentence, claim):
-            return f"{_claimed(claim)}: the report doesn't mention it, so nobody says that it was looked for"
+        if _holds(chain, step, sentence, claim, verdict):
+            continue
+        silent = verdict.verdict == "supported"
+        reason = "the report doesn't mention it, so nobody says that it was looked for" if silent else verdict.reason
+        return f"{_claimed(claim)}: {reason}"
     return None
 
 
 def _stands(chain: Chain, step: Step, sentence: Said, claim: Finding) -> bool:
-    verdict = chain.judge_for(sentence).verdict(claim)
-    return verdict.verdict == "supported" and (
-        verdict.basis != "silent" or _may_be_silent(chain, step, sentence, claim)
-    )
+    return _holds(chain, step, sentence, claim, chain.judge_for(sentence).verdict(claim))
 
 
-def _may_be_silent(chain: Chain, step: Step, sentence: Said, claim: Finding) -> bool:
-    """Silence bears a denial only of what readers always report, and only as an inference, never as an observation.
+def _holds(chain: Chain, step: Step, sentence: Said, claim: Finding, verdict: Verdict) -> bool:
+    """Whether `claim` may stand in `step`: the report bears it out, and not by silence where that says nothing.
 
-    "Nothing abnormal" is what a chain about the whole film concludes: the check of the conclusion judges that.
+    Silence bears a denial only of what readers always report, and only as an inference, never as an observation. That
+    the whole film is normal is no claim among others but the answer, which the check `conclusion` judges.
     """
-    if step.kind == "conclude":
-        return LEXICON.findings[claim.name].reported or (chain.task == "anomaly" and claim.name == WHOLE_FILM)
-    return LEXICON.findings[claim.name].reported and sentence.inferred
+    if step.kind == "conclude" and claim.name in WHOLE_FILM and claim.status == "absent" and answers.is_normal(chain):
+        return True
+    if verdict.verdict != "supported" or verdict.basis != "silent":
+        return verdict.verdict == "supported"
+    return LEXICON.findings[claim.name].reported and (step.kind == "conclude" or sentence.inferred)
 
 
 def _claimed(claim: Finding) -> str:
@@ -216,7 +217,7 @@ def _asked(chain: Chain) -> frozenset[str]:
     match chain.task:
         case "binary" | "temporal":
             return answers.names(answers.asked(chain.question))
-        case "single" | "multiple" if chain.options and not any(map(answers.is_normal, chain.options)):
+        case "single" | "multiple" if chain.options and not any(map(answers.says_normal, chain.options)):
             return _asked_by_options(chain.options)
     return frozenset()
 

@@ -43,7 +43,11 @@ def _any(patterns: Iterable[str]) -> re.Pattern[str]:
 
 
 _DATA = _load()
-_CUES = {name: _any(section["cues"]) for name, section in _DATA.items() if "cues" in section}
+_CUES = {
+    name: _any(cue.replace("{look}", _DATA["plan"]["look"]) for cue in section["cues"])
+    for name, section in _DATA.items()
+    if "cues" in section
+}
 _ANY_TALK = _any(cue for name in TALK for cue in _DATA[name]["cues"])
 _AFFIRMED = r"^(?!.*\b(?:no|not|nor|without|none|never|free|absent|absence|negative)\b)"
 _MENDS = {
@@ -58,7 +62,10 @@ _SIGNS = _any(map(re.escape, _DATA["signs"]["words"]))
 WHY: dict[str, str] = {name: _DATA[name]["why"] for name in TALK}
 
 # XXXX, ___ and [**…**] stand for words that were taken out of a report.
-MASK = re.compile(r"X{3,}|\bxxx+\b|_{2,}|\[\*\*|\*\*\]|\[(?:redacted|removed|deidentified|de-identified)\]")
+# "Masked" is how a mask reads when it has been taken for a word: "no masked consolidation".
+MASK = re.compile(
+    r"\b[Mm]asked (?!by\b)|X{3,}|\bxxx+\b|_{2,}|\[\*\*|\*\*\]|\[(?:redacted|removed|deidentified|de-identified)\]"
+)
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=\W?[A-Z0-9])")
 _NO_END = re.compile(r"\b(?:Dr|vs|e\.g|i\.e|approx|cf|No|Fig|St)\.$")
@@ -89,26 +96,24 @@ class Said:
     """One sentence of a chain, as far as the text alone tells. What is seldom needed is worked out when it is.
 
     `quoted` is a list of findings that it quotes, such as the option that a conclusion names. It is read by itself.
+    What plans or explains in `general` claims nothing of this film.
     """
 
     def __init__(self, text: str, quoted: str = "") -> None:
+        lower = text.lower()
         self.text = text
         self.quoted = quoted
-        own = claims(text.replace(quoted, "") if quoted else text)
-        found = (*own, *stated(quoted)) if quoted else own
-        self.claims: tuple[Finding, ...] = tuple(claim for claim in found if claim.time != "hypothetical")
+        self.general = _CUES["plan"].search(lower) is not None and not _ASSERTS.search(_FRAMES.sub("", lower))
+        self.claims: tuple[Finding, ...] = ()
+        if not self.general:
+            own = claims(text.replace(quoted, "") if quoted else text)
+            self.claims = (*own, *stated(quoted)) if quoted else tuple(own)
         self.talk: tuple[str, ...] = ()
-        lower = text.lower()
         if _ANY_TALK.search(lower):
             self.talk = tuple(name for name in TALK if _CUES[name].search(lower))
         self.masked = MASK.search(text) is not None
         self.signs: tuple[str, ...] = tuple(_SIGNS.findall(lower))
         self.numbers: tuple[str, ...] = tuple(NUMBER.findall(text))
-
-    @cached_property
-    def general(self) -> bool:
-        """Whether it plans or explains in general, and asserts nothing about this film."""
-        return matches("plan", self.text) and not _ASSERTS.search(_FRAMES.sub("", self.text.lower()))
 
     @cached_property
     def inferred(self) -> bool:
