@@ -54,10 +54,6 @@ class Head:
 
 
 # ---------------------------------------------------------------------- clauses
-def _is_head(item: Item) -> bool:
-    return item.word.finding is not None or item.word.quality is not None
-
-
 def clauses(items: list[Item]) -> list[tuple[list[Item], list[int]]]:
     """Cut a sentence where a statement of its own begins. Stop words ("but", ";") belong to no clause.
 
@@ -68,16 +64,16 @@ def clauses(items: list[Item]) -> list[tuple[list[Item], list[int]]]:
     indices: list[int] = []
     has_head = negated = verb = False
     for k, item in enumerate(items):
-        cue = item.word.cue
+        cue = item.cue
         if cue is None:
-            has_head = has_head or _is_head(item)
-            verb = verb or _has_verb(item)
+            has_head = has_head or item.head
+            verb = verb or item.verb
             current.append(item)
             indices.append(k)
             continue
         cut = drop = False
         if cue == "but" or cue == "stop":
-            if item.text == ":" and (not has_head or not any(map(_is_head, items[k + 1 :]))):
+            if item.text == ":" and (not has_head or not any(i.head for i in items[k + 1 :])):
                 current.append(_COPULA)
                 indices.append(k)
                 continue
@@ -94,19 +90,14 @@ def clauses(items: list[Item]) -> list[tuple[list[Item], list[int]]]:
             current.append(item)
             indices.append(k)
             negated = negated or cue == "no"
-            verb = verb or _has_verb(item)
-            has_head = has_head or _is_head(item)
+            verb = verb or item.verb
+            has_head = has_head or item.head
     found.append((current, indices))
     return found
 
 
-_COPULA = Item(Word(cue="be"), ":", None)
+_COPULA = Item(Word(cue="be"), ":", None).settle()
 _AUXILIARY = ("has ", "have ", "is ", "are ", "was ", "were ")
-
-
-def _has_verb(item: Item) -> bool:
-    cue = item.word.cue
-    return cue == "be" or cue == "there" or cue == "not_seen" or item.text.startswith(_AUXILIARY)
 
 
 def _begins_statement(items: list[Item], k: int, negated: bool, verb: bool) -> bool:
@@ -118,9 +109,9 @@ def _begins_statement(items: list[Item], k: int, negated: bool, verb: bool) -> b
     organ = finding = positive = attributive = False
     n = min(len(items), k + 40)
     start = k
-    if k < n and items[k].word.cue in ("and", "comma"):
+    if k < n and items[k].cue in ("and", "comma"):
         k += 1
-    if k < n and items[k].word.cue in ("no", "there"):
+    if k < n and items[k].cue in ("no", "there"):
         return True
     while k < n:
         item = items[k]
@@ -137,7 +128,7 @@ def _begins_statement(items: list[Item], k: int, negated: bool, verb: bool) -> b
         marked = word.severity or word.change in ("stable", "worse", "better", "new") or word.acuity in ("old", "chronic")
         if (marked or item.text in ("a", "an")) and not finding:
             positive = True
-        if _has_verb(item) and (organ or finding):
+        if item.verb and (organ or finding):
             if organ and not finding:
                 return True
             following = items[k + 1].word if k + 1 < n else None
@@ -155,19 +146,15 @@ def _begins_statement(items: list[Item], k: int, negated: bool, verb: bool) -> b
             return True
         k += 1
     if negated and positive and finding:
-        return "or" not in [i.word.cue for i in items[start:]]
+        return "or" not in [i.cue for i in items[start:]]
     return False
 
 
 def _of_next(items: list[Item], k: int) -> bool:
-    return k + 1 < len(items) and items[k + 1].word.cue in ("of", "in")
+    return k + 1 < len(items) and items[k + 1].cue in ("of", "in")
 
 
 # ---------------------------------------------------------------------- heads
-def _is_modifier(word: Word) -> bool:
-    return bool(word.side or word.site or word.severity or word.change or word.acuity or word.bound)
-
-
 def _organs_after(items: list[Item], k: int) -> tuple[list[tuple[str, int]], str | None]:
     """The list of organs right after item k and the joint before it ("of", "in" or None for none)."""
     joint: str | None = None
@@ -188,9 +175,9 @@ def _organs_after(items: list[Item], k: int) -> tuple[list[tuple[str, int]], str
         elif word.finding or word.quality:
             if organs or word.finding or not (word.quality and word.quality.adjective):
                 break
-            if items[k - 1].word.cue not in ("and", "or", "comma"):
+            if items[k - 1].cue not in ("and", "or", "comma"):
                 break
-        elif _is_modifier(word) or word.cue == "mask":
+        elif items[k].modifier or word.cue == "mask":
             pass
         else:
             break
@@ -214,7 +201,7 @@ def _organs_before(items: list[Item], k: int) -> list[tuple[str, int]]:
         elif word.cue in ("and", "or"):
             if not organs:
                 break
-        elif word.cue is not None or not _is_modifier(word):
+        elif word.cue is not None or not items[j].modifier:
             break
         j -= 1
     return organs[::-1]
@@ -230,7 +217,7 @@ def _heads(items: list[Item]) -> list[Head]:
         if word.organ:
             if closed:
                 subjects, closed = [], False
-            if not (k and items[k - 1].word.cue == "of" and subjects):
+            if not (k and items[k - 1].cue == "of" and subjects):
                 subjects.append((word.organ, k))
             if word.finding is None and word.quality is None:
                 continue
@@ -261,7 +248,7 @@ def _heads(items: list[Item]) -> list[Head]:
     for head in heads:
         if items[head.at].word.quality is None or items[head.at].word.finding is not None:
             continue
-        items[head.at] = Item(Word(quality=items[head.at].word.quality), items[head.at].text, items[head.at].side)
+        items[head.at] = Item(Word(quality=items[head.at].word.quality), items[head.at].text, items[head.at].side).settle()
     return heads
 
 
@@ -305,14 +292,14 @@ def _pair(
     after, joint = _organs_after(items, k)
     candidates: list[list[tuple[str, int]]] = []
     adjacent_after = bool(after) and joint is None and quality.adjective
-    copula = any(items[j].word.cue == "be" for j in range(subjects[-1][1] + 1 if subjects else k, k))
+    copula = any(items[j].cue == "be" for j in range(subjects[-1][1] + 1 if subjects else k, k))
     if joint and after:
         candidates.append(after)
     if quality.adjective:
         own = bool(before) and (not closed or copula)
         if adjacent_after and not own and not (subjects and copula and not closed):
             candidates.append(after)
-        if subjects and (not closed or copula or (k and items[k - 1].word.cue in ("and", "comma", "or"))):
+        if subjects and (not closed or copula or (k and items[k - 1].cue in ("and", "comma", "or"))):
             candidates.append(subjects)
         if before:
             candidates.append(before)
@@ -340,13 +327,13 @@ def _pair(
         site = [j for j in range(len(items)) if items[j].word.site or items[j].word.side]
         if site and not any(i.word.organ or i.word.finding for i in items):
             return ["!lung abnormality"], min(*site, k), max(*site, k), []
-        alone = all(i.word.cue in ("the", "be", "stop", "comma", "and") or i is items[k] or i.word.bound for i in items)
+        alone = all(i.cue in ("the", "be", "stop", "comma", "and") or i is items[k] or i.word.bound for i in items)
         if quality.name == "normal" and alone:
             return ["!chest abnormality"], k, k, []
         return [], k, k, []
     if quality.name == "calcified":
         for head in heads:
-            if head.at < k and any(i.word.cue == "be" for i in items[head.at : k]):
+            if head.at < k and any(i.cue == "be" for i in items[head.at : k]):
                 head.calcified = True
         return [], k, k, []
     if quality.default and not _modifies(items, k):
@@ -358,7 +345,7 @@ def _touches(items: list[Item], organs: list[tuple[str, int]], k: int) -> bool:
     """Whether the organs stand right beside item k, or before it with a verb between."""
     first, last = organs[0][1], organs[-1][1]
     gap = items[last + 1 : k] if last < k else items[k + 1 : first]
-    return all(_is_modifier(i.word) or i.word.cue in ("be", "the", "and") for i in gap)
+    return all(i.modifier or i.cue in ("be", "the", "and") for i in gap)
 
 
 def _modifies(items: list[Item], k: int) -> bool:
@@ -434,7 +421,7 @@ def _assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
                     head.change = "new"
             resolved, incoming = None, True
             continue
-        if word.quality is not None and word.quality.name == "normal" and not here and k and items[k - 1].word.cue == "be":
+        if word.quality is not None and word.quality.name == "normal" and not here and k and items[k - 1].cue == "be":
             for head in done:  # "engorgement appears within normal limits"
                 if head.status == "present":
                     _deny(head)
@@ -454,7 +441,7 @@ def _assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
             elif k < last_at:
                 neg, fresh_list = True, True
         elif cue == "unlikely":
-            if done and not (k < last_at and not any(i.word.cue == "be" for i in items[:k])):
+            if done and not (k < last_at and not any(i.cue == "be" for i in items[:k])):
                 for head in done[-1:] if k < last_at else done:
                     _deny(head)
                     head.certainty = "probable"
@@ -494,7 +481,7 @@ def _assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
             if "may be" in item.text:
                 hedge = "possible"
         elif cue == "mask":
-            if done and not neg and k and items[k - 1].word.cue == "be" and k < last_at:
+            if done and not neg and k and items[k - 1].cue == "be" and k < last_at:
                 hedge = "possible"  # "the opacity is XXXX scarring"
         elif cue == "with":
             skip = False
@@ -516,7 +503,7 @@ _POSTPOSED = frozenset({"possible", "probable", "likely", "suspected", "question
 
 
 def _ends_statement(items: list[Item], k: int) -> bool:
-    return k + 1 >= len(items) or items[k + 1].word.cue in ("comma", "and", "with", "stop", "but")
+    return k + 1 >= len(items) or items[k + 1].cue in ("comma", "and", "with", "stop", "but")
 
 
 def _recent(done: list[Head], items: list[Item], k: int) -> list[Head]:
@@ -526,7 +513,7 @@ def _recent(done: list[Head], items: list[Item], k: int) -> list[Head]:
     for head in reversed(done):
         if head.status == "absent":
             break
-        between = {i.word.cue for i in items[head.at + 1 : edge]}
+        between = {i.cue for i in items[head.at + 1 : edge]}
         if recent and not between <= {None, "and", "or", "comma", "the", "versus"}:
             break
         recent.append(head)
@@ -549,7 +536,7 @@ def _rivals(items: list[Item], by_item: dict[int, list[Head]], k: int) -> list[H
     for j in range(k + 1, len(items)):
         if j in by_item:
             return by_item[j]
-        if items[j].word.cue in ("probable", "possible", "comma", "be"):
+        if items[j].cue in ("probable", "possible", "comma", "be"):
             break
     return []
 
@@ -647,9 +634,11 @@ def _assign_attributes(items: list[Item], heads: list[Head]) -> list[Head]:
 
 def _twin(items: list[Item], indices: list[int], head: Head) -> Head | None:
     """ "Small right and moderate left effusions" are two findings: split one head where each side has its own words."""
+    if len({items[k].word.side for k in indices} & {"left", "right"}) < 2:
+        return None
     parts: list[list[int]] = [[]]
     for k in indices:
-        if items[k].word.cue in ("and", "comma"):
+        if items[k].cue in ("and", "comma"):
             parts.append([])
         parts[-1].append(k)
     told = []
@@ -669,7 +658,7 @@ def _twin(items: list[Item], indices: list[int], head: Head) -> Head | None:
 def _split_gap(items: list[Item], begin: int, end: int) -> int:
     """Which items between two heads belong to the first: up to the last separator, or the preposition's phrase."""
     for k in range(end - 1, begin - 1, -1):
-        cue = items[k].word.cue
+        cue = items[k].cue
         if cue is not None and cue not in ("the", "of", "in", "top_of"):
             return k
     return end if items[begin].word.cue in ("in", "of") else begin
@@ -683,7 +672,7 @@ def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: 
         if not leading and items[k].text.startswith(("terminates", "ends")):
             tip = True
         # "previously moderate", "from severe to mild", "marked improvement" say nothing of today's severity
-        past = bool(k) and (items[k - 1].word.cue == "history" or items[k - 1].text == "from")
+        past = bool(k) and (items[k - 1].cue == "history" or items[k - 1].text == "from")
         past = past or (k + 1 < len(items) and items[k + 1].word.change is not None and not items[k + 1].word.severity)
         chamber = word.organ == "ventricle" or (k + 1 < len(items) and items[k + 1].word.organ == "ventricle")
         if (side_here := items[k].side) and not tip and (not chamber or leading):
@@ -693,7 +682,7 @@ def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: 
                 head.site = word.site
             if word.severity and not past and head.status != "absent" and k != head.at and word.finding is None:
                 head.severity = head.severity if head.severity and not leading else word.severity
-            if word.acuity and head.bound != word.acuity and (leading or items[k - 1].word.cue == "be"):
+            if word.acuity and head.bound != word.acuity and (leading or items[k - 1].cue == "be"):
                 head.acuity = head.acuity or word.acuity
             if word.quality and word.quality.name == "calcified" and k < head.at:
                 head.calcified = True
@@ -712,7 +701,7 @@ def _one_side(sides: list[str]) -> str | None:
 
 def _plain(items: list[Item], begin: int, end: int) -> bool:
     """Only "and", "or", commas, and words such as "focal" between two heads."""
-    return all((i.word.cue in _LIST and i.text not in ("a", "an")) or (i.word.bound and not i.word.severity) for i in items[begin:end])
+    return all((i.cue in _LIST and i.text not in ("a", "an")) or (i.word.bound and not i.word.severity) for i in items[begin:end])
 
 
 _MIDLINE_REGIONS = frozenset(LEXICON.data["midline"]["regions"])
@@ -726,6 +715,8 @@ def _lateral(head: Head) -> bool:
 
 def _share(items: list[Item], groups: list[list[Head]], own: list[list[int]], trailing: list[list[int]]) -> None:
     n = len(groups)
+    if n == 1:
+        return _share_change(items, groups, own, trailing)
     joined = [_plain(items, groups[g][0].high + 1, groups[g + 1][0].low) for g in range(n - 1)]
     for g in range(1, n):
         first = groups[g - 1][0]
@@ -742,35 +733,35 @@ def _share(items: list[Item], groups: list[list[Head]], own: list[list[int]], tr
     for g in range(n - 2, -1, -1):  # a side that closes a list covers it
         later = groups[g + 1][0]
         between = items[groups[g][0].high + 1 : later.low]
-        linked = all(i.word.cue in _LIST or i.word.cue in ("probable", "possible", "unlikely") or _is_modifier(i.word) for i in between)
+        linked = all(i.cue in _LIST or i.cue in ("probable", "possible", "unlikely") or i.modifier for i in between)
         if linked and later.side and any(items[k].side for k in trailing[g + 1]):
             for head in groups[g]:
                 if head.side is None and head.status == later.status and _lateral(head):
                     head.side, head.site = later.side, head.site or later.site
-    _share_change(items, groups, own, trailing, joined)
+    _share_change(items, groups, own, trailing)
 
 
 def _diagnosis(items: list[Item], sign: Head, head: Head) -> bool:
     """Whether head is what the sign may mean: "left opacity, likely pneumonia"; no cause, no companion."""
     between = items[sign.high + 1 : head.low]
-    if any(i.word.cue == "with" or _CAUSE.search(i.text) for i in between):
+    if any(i.cue == "with" or _CAUSE.search(i.text) for i in between):
         return False
-    if any(i.word.cue == "mask" for i in between) and not any(i.word.cue == "and" for i in between):
+    if any(i.cue == "mask" for i in between) and not any(i.cue == "and" for i in between):
         return True  # "opacity in the left base, XXXX atelectasis"
     return head.hedged_by_word or head.certainty == "differential" or _is_sign(items, sign, head)
 
 
 def _is_sign(items: list[Item], sign: Head, diagnosis: Head) -> bool:
-    between = {i.word.cue for i in items[sign.high + 1 : diagnosis.low]}
+    between = {i.cue for i in items[sign.high + 1 : diagnosis.low]}
     return bool(between & {"sign_of"}) and any(
         i.text in ("representing", "represents", "represent", "reflecting", "reflects", "reflect", "corresponding to", "indicating")
         for i in items[sign.high + 1 : diagnosis.low]
     )
 
 
-def _share_change(
-    items: list[Item], groups: list[list[Head]], own: list[list[int]], trailing: list[list[int]], joined: list[bool]
-) -> None:
+def _share_change(items: list[Item], groups: list[list[Head]], own: list[list[int]], trailing: list[list[int]]) -> None:
+    if not any(i.word.change or i.word.quality for i in items):
+        return
     for g, group in enumerate(groups):
         lead = [c for k in own[g] if (c := _change(items[k], group, k))]
         tail = [c for k in trailing[g] if (c := _change(items[k], group, k))]
@@ -799,7 +790,7 @@ def _share_change(
 
 
 def _listed(items: list[Item], begin: int, end: int) -> bool:
-    return all(i.word.cue in _LIST or (i.word.cue is None and _is_modifier(i.word)) for i in items[begin:end])
+    return all(i.cue in _LIST or (i.cue is None and i.modifier) for i in items[begin:end])
 
 
 def _change(item: Item, group: list[Head], k: int) -> str | None:
@@ -844,7 +835,8 @@ def _assertions(items: tuple[Item, ...]) -> list[Head]:
         if not heads:
             continue
         heads = _assign_status(clause, heads)
-        heads = _assign_attributes(clause, heads)
+        if any(i.modifier or i.side for i in clause) or any(i.word.quality for i in clause):
+            heads = _assign_attributes(clause, heads)
         for head in heads:
             head.low, head.high = indices[head.low], indices[head.high]
             if head.time == "history" and head.change in _EXISTING:

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from cxr_reason.radiology.assertions import Head, assertions
-from cxr_reason.radiology.lexicon import LEXICON, MASK
+from cxr_reason.radiology.lexicon import LEXICON
 from cxr_reason.radiology.sections import RANK, SILENT, sections
 from cxr_reason.radiology.sentences import Phrases, phrases, sentences
 
@@ -155,7 +155,7 @@ def read(text: str) -> Reading:
     """Read one report. Linear in the length of the text; never raises for any text."""
     found: list[Finding] = []
     sents: list[Sentence] = []
-    quality: list[str] = []
+    limits: list[str] = []
     count = _Count()
     for section in sections(text):
         elsewhere = False  # in the report of another film: "Right shoulder. Healing fracture."
@@ -163,18 +163,18 @@ def read(text: str) -> Reading:
             if film := _FILM_HEADING.match(text, start, end):
                 elsewhere = film["chest"] is None
             evidence = section.name != SILENT and not elsewhere
-            stated, parts = _sentence(text[start:end])
+            parts = phrases(text[start:end])
+            heads = assertions(parts.items)
             known = count.add(parts.words) if evidence else 1.0
-            for item in parts.items:
-                if item.word.limit and item.word.limit not in quality:
-                    quality.append(item.word.limit)
-            if evidence and stated:
-                found += _shift(stated, start, section.name)
-            sents.append(Sentence(start, end, section.name, evidence, known >= 0.6 or (bool(stated) and known >= 0.5)))
+            limits += [i.word.limit for i in parts.items if i.word.limit]
+            if evidence and heads:
+                found += _stated(heads, parts, text, start, end, section.name)
+            sents.append(Sentence(start, end, section.name, evidence, known >= 0.6 or (bool(heads) and known >= 0.5)))
     rejection = _rejection(text, count, found)
     if rejection:
-        return Reading(text, sents, [], quality, 0.0, rejection)
+        return Reading(text, sents, [], list(dict.fromkeys(limits)), 0.0, rejection)
     _mark_conflicts(found)
+    quality = list(dict.fromkeys(limits))
     if any(f.name == "low lung volumes" and f.status == "present" for f in found):
         quality.append("low volumes")
     judged = [s for s in sents if s.evidence]
@@ -182,42 +182,29 @@ def read(text: str) -> Reading:
     return Reading(text, sents, found, quality, round(share, 3), None)
 
 
-def statements(sentence: str) -> list[Finding]:
-    """The findings of one sentence on its own; spans count within it, the section is "body"."""
-    return _shift(_sentence(sentence)[0], 0, "body")
+def statements(text: str, start: int, end: int) -> list[Finding]:
+    """The findings that the sentence text[start:end] states; spans count in the text, the section is "body"."""
+    parts = phrases(text[start:end])
+    return _stated(assertions(parts.items), parts, text, start, end, "body")
 
 
-def _shift(stated: list[Finding], start: int, section: str) -> list[Finding]:
-    """Copies of a sentence's findings, moved to where the sentence stands."""
-    out = []
-    for f in stated:
-        out.append(
+def _stated(heads: tuple[Head, ...], parts: Phrases, text: str, start: int, end: int, section: str) -> list[Finding]:
+    found = []
+    for head in heads:
+        entry = LEXICON.findings[head.name]
+        low, high = start + parts.starts[head.low], start + parts.ends[head.high]
+        device = _device(head, text[start:end], low - start) if entry.device else None
+        found.append(
             Finding(
-                f.name, f.label, f.status, f.certainty, f.alternatives, f.time, f.bound, f.side, f.site, f.severity, f.size,
-                f.size_mm, f.change, f.acuity, f.calcified, f.device, False, [f.span[0] + start, f.span[1] + start], section,
+                head.name, entry.label, head.status, head.certainty, head.alternatives, head.time, head.bound, head.side,
+                head.site, head.severity, None, None, head.change, head.acuity, head.calcified, device, False, [low, high],
+                section,
             )
         )  # fmt: skip
-    return out
-
-
-@lru_cache(maxsize=2048)
-def _sentence(sentence: str) -> tuple[list[Finding], Phrases]:
-    parts = phrases(sentence)
-    found = [_finding(head, sentence, parts) for head in assertions(parts.items)]
-    if found and "m" in sentence:
-        for size in _SIZE.finditer(sentence):
+    if "0" in parts.words and ("mm" in parts.words or "cm" in parts.words or "meter" in text):
+        for size in _SIZE.finditer(text, start, end):
             _attach_size(size, found)
-    return found, parts
-
-
-def _finding(head: Head, sentence: str, parts: Phrases) -> Finding:
-    entry = LEXICON.findings[head.name]
-    start = parts.starts[head.low]
-    return Finding(
-        head.name, entry.label, head.status, head.certainty, list(dict.fromkeys(head.alternatives)), head.time, head.bound,
-        head.side, head.site, head.severity, None, None, head.change, head.acuity, head.calcified,
-        _device(head, sentence, start) if entry.device else None, False, [start, parts.ends[head.high]],
-    )  # fmt: skip
+    return found
 
 
 _SIZE = re.compile(
@@ -267,23 +254,9 @@ def _device(head: Head, sentence: str, start: int) -> dict[str, str]:
 
 
 # ---------------------------------------------------------------------- not our text
-_FUNCTION: dict[str, str] = {
-    MASK: "mask",
-    **dict.fromkeys(("the", "a", "an"), "det"),
-    **dict.fromkeys(("of", "in", "at", "from", "within", "with", "for", "to", "by", "without"), "prep"),
-    **dict.fromkeys(("is", "are", "was", "were", "has", "have"), "verb"),
-    **dict.fromkeys(("and", "or"), "and"),
-    "no": "no",
-    **dict.fromkeys((",", ";", ":"), "mark"),
-}
-_BROKEN = frozenset(
-    [(a, b) for a in ("det", "no") for b in ("det", "prep", "verb", "and", "mark", "no", "end")]
-    + [("prep", b) for b in ("verb", "and", "mark", "end")]
-    + [("verb", b) for b in ("end", "and", "verb", "mark")]
-    + [("and", b) for b in ("end", "and", "mark", "verb")]
-    + [("start", b) for b in ("verb", "and")]
-    + [("mark", "verb"), ("start", "of")]
-)
+# Function words in places where running English never has them: "of is", "the the", "no ." (classes: lexicon.py)
+_BROKEN = re.compile(r"(?=[dn][dpvcmn$]|p[vcm$]|v[vcm$]|c[cvm$]|mv|\^[vc])")
+_JOINT = re.compile(r"[dpvcn]")
 
 
 class _Count:
@@ -292,24 +265,21 @@ class _Count:
     def __init__(self) -> None:
         self.words = self.known = self.foreign = self.joints = self.broken = 0
 
-    def add(self, tokens: list[str]) -> float:
+    def add(self, words: list[str]) -> float:
         """Count one sentence; return the share of its words that the lexicon knows."""
-        kinds = [_FUNCTION.get(token, "") for token in tokens]
-        self.joints += sum(map(bool, kinds)) - sum(k == "mark" for k in kinds)
-        self.broken += sum(map(_BROKEN.__contains__, zip(["start", *kinds], [*kinds, "end"], strict=True)))
-        words = [token for token in tokens if token.isalpha()]
-        if not words:
-            return 1.0
-        known = sum(map(_KNOWN.__contains__, words))
-        if known < len(words):
-            self.foreign += sum(map(_FOREIGN.__contains__, words))
-        self.words += len(words)
-        self.known += known
-        return known / len(words)
+        classes = LEXICON.classes.get
+        line = "^" + "".join([classes(w) or ("u" if w.isalpha() else ".") for w in words]) + "$"
+        self.broken += len(_BROKEN.findall(line))
+        self.joints += len(_JOINT.findall(line))
+        foreign = line.count("f")
+        unknown = line.count("u") + foreign
+        total = len(line) - 2 - line.count(".") - line.count("0") - line.count("m") - line.count("x")
+        self.words += total
+        self.known += total - unknown
+        self.foreign += foreign
+        return (total - unknown) / total if total else 1.0
 
 
-_KNOWN = LEXICON.vocabulary
-_FOREIGN = LEXICON.foreign
 _FILM_HEADING = re.compile(
     r"\s*(?:(?:left|right|bilateral|both|and|the|of|two|three|one|views?|single|ap|pa|lateral|,)\s+)*"
     r"(?:(?P<chest>chest)|" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["films"])) + r")s?"
@@ -329,20 +299,18 @@ def _rejection(text: str, count: _Count, found: list[Finding]) -> str | None:
         return "not-understood"
     if count.joints >= 4 and count.broken / count.joints > _MOST_BROKEN:
         return "not-understood"
-    lower = text.lower()
-    head = lower.lstrip().split("\n", 1)[0][:80]
-    parts = sum(len(p.findall(lower)) for p in _PARTS)
-    if parts:
-        chest = len(_CHEST.findall(lower))
-        in_head = any(p.search(head) for p in _PARTS)
-        if not chest or (in_head and not _CHEST.search(head) and parts >= 2):
+    head = text.lstrip()[:120].split("\n", 1)[0][:80].lower()
+    if _PARTS.search(text):
+        lower = text.lower()
+        parts = len(_PARTS.findall(lower))
+        if not _CHEST.search(lower) or (_PARTS.search(head) and not _CHEST.search(head) and parts >= 2):
             return "not-chest"
     if _OTHER_IMAGING.search(head) and not _FILM.search(head) and not _NO_EXAM.match(head):
         return "not-chest"
     return None if found else "not-understood"
 
 
-_PARTS = [re.compile(r"\b(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["parts"])) + r")s?\b")]
+_PARTS = re.compile(r"\b(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["parts"])) + r")s?\b", re.IGNORECASE)
 _CHEST = re.compile(r"\b(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["chest"])) + r")\b")
 
 

@@ -18,6 +18,12 @@ from typing import Any
 MASK = "\0"  # the canonical word for a de-identified word
 ORDINAL = "#"
 _ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+_POSSESSIVE = re.compile("['\u2019]s$")
+_NOT = re.compile("(?:ca)?n['\u2019]t")
+_CLASSES = {
+    "d": "the a an", "p": "of in at from within with for to by without", "v": "is are was were has have", "c": "and or",
+    "n": "no", "m": ", ; :",
+}  # fmt: skip
 _GROUP = re.compile(r"\(([^)]*)\)(\??)|(\S+)")
 _BRITISH = (
     ("oedem", "edem"), ("haem", "hem"), ("anaem", "anem"), ("oesoph", "esoph"), ("tumour", "tumor"), ("fibre", "fiber"),
@@ -87,6 +93,22 @@ class Item:
     word: Word
     text: str
     side: str | None
+    cue: str | None = None  # the word's, here for speed, as the rest
+    head: bool = False  # names a finding or a quality
+    verb: bool = False
+    modifier: bool = False  # says something of a finding: side, site, severity, change, acuity, bound
+
+    def settle(self) -> Item:
+        """Set what follows from the word and the text, once both are complete."""
+        word = self.word
+        self.cue = word.cue
+        self.head = word.finding is not None or word.quality is not None
+        self.verb = word.cue in ("be", "there", "not_seen") or self.text.startswith(_AUXILIARIES)
+        self.modifier = bool(word.side or word.site or word.severity or word.change or word.acuity or word.bound)
+        return self
+
+
+_AUXILIARIES = ("has ", "have ", "is ", "are ", "was ", "were ")
 
 
 @dataclass(slots=True)
@@ -144,7 +166,13 @@ class Lexicon:
         self.refine: dict[str, dict[str, str]] = data["refine"]
         self.canonicals: dict[str, str] = {}  # the words met so far
         self._load(data)
+        self._settle(self.root)
         self._corrections = self._index_corrections()
+        # a letter for every word: what it does in a sentence, for telling report English from other text
+        self.classes: dict[str, str] = {
+            **dict.fromkeys(self.foreign, "f"), **dict.fromkeys(self.vocabulary, "k"),
+            **{word: letter for letter, words in _CLASSES.items() for word in words.split()}, MASK: "x", "0": "0",
+        }  # fmt: skip
 
     # ------------------------------------------------------------------ building
     def _load(self, data: dict[str, Any]) -> None:
@@ -205,6 +233,12 @@ class Lexicon:
         if meaning == "side":
             node.item.side = node.item.word.side
 
+    def _settle(self, node: Node) -> None:
+        if node.item:
+            node.item.settle()
+        for child in node.next.values():
+            self._settle(child)
+
     # ------------------------------------------------------------------ words
     def _index_corrections(self) -> dict[str, str]:
         """Every long word with one letter left out -> the word, where that is unambiguous (SymSpell's index)."""
@@ -221,21 +255,20 @@ class Lexicon:
 
         The first letter is never corrected, and a word that the lexicon doesn't know stays as it is.
         """
+        if word[0].isdigit():
+            return ORDINAL if word[-1] in "hdt" else "0"
         known = self.canonicals.get(word)
         if known is None:
-            known = self._canonical_of(word.removesuffix("'s").removesuffix("’s"))
-            if not word[0].isdigit():  # numbers never end
-                if len(self.canonicals) > 20_000:
-                    self.canonicals.clear()
-                self.canonicals[word] = known
+            known = self._canonical_of(_POSSESSIVE.sub("", word))
+            if len(self.canonicals) > 20_000:
+                self.canonicals.clear()
+            self.canonicals[word] = known
         return known
 
     def _canonical_of(self, word: str) -> str:
-        if word in ("can't", "can’t"):
-            return "cannot"
-        if word in ("n't", "n’t"):
-            return "not"
-        if word in _ORDINALS.split() or re.fullmatch(r"\d+(st|nd|rd|th)", word):
+        if _NOT.fullmatch(word):
+            return "cannot" if word.startswith("can") else "not"
+        if word in _ORDINALS.split():
             return ORDINAL
         if word in self.vocabulary:
             return word

@@ -18,10 +18,9 @@ _BREAK = re.compile(
     r"|\n[ \t]{0,8}(?:\n|(?=(?:[-*•]|\(?\d{1,2}[.):])\s))|(?<=[.:;]) (?=\d{1,2}[.)] )"
 )
 _BULLET = re.compile(r"(?:\s|[-*•>]|\(?\d{1,2}[.)](?!\d)|[a-h]\)\s)*")
-_LAST = re.compile(r"(\S{1,12})$")
 _TOKEN = re.compile(
-    r"\[\*\*[^\]]{0,80}\*\*\]|x{3,}|_{2,}|can['’]t\b|n['’]t\b|[^\W\d_]+?(?=n['’]t\b)|[^\W\d_]+(?:['’]s\b)?"
-    r"|\d+(?:st|nd|rd|th)\b|\d+(?:[.,]\d+)*|(?<=\s)-(?=\s)|[^\s\w.'\"’*()_-]",
+    r"\[\*\*[^\]]{0,80}\*\*\]|x{3,}|_{2,}|can['\u2019]t\b|n['\u2019]t\b|[^\W\d_]+?(?=n['\u2019]t\b)|[^\W\d_]+(?:['\u2019]s\b)?"
+    r"|\d+(?:st|nd|rd|th)\b|\d+(?:[.,]\d+)*|(?<=\s)-(?=\s)|[^\s\w.'\"\u2019*()_-]",
     re.IGNORECASE,
 )
 
@@ -41,17 +40,17 @@ def sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 def _goes_on(text: str, position: int, dot: int, stop: int) -> bool:
     """Whether the full stop at `dot` belongs to an abbreviation, an initial or the number of a list."""
-    last = _LAST.search(text, max(position, dot - 12), dot)
-    if last is None:
+    last = text[max(text.rfind(" ", position, dot) + 1, text.rfind("\n", position, dot) + 1, position, dot - 12) : dot]
+    if len(last) > 7:
         return False
-    word = last.group(1).lower().lstrip("(")
+    word = last.lower().lstrip("(")
     following = text[stop : stop + 2].strip()[:1]
     if word in _ABBREVIATIONS:
         return following.isdigit() if word == "no" else following.isalnum()
     if word.isdigit():
         return len(word) <= 2 and not text[position : dot - len(word)].strip()
     initial = len(word) == 1 and word.isalpha() and word not in "ab"
-    return initial and last.group(1).isupper() and following.isupper() and position < dot - 3
+    return initial and last.isupper() and following.isupper() and position < dot - 3
 
 
 def _pieces(text: str, start: int, stop: int) -> Iterator[tuple[int, int]]:

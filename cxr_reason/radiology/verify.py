@@ -50,10 +50,7 @@ def claims(text: str) -> list[Finding]:
 def _claims(text: str) -> tuple[Finding, ...]:
     found = []
     for start, end in sentences(text, 0, len(text)):
-        for finding in statements(text[start:end]):
-            if finding.time in ("current", "resolved"):
-                finding.span = [finding.span[0] + start, finding.span[1] + start]
-                found.append(finding)
+        found += [f for f in statements(text, start, end) if f.time in ("current", "resolved")]
     return tuple(found)
 
 
