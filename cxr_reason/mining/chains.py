@@ -22,7 +22,7 @@ Step = dict[str, Any]
 
 # An abnormal film's chain ends with a few things that it doesn't show, a normal one's has nothing else.
 NEGATIVES_BESIDE = 2
-NEGATIVES_ALONE = 6
+NEGATIVES_ALONE = 7
 TOGETHER = 3  # findings denied in one sentence
 
 
@@ -86,12 +86,13 @@ def see(dice: Dice, sights: Sequence[Sight]) -> list[Step]:
                     rivals.append(sights[other])
                     told.add(other)
         if len(rivals) > 1:
-            text = dice.turn(wording.versus(tuple(rival.details for rival in rivals)))
+            rivals.sort(key=lambda rival: rival.details.side is not None)  # a side is read on to what follows it
+            text = dice.sentence(wording.versus(tuple(rival.details for rival in rivals)))
         elif sight.status == "present":
             says = wording.present if sight.certainty == "definite" else wording.borderline
-            text = dice.turn(says(sight.details))
+            text = dice.sentence(says(sight.details))
         else:
-            text = dice.turn(wording.hedged(sight.details, sight.certainty))
+            text = dice.sentence(wording.hedged(sight.details, sight.certainty))
         steps.append(_observation(text, [rival.claim for rival in rivals], "stated", rivals))
     return steps
 
@@ -112,7 +113,7 @@ def deny(dice: Dice, denials: Iterable[Denial]) -> list[Step]:
             by_region.setdefault(id(denial.sight), (denial.sight, []))[1].append(denial.name)
     steps = absences(dice, alone)
     for sight, names in by_region.values():
-        text = dice.turn(wording.absent(sight.details)).removesuffix(".")
+        text = dice.sentence(wording.absent(sight.details)).removesuffix(".")
         nouns = wording.listed([wording.phrase(Details(name), False).text for name in names])
         so = "with no" if LEXICON.is_region(sight.name) else "and so no"
         claims = [sight.claim, *(wording.claim(Details(name), "absent", "definite") for name in names)]
@@ -128,12 +129,12 @@ def absences(dice: Dice, sights: Sequence[Sight]) -> list[Step]:
         details = sight.details
         manner = MANNERS[details.name]
         if manner.absent or details != Details(details.name) or manner.article == "plural":
-            steps.append(_observation(dice.turn(wording.absent(details)), [sight.claim], "stated", [sight]))
+            steps.append(_observation(dice.sentence(wording.absent(details)), [sight.claim], "stated", [sight]))
         else:
             plain.append(sight)
     for start in range(0, len(plain), TOGETHER):
         some = plain[start : start + TOGETHER]
-        text = dice.turn(wording.none_of(tuple(sight.name for sight in some)))
+        text = dice.sentence(wording.none_of(tuple(sight.name for sight in some)))
         steps.append(_observation(text, [sight.claim for sight in some], "stated", some))
     return steps
 
@@ -145,7 +146,7 @@ def change(dice: Dice, sights: Sequence[Sight]) -> list[Step]:
         assert sight.change is not None
         bare = Details(sight.name, side=sight.details.side, site=sight.details.site, several=sight.details.several)
         claim = wording.claim(bare, sight.status, sight.certainty) | {"change": sight.change}
-        steps.append(_observation(dice.turn(wording.changed(bare, sight.change)), [claim], "stated", [sight]))
+        steps.append(_observation(dice.sentence(wording.changed(bare, sight.change)), [claim], "stated", [sight]))
     return steps
 
 

@@ -38,11 +38,12 @@ def coin(study: int, *purpose: str) -> float:
 class Dice:
     """A short run of choices for one question."""
 
-    __slots__ = ("_state", "_turn")
+    __slots__ = ("_ending", "_state", "_turn")
 
     def __init__(self, study: int, *purpose: str) -> None:
         self._state = mix(study ^ salt(*purpose))
         self._turn = self._state >> 40
+        self._ending = ""
 
     def roll(self, sides: int) -> int:
         """A number from 0 to `sides` - 1."""
@@ -52,10 +53,16 @@ class Dice:
     def pick(self, items: Sequence[T]) -> T:
         return items[self.roll(len(items))]
 
-    def turn(self, items: Sequence[T]) -> T:
-        """Pick in turn, from a random start: neighboring sentences are built differently."""
-        self._turn += 1
-        return items[self._turn % len(items)]
+    def sentence(self, variants: Sequence[str]) -> str:
+        """Pick in turn, from a random start, and not one that ends like the sentence before."""
+        for _ in range(len(variants)):
+            self._turn += 1
+            chosen = variants[self._turn % len(variants)]
+            ending = chosen.rpartition(" ")[2]
+            if ending != self._ending:
+                break
+        self._ending = ending
+        return chosen
 
     def shuffled(self, items: Sequence[T]) -> list[T]:
         mixed = list(items)

@@ -14,6 +14,9 @@ from cxr_reason.radiology import LEXICON, Finding, Reading
 NEGATIVES = ("stated", "region", "silent")
 """On what a No may rest; each holds those before it."""
 
+# Bounds with a hidden word in them, or that compare with a film that isn't there.
+_UNSAYABLE = {"masked", "new", "other", "interval"}
+
 _ORDER = {region: number for number, region in enumerate(REGIONS)}
 _URGENCY = {"critical": 0, "urgent": 1, "routine": 2}
 
@@ -45,7 +48,8 @@ def look(reading: Reading, *, negatives: str = "region") -> View:
             continue
         told = fact.time == "current" and fact.name not in conflicts
         if told and fact.status == "absent" and fact.certainty == "definite":
-            absent.append(fact)
+            if not _UNSAYABLE.intersection((fact.bound or "").split()):
+                absent.append(fact)
             continue
         positive.add(fact.name)
         if told and fact.status != "absent":
