@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from cxr_reason.radiology.lexicon import LEXICON, Item, Quality, Word
 
@@ -23,8 +24,7 @@ _STRONG_HISTORY = re.compile(r"history|status post|s p|hx|h o|background|patient
 _EXISTING = frozenset({"worse", "better", "stable"})  # a change that only something on the film can have
 _ONLY_DENIED = frozenset({"chest abnormality", "cardiopulmonary abnormality"})
 _NORMAL = frozenset({"normal", "clear", "top normal"})
-_LIST = frozenset({"and", "or", "comma", "the", "versus"})
-_GLUE = frozenset({"the", "of", "top_of"})
+_LIST = frozenset({"and", "or", "comma", "versus"})
 
 
 @dataclass(slots=True)
@@ -51,6 +51,7 @@ class Head:
     alternatives: list[str] = field(default_factory=list)
     region: bool = False  # a whole organ was called normal
     hedged_by_word: bool = False
+    fields: dict[str, Any] | None = None  # what a Finding takes over, made once
 
 
 # ---------------------------------------------------------------------- clauses
@@ -126,7 +127,7 @@ def _begins_statement(items: list[Item], k: int, negated: bool, verb: bool) -> b
         elif word.finding or (word.quality and not word.quality.adjective):
             finding = True
         marked = word.severity or word.change in ("stable", "worse", "better", "new") or word.acuity in ("old", "chronic")
-        if (marked or item.text in ("a", "an")) and not finding:
+        if (marked or cue == "article") and not finding:
             positive = True
         if item.verb and (organ or finding):
             if organ and not finding:
@@ -170,7 +171,7 @@ def _organs_after(items: list[Item], k: int) -> tuple[list[tuple[str, int]], str
             joint = joint or word.cue
         elif word.cue == "be" and items[k].text == "involving":
             joint = joint or "in"
-        elif word.cue in ("and", "or", "comma", "the", "top_of"):
+        elif word.cue in ("and", "or", "comma", "article"):
             pass
         elif word.finding or word.quality:
             if organs or word.finding or not (word.quality and word.quality.adjective):
@@ -327,7 +328,7 @@ def _pair(
         site = [j for j in range(len(items)) if items[j].word.site or items[j].word.side]
         if site and not any(i.word.organ or i.word.finding for i in items):
             return ["!lung abnormality"], min(*site, k), max(*site, k), []
-        alone = all(i.cue in ("the", "be", "stop", "comma", "and") or i is items[k] or i.word.bound for i in items)
+        alone = all(i.cue in ("article", "be", "stop", "comma", "and") or i is items[k] or i.word.bound for i in items)
         if quality.name == "normal" and alone:
             return ["!chest abnormality"], k, k, []
         return [], k, k, []
@@ -345,7 +346,7 @@ def _touches(items: list[Item], organs: list[tuple[str, int]], k: int) -> bool:
     """Whether the organs stand right beside item k, or before it with a verb between."""
     first, last = organs[0][1], organs[-1][1]
     gap = items[last + 1 : k] if last < k else items[k + 1 : first]
-    return all(i.modifier or i.cue in ("be", "the", "and") for i in gap)
+    return all(i.modifier or i.cue in ("be", "article", "and") for i in gap)
 
 
 def _modifies(items: list[Item], k: int) -> bool:
@@ -514,7 +515,7 @@ def _recent(done: list[Head], items: list[Item], k: int) -> list[Head]:
         if head.status == "absent":
             break
         between = {i.cue for i in items[head.at + 1 : edge]}
-        if recent and not between <= {None, "and", "or", "comma", "the", "versus"}:
+        if recent and not between <= {None, "and", "or", "comma", "article", "versus"}:
             break
         recent.append(head)
         edge = head.at
@@ -659,7 +660,7 @@ def _split_gap(items: list[Item], begin: int, end: int) -> int:
     """Which items between two heads belong to the first: up to the last separator, or the preposition's phrase."""
     for k in range(end - 1, begin - 1, -1):
         cue = items[k].cue
-        if cue is not None and cue not in ("the", "of", "in", "top_of"):
+        if cue is not None and cue not in ("article", "of", "in"):
             return k
     return end if items[begin].word.cue in ("in", "of") else begin
 
@@ -701,7 +702,7 @@ def _one_side(sides: list[str]) -> str | None:
 
 def _plain(items: list[Item], begin: int, end: int) -> bool:
     """Only "and", "or", commas, and words such as "focal" between two heads."""
-    return all((i.cue in _LIST and i.text not in ("a", "an")) or (i.word.bound and not i.word.severity) for i in items[begin:end])
+    return all(i.cue in _LIST or (i.word.bound and not i.word.severity) for i in items[begin:end])
 
 
 _MIDLINE_REGIONS = frozenset(LEXICON.data["midline"]["regions"])
@@ -790,7 +791,7 @@ def _share_change(items: list[Item], groups: list[list[Head]], own: list[list[in
 
 
 def _listed(items: list[Item], begin: int, end: int) -> bool:
-    return all(i.cue in _LIST or (i.cue is None and i.modifier) for i in items[begin:end])
+    return all(i.cue in _LIST or i.cue == "article" or (i.cue is None and i.modifier) for i in items[begin:end])
 
 
 def _change(item: Item, group: list[Head], k: int) -> str | None:

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 MASK = "\0"  # the canonical word for a de-identified word
 ORDINAL = "#"
 _ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
 _POSSESSIVE = re.compile("['\u2019]s$")
-_NOT = re.compile("(?:ca)?n['\u2019]t")
 _CLASSES = {
     "d": "the a an", "p": "of in at from within with for to by without", "v": "is are was were has have", "c": "and or",
     "n": "no", "m": ", ; :",
@@ -145,6 +144,14 @@ def plurals(word: str) -> list[str]:
     return [word + "s"]
 
 
+class Token(NamedTuple):
+    """A word of a text: as the lexicon spells it, its class (see `Lexicon.classes`), and where its phrases begin."""
+
+    word: str
+    kind: str
+    node: Node | None
+
+
 class Lexicon:
     """`lexicon.toml`, ready for use.
 
@@ -164,7 +171,7 @@ class Lexicon:
         self.organs: dict[str, tuple[str, ...]] = {}
         self.qualities: dict[str, Quality] = {}
         self.refine: dict[str, dict[str, str]] = data["refine"]
-        self.canonicals: dict[str, str] = {}  # the words met so far
+        self.tokens: dict[str, Token] = {}  # the words met so far
         self._load(data)
         self._settle(self.root)
         self._corrections = self._index_corrections()
@@ -172,7 +179,9 @@ class Lexicon:
         self.classes: dict[str, str] = {
             **dict.fromkeys(self.foreign, "f"), **dict.fromkeys(self.vocabulary, "k"),
             **{word: letter for letter, words in _CLASSES.items() for word in words.split()}, MASK: "x", "0": "0",
+            ORDINAL: "k", **dict.fromkeys((p for p in data["elsewhere"]["parts"] if " " not in p), "b"),
         }  # fmt: skip
+        self._number, self._ordinal = self._token("0"), self._token(ORDINAL)
 
     # ------------------------------------------------------------------ building
     def _load(self, data: dict[str, Any]) -> None:
@@ -250,24 +259,28 @@ class Lexicon:
                     index[key] = word if index.setdefault(key, word) == word else ""
         return index
 
-    def canonical(self, word: str) -> str:
+    def token(self, word: str) -> Token:
         """The word as the lexicon spells it: British spelling and one slip in a long word undone, numbers classed.
 
-        The first letter is never corrected, and a word that the lexicon doesn't know stays as it is.
+        `word` is in lower case. The first letter is never corrected, and an unknown word stays as it is.
         """
         if word[0].isdigit():
-            return ORDINAL if word[-1] in "hdt" else "0"
-        known = self.canonicals.get(word)
-        if known is None:
-            known = self._canonical_of(_POSSESSIVE.sub("", word))
-            if len(self.canonicals) > 20_000:
-                self.canonicals.clear()
-            self.canonicals[word] = known
-        return known
+            return self._ordinal if word[-1] in "hdt" else self._number
+        if len(self.tokens) > 20_000:
+            self.tokens.clear()
+        token = self.tokens[word] = self._token(self._canonical_of(_POSSESSIVE.sub("", word)))
+        return token
+
+    def _token(self, word: str) -> Token:
+        return Token(word, self.classes.get(word) or ("u" if word.isalpha() else "."), self.root.next.get(word))
+
+    def canonical(self, word: str) -> str:
+        """`token(word)`, only the word."""
+        return self.token(word).word
 
     def _canonical_of(self, word: str) -> str:
-        if _NOT.fullmatch(word):
-            return "cannot" if word.startswith("can") else "not"
+        if word.endswith(("n't", "n\u2019t")):
+            return "cannot" if word.startswith(("can", "could")) else "not"
         if word in _ORDINALS.split():
             return ORDINAL
         if word in self.vocabulary:
