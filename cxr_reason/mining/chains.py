@@ -8,9 +8,9 @@ then gives too. Silence is never worded as an observation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cxr_reason.mining import wording
 from cxr_reason.mining.dice import Dice
@@ -44,11 +44,9 @@ class Sight:
         return self.details.name
 
 
-@dataclass(frozen=True, slots=True)
-class Denial:
+class Ground(NamedTuple):
     """Why a finding may be said to be absent: by a statement about itself, about its region, or by silence."""
 
-    name: str
     basis: str
     sight: Sight | None
     """The statement; None for silence."""
@@ -58,7 +56,8 @@ def plan(dice: Dice, task: str, names: Sequence[str], said: Phrase | None = None
     """What to look at for `names`, and what would give them away. `said` is the finding that a question asks about."""
     if task == "anomaly":
         return {"text": dice.pick(PLANS["anomaly"]), "kind": "plan"}
-    regions = [region for region in REGIONS if any(MANNERS[name].region == region for name in names)]
+    wanted = {MANNERS[name].region for name in names}
+    regions = [region for region in REGIONS if region in wanted]
     if task == "binary":
         first = dice.pick(REGIONS[regions[0]].look)
         sign = MANNERS[names[0]].sign
@@ -97,26 +96,27 @@ def see(dice: Dice, sights: Sequence[Sight]) -> list[Step]:
     return steps
 
 
-def deny(dice: Dice, denials: Iterable[Denial]) -> list[Step]:
+def deny(dice: Dice, names: Iterable[str], grounds: Mapping[str, Ground]) -> list[Step]:
     """Steps that deny findings: a sentence for those that are denied by name, one for each region that speaks for more.
 
     Denials by silence give no step: nobody has looked.
     """
     by_region: dict[int, tuple[Sight, list[str]]] = {}
     alone: list[Sight] = []
-    for denial in denials:
-        if denial.sight is None:
+    for name in names:
+        basis, sight = grounds[name]
+        if sight is None:
             continue
-        if denial.basis == "stated":
-            alone.append(denial.sight)
+        if basis == "stated":
+            alone.append(sight)
         else:
-            by_region.setdefault(id(denial.sight), (denial.sight, []))[1].append(denial.name)
+            by_region.setdefault(id(sight), (sight, []))[1].append(name)
     steps = absences(dice, alone)
-    for sight, names in by_region.values():
+    for sight, denied in by_region.values():
         text = dice.sentence(wording.absent(sight.details)).removesuffix(".")
-        nouns = wording.listed([wording.phrase(Details(name), False).text for name in names])
+        nouns = wording.listed([wording.phrase(Details(name), False).text for name in denied])
         so = "with no" if LEXICON.is_region(sight.name) else "and so no"
-        claims = [sight.claim, *(wording.claim(Details(name), "absent", "definite") for name in names)]
+        claims = [sight.claim, *(wording.claim(Details(name), "absent", "definite") for name in denied)]
         steps.append(_observation(f"{text}, {so} {nouns}.", claims, "region", [sight]))
     return steps
 

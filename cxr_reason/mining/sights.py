@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from cxr_reason.mining import wording
-from cxr_reason.mining.chains import Denial, Sight
+from cxr_reason.mining.chains import Ground, Sight
 from cxr_reason.mining.language import MANNERS, REGIONS
 from cxr_reason.radiology import LEXICON, Finding, Reading
 
@@ -30,7 +30,7 @@ class View:
     suspected: list[Sight]
     absent: list[Sight]
     """Denied in the report's own words, bounds included; nothing that is kin to what is there or suspected."""
-    denials: dict[str, Denial]
+    denials: dict[str, Ground]
     """What a No or a wrong option may be made of, by name."""
     conflicts: frozenset[str]
 
@@ -62,7 +62,7 @@ def look(reading: Reading, *, negatives: str = "region") -> View:
     if negatives == "silent":
         touched = frozenset(fact.name for fact in facts)
         unmentioned = (name for name in _silent(touched) if name not in blocked and name not in denials)
-        denials |= {name: Denial(name, "silent", None) for name in unmentioned}
+        denials |= dict.fromkeys(unmentioned, Ground("silent", None))
     return View(sure, doubtful, [sight for sight in none if sight.name not in blocked], denials, conflicts)
 
 
@@ -113,9 +113,9 @@ def _silent(touched: frozenset[str]) -> tuple[str, ...]:
     )
 
 
-def _denials(absent: Iterable[Sight], blocked: frozenset[str], negatives: str) -> dict[str, Denial]:
-    stated: dict[str, Denial] = {}
-    region: dict[str, Denial] = {}
+def _denials(absent: Iterable[Sight], blocked: frozenset[str], negatives: str) -> dict[str, Ground]:
+    stated: dict[str, Ground] = {}
+    region: dict[str, Ground] = {}
     for sight in absent:
         details = sight.details
         if details.side or details.site:
@@ -124,11 +124,11 @@ def _denials(absent: Iterable[Sight], blocked: frozenset[str], negatives: str) -
         if details.bound is None and sight.name in blocked:
             continue
         if details.bound is None and MANNERS[sight.name].asked:
-            stated.setdefault(sight.name, Denial(sight.name, "stated", sight))
+            stated.setdefault(sight.name, Ground("stated", sight))
         if negatives != "stated":
-            for name in _denied_with(sight.name, details.bound):
-                if name not in blocked:
-                    region.setdefault(name, Denial(name, "region", sight))
+            ground = Ground("region", sight)
+            below = _denied_with(sight.name, details.bound)
+            region |= {name: ground for name in below if name not in blocked and name not in region}
     return region | stated
 
 

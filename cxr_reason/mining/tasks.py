@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from cxr_reason.mining import chains, wording
-from cxr_reason.mining.chains import Denial, Sight, Step
+from cxr_reason.mining.chains import Ground, Sight, Step
 from cxr_reason.mining.dice import Dice, coin
 from cxr_reason.mining.language import DEFINITIONS, MANNERS, QUESTIONS, REGIONS
 from cxr_reason.mining.sights import View, kin, urgency
@@ -86,10 +86,10 @@ def binary(study: int, reading: Reading, view: View, options: Options) -> Iterat
         if made < BINARY_AT_MOST and coin(study, "yes", name) < _share(name, "yes", options):
             made += 1
             yield _binary(study, name, "Yes", sights, None)
-    for name, denial in view.denials.items():
+    for name, ground in view.denials.items():
         if made < BINARY_AT_MOST and name not in yes and coin(study, "no", name) < _share(name, "no", options):
             made += 1
-            yield _binary(study, name, "No", [], denial)
+            yield _binary(study, name, "No", [], ground)
     if options.uncertain == "absent":
         for name, sights in _by_name(view.suspected).items():
             if made < BINARY_AT_MOST and name not in yes and coin(study, "doubt", name) < _share(name, "no", options):
@@ -97,7 +97,7 @@ def binary(study: int, reading: Reading, view: View, options: Options) -> Iterat
                 yield _binary(study, name, "No", sights, None)
 
 
-def _binary(study: int, name: str, answer: str, sights: Sequence[Sight], denial: Denial | None) -> Question:
+def _binary(study: int, name: str, answer: str, sights: Sequence[Sight], ground: Ground | None) -> Question:
     dice = Dice(study, "binary", name)
     manner = MANNERS[name]
     said = wording.phrase(Details(name))
@@ -111,16 +111,16 @@ def _binary(study: int, name: str, answer: str, sights: Sequence[Sight], denial:
         kind = "yes" if any(sight.status == "present" for sight in sights) else "suspected"
         claims = [wording.claim(Details(name), "present" if kind == "yes" else "uncertain", _certainty(sights))]
         steps.append(chains.conclude(dice, kind, answer, letter, said, findings=claims, basis="stated"))
-    elif denial is None:
+    elif ground is None:
         steps += chains.see(dice, sights)
         steps.append(chains.conclude(dice, "doubted", answer, letter, said))
     else:
-        steps += chains.deny(dice, [denial])
-        kind = "silent" if denial.basis == "silent" else "no"
+        steps += chains.deny(dice, [name], {name: ground})
+        kind = "silent" if ground.basis == "silent" else "no"
         claims = [wording.claim(Details(name), "absent", "definite")]
         steps.append(
             chains.conclude(
-                dice, kind, answer, letter, said if kind == "silent" else bare, findings=claims, basis=denial.basis
+                dice, kind, answer, letter, said if kind == "silent" else bare, findings=claims, basis=ground.basis
             )
         )
     return Question("binary", name, question, choices, letter, steps, answer.lower())
@@ -155,12 +155,12 @@ def single(study: int, reading: Reading, view: View, options: Options) -> Iterat
     wrong = _distractors(dice, view, name, WRONG)
     if len(wrong) == WRONG:
         said = wording.phrase(sight.details._replace(tip=None), article=False).text
-        texts = [said, *(_disguised(dice, denial.name, sight.details) for denial in wrong)]
+        texts = [said, *(_disguised(dice, other, sight.details) for other in wrong)]
         choices, letter = _lettered(dice, texts, said)
         steps = [
-            chains.plan(dice, "single", [name, *(denial.name for denial in wrong)]),
+            chains.plan(dice, "single", [name, *wrong]),
             *chains.see(dice, [sight]),
-            *chains.deny(dice, wrong),
+            *chains.deny(dice, wrong, view.denials),
             chains.conclude(dice, "single", said, letter, findings=[sight.claim], basis="stated"),
         ]
         yield Question("single", name, dice.pick(QUESTIONS["single"]), choices, letter, steps)
@@ -168,22 +168,22 @@ def single(study: int, reading: Reading, view: View, options: Options) -> Iterat
         yield _open(dice, "single", view.seen, view)
 
 
-def _distractors(dice: Dice, view: View, name: str, count: int) -> list[Denial]:
+def _distractors(dice: Dice, view: View, name: str, count: int) -> list[str]:
     """Denied findings that could be taken for `name`: those of its region first, none related to another.
 
     What the report denies by name goes before what a normal region denies with the rest.
     """
     region = MANNERS[name].region
     ranked = sorted(
-        dice.shuffled(list(view.denials.values())),
-        key=lambda denial: (MANNERS[denial.name].region != region, denial.basis != "stated"),
+        dice.shuffled(list(view.denials)),
+        key=lambda other: (MANNERS[other].region != region, view.denials[other].basis != "stated"),
     )
-    found: list[Denial] = []
-    for denial in ranked:
+    found: list[str] = []
+    for other in ranked:
         if len(found) == count:
             break
-        if not any(denial.name in kin(other.name) for other in found):
-            found.append(denial)
+        if not any(other in kin(chosen) for chosen in found):
+            found.append(other)
     return found
 
 
@@ -214,13 +214,13 @@ def multiple(study: int, reading: Reading, view: View, options: Options) -> Iter
         wrong = _distractors(dice, view, chosen[0].name, size)
         if len(wrong) == size:
             there = [wording.phrase(sight.details._replace(tip=None), article=False).text for sight in chosen]
-            other = [_disguised(dice, denial.name, sight.details) for denial, sight in zip(wrong, chosen, strict=True)]
+            other = [_disguised(dice, name, sight.details) for name, sight in zip(wrong, chosen, strict=True)]
             said = SEPARATOR.join(there)
             choices, letter = _lettered(dice, [said, *_mixtures(there, other)], said)
             steps = [
-                chains.plan(dice, "multiple", [*(sight.name for sight in chosen), *(denial.name for denial in wrong)]),
+                chains.plan(dice, "multiple", [*(sight.name for sight in chosen), *wrong]),
                 *chains.see(dice, chosen),
-                *chains.deny(dice, wrong),
+                *chains.deny(dice, wrong, view.denials),
                 chains.conclude(
                     dice, "multiple", said, letter, findings=[sight.claim for sight in chosen], basis="stated"
                 ),
