@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from operator import attrgetter
 from typing import Any
 
 from cxr_reason.radiology import Finding, Reading, Verdict, read, verify
@@ -19,6 +20,10 @@ from cxr_reason.radiology.verify import Silence
 from cxr_reason.records import STEP_KINDS
 from cxr_reason.refining.rewrite import NUMBER, Numbering, Said, matches, numbering, sentences
 
+# What a verdict depends on; the rest of a claim is where it was read.
+_WHAT_COUNTS = attrgetter(
+    "name", "status", "certainty", "time", "bound", "side", "site", "severity", "size_mm", "change", "acuity"
+)
 BASES = ("stated", "region", "silent")  # from the firmest to the least firm
 OWN_FIELDS = frozenset({"text", "kind", "findings", "basis", "evidence", "verdict"})
 
@@ -49,7 +54,8 @@ class Judge:
         self.report = report
         self.reading: Reading = read(report)
         self.silence = silence
-        self._verdicts: dict[str, tuple[Verdict, ...]] = {}
+        self._sentences: dict[str, tuple[Verdict, ...]] = {}
+        self._claims: dict[tuple[Any, ...], Verdict] = {}
 
     @cached_property
     def lower(self) -> str:
@@ -63,13 +69,18 @@ class Judge:
 
     def verdicts(self, sentence: Said) -> tuple[Verdict, ...]:
         """The verdict on each claim of `sentence`."""
-        known = self._verdicts.get(sentence.text)
+        known = self._sentences.get(sentence.text)
         if known is None:
-            known = self._verdicts[sentence.text] = tuple(map(self.verdict, sentence.claims))
+            known = self._sentences[sentence.text] = tuple(map(self.verdict, sentence.claims))
         return known
 
     def verdict(self, claim: Finding) -> Verdict:
-        return verify(claim, self.reading, silence=self.silence)
+        """The verdict on `claim`. Chains of one study claim the same again in other words, so verdicts are kept."""
+        key = _WHAT_COUNTS(claim)
+        known = self._claims.get(key)
+        if known is None:
+            known = self._claims[key] = verify(claim, self.reading, silence=self.silence)
+        return known
 
 
 @dataclass(slots=True)
