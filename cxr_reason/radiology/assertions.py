@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from cxr_reason.radiology.lexicon import LEXICON, Item, Quality, Word
 
@@ -51,7 +52,6 @@ class Head:
     alternatives: list[str] = field(default_factory=list)
     region: bool = False  # a whole organ was called normal
     hedged_by_word: bool = False
-    fields: dict[str, Any] | None = None  # what a Finding takes over, made once
 
 
 # ---------------------------------------------------------------------- clauses
@@ -669,28 +669,34 @@ def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: 
     sides: list[str] = []
     tip = False
     for k in indices:
-        word = items[k].word
-        if not leading and items[k].text.startswith(("terminates", "ends")):
+        item = items[k]
+        word = item.word
+        if not leading and item.verb and item.text.startswith(("terminates", "ends")):
             tip = True
+        if item.side and not tip:
+            chamber = word.organ == "ventricle" or (k + 1 < len(items) and items[k + 1].word.organ == "ventricle")
+            if leading or not chamber:
+                sides.append(item.side)
+        if word.quality is not None and word.quality.name == "calcified":
+            for head in group:
+                head.calcified = head.calcified or k < head.at
+        if not item.modifier:
+            continue
         # "previously moderate", "from severe to mild", "marked improvement" say nothing of today's severity
         past = bool(k) and (items[k - 1].cue == "history" or items[k - 1].text == "from")
         past = past or (k + 1 < len(items) and items[k + 1].word.change is not None and not items[k + 1].word.severity)
-        chamber = word.organ == "ventricle" or (k + 1 < len(items) and items[k + 1].word.organ == "ventricle")
-        if (side_here := items[k].side) and not tip and (not chamber or leading):
-            sides.append(side_here)
         for head in group:
             if word.site and not tip and head.site is None:
                 head.site = word.site
             if word.severity and not past and head.status != "absent" and k != head.at and word.finding is None:
                 head.severity = head.severity if head.severity and not leading else word.severity
-            if word.acuity and head.bound != word.acuity and (leading or items[k - 1].cue == "be"):
+            if word.acuity and head.bound != word.acuity and (leading or (k and items[k - 1].cue == "be")):
                 head.acuity = head.acuity or word.acuity
-            if word.quality and word.quality.name == "calcified" and k < head.at:
-                head.calcified = True
     side = _one_side(sides)
-    for head in group:
-        if side and head.side is None:
-            head.side = side
+    if side:
+        for head in group:
+            if head.side is None:
+                head.side = side
 
 
 def _one_side(sides: list[str]) -> str | None:
@@ -812,21 +818,50 @@ def _set_change(group: list[Head], change: str) -> None:
 
 
 # ---------------------------------------------------------------------- a sentence
-def assertions(items: tuple[Item, ...]) -> tuple[Head, ...]:
-    """The findings that a sentence's phrases state. `low` and `high` of each count within `items`.
+class Statement(NamedTuple):
+    """One finding that a sentence states: the fields of its Finding (shared, not to be changed), and the first and last
+    of the sentence's items that name it.
+    """
 
-    The result depends on the phrases alone, and archives repeat them: it is remembered, and must not be changed.
+    fields: dict[str, Any]
+    low: int
+    high: int
+    event: str | None  # of a device
+
+
+def assertions(items: tuple[Item, ...]) -> tuple[Statement, ...]:
+    """The findings that a sentence's phrases state.
+
+    The result depends on the phrases alone, and archives repeat them, so it is remembered.
     """
     known = _REMEMBERED.get(items)
     if known is None:
         if len(_REMEMBERED) >= _MOST_REMEMBERED:
             _REMEMBERED.clear()
-        known = _REMEMBERED[items] = tuple(_assertions(items))
+        known = _REMEMBERED[items] = tuple([Statement(_fields(h), h.low, h.high, h.event) for h in _assertions(items)])
     return known
 
 
-_REMEMBERED: dict[tuple[Item, ...], tuple[Head, ...]] = {}
-_MOST_REMEMBERED = 16_384
+_REMEMBERED: dict[tuple[Item, ...], tuple[Statement, ...]] = {}
+_MOST_REMEMBERED = 50_000
+_FROM_HEAD = ("name", "status", "certainty", "time", "bound", "side", "site", "severity", "change", "acuity", "calcified")
+_head_values = attrgetter(*_FROM_HEAD)
+_SHARED: dict[tuple[Any, ...], dict[str, Any]] = {}
+
+
+def _fields(head: Head) -> dict[str, Any]:
+    """The fields of the finding that a head states; one dict for all heads that state the same."""
+    values = _head_values(head)
+    key = (*values, *head.alternatives)
+    fields = _SHARED.get(key)
+    if fields is None:
+        if len(_SHARED) >= _MOST_REMEMBERED:
+            _SHARED.clear()
+        fields = _SHARED[key] = {
+            **dict(zip(_FROM_HEAD, values, strict=True)), "label": LEXICON.findings[head.name].label, "size": None,
+            "size_mm": None, "device": None, "conflict": False, "alternatives": list(dict.fromkeys(head.alternatives)),
+        }  # fmt: skip
+    return fields
 
 
 def _assertions(items: tuple[Item, ...]) -> list[Head]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
-from cxr_reason.radiology.assertions import Head, assertions
+from cxr_reason.radiology.assertions import Statement, assertions
 from cxr_reason.radiology.lexicon import LEXICON
 from cxr_reason.radiology.sections import RANK, SILENT, sections
 from cxr_reason.radiology.sentences import Phrases, phrases, sentences
@@ -155,7 +155,7 @@ def read(text: str) -> Reading:
     found: list[Finding] = []
     sents: list[Sentence] = []
     limits: list[str] = []
-    count = _Count()
+    classes: list[str] = []
     for section in sections(text):
         elsewhere = False  # in the report of another film: "Right shoulder. Healing fracture."
         for start, end in sentences(text, section.start, section.end):
@@ -164,12 +164,16 @@ def read(text: str) -> Reading:
             evidence = section.name != SILENT and not elsewhere
             parts = phrases(text[start:end])
             heads = assertions(parts.items)
-            known = count.add(parts.classes) if evidence else 1.0
             limits += [i.word.limit for i in parts.items if i.word.limit]
             if evidence and heads:
                 found += _stated(heads, parts, text, start, end, section.name)
-            sents.append(Sentence(start, end, section.name, evidence, known >= 0.6 or (bool(heads) and known >= 0.5)))
-    rejection = _rejection(text, count, found)
+            said = parts.classes
+            unknown = said.count("u") + said.count("f")
+            if evidence:
+                classes.append(said)
+            readable = unknown <= (0.5 if heads else 0.4) * len(said)
+            sents.append(Sentence(start, end, section.name, evidence, readable))
+    rejection = _rejection(text, _Count(classes), found)
     if rejection:
         return Reading(text, sents, [], list(dict.fromkeys(limits)), 0.0, rejection)
     _mark_conflicts(found)
@@ -187,31 +191,21 @@ def statements(text: str, start: int, end: int) -> list[Finding]:
     return _stated(assertions(parts.items), parts, text, start, end, "body")
 
 
-def _stated(heads: tuple[Head, ...], parts: Phrases, text: str, start: int, end: int, section: str) -> list[Finding]:
+def _stated(
+    statements: tuple[Statement, ...], parts: Phrases, text: str, start: int, end: int, section: str
+) -> list[Finding]:
     found = []
-    for head in heads:
-        low, high = start + parts.starts[head.low], start + parts.ends[head.high]
-        finding = Finding.__new__(Finding)  # a copy of the head's fields: several times as fast as __init__
-        finding.__dict__ = {**_fields(head), "span": [low, high], "section": section}
-        if LEXICON.findings[head.name].device:
-            finding.device = _device(head, text[start:end], low - start)
+    for fields, first, last, event in statements:
+        low = start + parts.starts[first]
+        finding = Finding.__new__(Finding)  # a copy of the shared fields: several times as fast as __init__
+        finding.__dict__ = {**fields, "span": [low, start + parts.ends[last]], "section": section}
+        if LEXICON.findings[finding.name].device:
+            finding.device = _device(finding, text[start:end], low - start, event)
         found.append(finding)
     if found and "0" in parts.classes:
         for size in _SIZE.finditer(text, start, end):
             _attach_size(size, found)
     return found
-
-
-def _fields(head: Head) -> dict[str, Any]:
-    if head.fields is None:
-        label = LEXICON.findings[head.name].label
-        shared = {name: getattr(head, name) for name in _FROM_HEAD}
-        shared["alternatives"] = list(dict.fromkeys(head.alternatives))
-        head.fields = {**vars(Finding(head.name, label, head.status)), **shared}
-    return head.fields
-
-
-_FROM_HEAD = ("certainty", "time", "bound", "side", "site", "severity", "change", "acuity", "calcified")
 
 
 _SIZE = re.compile(
@@ -234,6 +228,7 @@ def _attach_size(size: re.Match[str], found: list[Finding]) -> None:
         near.size_mm = round(max(float(x) for x in _NUMBER.findall(size.group())) * scale, 2)
 
 
+_PLACED = re.compile(r"tip|termin|end|lie|proj|cours|seen|cm |mm ")
 _TIP = re.compile(
     r"\b(?:tips?|terminat\w+|ends|ending|lies|projects?|projecting|coursing|courses|seen)\b[^.;]*?\b"
     r"(?:in|at|above|over|overlying|near|within|below|into|to|from|beyond|past|by|with)\s+(?P<place>[^.;,]+)", re.IGNORECASE,
@@ -246,16 +241,16 @@ _POSITION = re.compile(
 _EVENTS = {"new": "placed"}
 
 
-def _device(head: Head, sentence: str, start: int) -> dict[str, str]:
+def _device(finding: Finding, sentence: str, start: int, event: str | None) -> dict[str, str]:
     """{type, tip, position, event}: what the sentence says of a device; keys without a statement are left out."""
-    device = {"type": head.name}
-    if head.status != "absent":
+    device = {"type": finding.name}
+    if finding.status != "absent":
         tail = sentence[start:]
-        if match := _DISTANCE.search(tail) or _TIP.search(tail):
+        if _PLACED.search(tail) and (match := _DISTANCE.search(tail) or _TIP.search(tail)):
             device["tip"] = " ".join((match.groupdict().get("place") or match.group(1)).split())
         if match := _POSITION.search(sentence):
             device["position"] = match.group(1).lower()
-    if event := head.event or _EVENTS.get(head.change or ""):
+    if event := event or _EVENTS.get(finding.change or ""):
         device["event"] = event
     return device
 
@@ -270,21 +265,14 @@ _WORD = re.compile(r"[dpvcnkufb]")
 class _Count:
     """Counts over a report's words that tell report English from other text."""
 
-    def __init__(self) -> None:
-        self.words = self.known = self.foreign = self.joints = self.broken = self.parts = 0
-
-    def add(self, classes: str) -> float:
-        """Count one sentence; return the share of its words that the lexicon knows."""
-        self.broken += len(_BROKEN.findall(f"^{classes}$"))
-        self.joints += len(_JOINT.findall(classes))
-        foreign, parts = classes.count("f"), classes.count("b")
-        unknown = classes.count("u") + foreign
-        total = len(_WORD.findall(classes))
-        self.words += total
-        self.known += total - unknown
-        self.foreign += foreign
-        self.parts += parts
-        return (total - unknown) / total if total else 1.0
+    def __init__(self, classes: list[str]) -> None:
+        text = "".join(classes)
+        self.words = len(_WORD.findall(text))
+        self.foreign = text.count("f")
+        self.known = self.words - self.foreign - text.count("u")
+        self.parts = text.count("b")
+        self.joints = len(_JOINT.findall(text))
+        self.broken = len(_BROKEN.findall(f"^{'$^'.join(classes)}$"))
 
 
 _FILM_HEADING = re.compile(

@@ -86,7 +86,7 @@ class Word:
 class Item:
     """One phrase of the lexicon: its meaning, its words, and the side that it names or holds ("left fifth rib").
 
-    There is one Item a phrase, so that two sentences with the same phrases have the same items.
+    There is one Item a meaning, so that two sentences which say the same have the same items.
     """
 
     word: Word
@@ -105,6 +105,16 @@ class Item:
         self.verb = word.cue in ("be", "there", "not_seen") or self.text.startswith(_AUXILIARIES)
         self.modifier = bool(word.side or word.site or word.severity or word.change or word.acuity or word.bound)
         return self
+
+
+    def meaning(self) -> tuple[Any, ...]:
+        """What tells this item from others. The words count only where scope rules look at them."""
+        word = self.word
+        values = tuple(getattr(word, name) for name in Word.__slots__ if name != "quality")
+        named = word.finding or word.organ or word.site or word.limit
+        plain = named and not (word.cue or word.severity or word.change or word.quality or word.bound or word.acuity)
+        text = "calcif" in self.text if plain else self.text
+        return (*values, word.quality and word.quality.name, self.side, text)
 
 
 _AUXILIARIES = ("has ", "have ", "is ", "are ", "was ", "were ")
@@ -173,7 +183,7 @@ class Lexicon:
         self.refine: dict[str, dict[str, str]] = data["refine"]
         self.tokens: dict[str, Token] = {}  # the words met so far
         self._load(data)
-        self._settle(self.root)
+        self._settle(self.root, {})
         self._corrections = self._index_corrections()
         # a letter for every word: what it does in a sentence, for telling report English from other text
         self.classes: dict[str, str] = {
@@ -242,11 +252,12 @@ class Lexicon:
         if meaning == "side":
             node.item.side = node.item.word.side
 
-    def _settle(self, node: Node) -> None:
+    def _settle(self, node: Node, same: dict[tuple[Any, ...], Item]) -> None:
+        """Complete every item, and let phrases of one meaning share one: "effusion" and "pleural effusions"."""
         if node.item:
-            node.item.settle()
+            node.item = same.setdefault(node.item.settle().meaning(), node.item)
         for child in node.next.values():
-            self._settle(child)
+            self._settle(child, same)
 
     # ------------------------------------------------------------------ words
     def _index_corrections(self) -> dict[str, str]:

@@ -25,8 +25,7 @@ class Section(NamedTuple):
 
 _KIND = {heading: kind for kind, headings in LEXICON.data["sections"].items() for heading in headings}
 _LONGEST = max(len(h.split()) for h in _KIND)
-_COLON = re.compile(":")
-_START = re.compile(r"[\n.;:!?]")
+_START = re.compile(r"[.;:!?]")
 _ALONE = re.compile(r"(?:^|(?<=\n))[ \t]*([A-Z][A-Z ]{2,40}[A-Z])[ \t]*(?=\n)")
 _BLANK = re.compile(r"\n[ \t]*\n")
 _SENTENCE = re.compile(r"[.!?]\s")
@@ -37,26 +36,35 @@ def _headings(text: str) -> list[tuple[str, int, int]]:
     with a colon, or in capitals alone on its line.
     """
     found = []
-    for colon in _COLON.finditer(text):
-        window = text[max(0, colon.start() - 60) : colon.start()]
-        cut = max((m.end() for m in _START.finditer(window)), default=0)
-        head = window[cut:].lstrip(" \t*#>_-(").rstrip("* _)")
-        words = re.sub(r"\(s\)|#?\d+$", "", head, flags=re.IGNORECASE).split()
-        at_start = cut > 0 or colon.start() <= 60
-        if at_start and (kind := _KIND.get(" ".join(words).lower())):
-            found.append((kind, colon.start() - len(window[cut:]), colon.end()))
-            continue
-        for n in range(min(_LONGEST, len(words)), 0, -1):
-            last = " ".join(words[-n:])
-            if last.isupper() and (kind := _KIND.get(last.lower())):
-                found.append((kind, colon.start() - len(head) + head.rfind(words[-n]), colon.end()))
-                break
+    at = text.find(":")
+    while at >= 0:
+        if mark := _heading_before(text, at):
+            found.append(mark)
+        at = text.find(":", at + 1)
     if "\n" in text:
         for line in _ALONE.finditer(text):
             if kind := _KIND.get(" ".join(line.group(1).lower().split())):
                 found.append((kind, line.start(), line.end()))
         found.sort(key=lambda mark: mark[1])
     return found
+
+
+def _heading_before(text: str, colon: int) -> tuple[str, int, int] | None:
+    begin = max(0, colon - 60)
+    line = max(begin, text.rfind("\n", begin, colon) + 1)
+    window = text[line:colon]
+    cut = max((m.end() for m in _START.finditer(window)), default=0)
+    head = window[cut:].strip(" \t*#>_-(")
+    words = head.lower().split()
+    if words and words[-1].lstrip("#").isdigit():
+        words.pop()
+    at_start = cut > 0 or line > begin or begin == 0
+    if at_start and (kind := _KIND.get(" ".join(words).removesuffix("(s)"))):
+        return kind, line + cut, colon + 1
+    for n in range(min(_LONGEST, len(words)), 0, -1):
+        if (kind := _KIND.get(" ".join(words[-n:]))) and (last := " ".join(head.split()[-n:])).isupper():
+            return kind, colon - len(window[cut:]) + window[cut:].rfind(last.split()[0]), colon + 1
+    return None
 
 
 def sections(text: str) -> list[Section]:
