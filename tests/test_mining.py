@@ -300,11 +300,12 @@ def test_silence_is_asked_about_only_on_request_and_never_worded_as_an_observati
     silent = denials("silent")
     assert silent
     for record in silent:
-        name = told(record, "conclude")[0]["name"]
-        assert LEXICON.findings[name].reported
-        assert LEXICON.findings[name].region not in ("bones", "devices", "upper abdomen", "aorta")
-        assert record["steps"][-1]["basis"] == "silent"
-        assert not told(record)
+        (finding,) = told(record)
+        assert LEXICON.findings[finding["name"]].reported
+        assert LEXICON.findings[finding["name"]].region not in ("bones", "devices", "upper abdomen", "aorta")
+        (step,) = [step for step in record["steps"] if step["kind"] == "observe"]
+        assert (step["basis"], step["evidence"], finding["certainty"]) == ("silent", [], "probable")
+        assert step["text"].startswith("Nothing ")
 
 
 def test_a_bounded_absence_is_not_asked_about_and_keeps_its_bound() -> None:

@@ -121,6 +121,12 @@ def deny(dice: Dice, names: Iterable[str], grounds: Mapping[str, Ground]) -> lis
     return steps
 
 
+def infer(dice: Dice, name: str) -> Step:
+    """A step that infers the absence of `name` from silence."""
+    claim = wording.claim(Details(name), "absent", "probable")
+    return _observation(dice.sentence(wording.not_suggested(name)), [claim], "silent", ())
+
+
 def absences(dice: Dice, sights: Sequence[Sight]) -> list[Step]:
     """Steps that give the report's own denials, with their bounds; plain ones are put together in one sentence."""
     steps = []
@@ -162,5 +168,5 @@ def conclude(dice: Dice, kind: str, answer: str, letter: str = "", said: Phrase 
 
 
 def _observation(text: str, claims: list[dict[str, Any]], basis: str, sights: Sequence[Sight]) -> Step:
-    spans = sights[0].spans if len(sights) == 1 else sorted(span for sight in sights for span in sight.spans)
+    spans = sorted(span for sight in sights for span in sight.spans)
     return {"text": text, "kind": "observe", "findings": claims, "basis": basis, "evidence": spans}

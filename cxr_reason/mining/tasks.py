@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from cxr_reason.mining import chains, wording
 from cxr_reason.mining.chains import Ground, Sight, Step
@@ -80,7 +81,7 @@ def questions(study: int, reading: Reading, view: View, options: Options, *, pri
 
 def binary(study: int, reading: Reading, view: View, options: Options) -> Iterator[Question]:
     """Does the film show it? Answered with Yes where it is present, with No where it is denied."""
-    yes = _askable(view, options)
+    yes = _askable(view, suspected=options.uncertain == "present")
     made = 0
     for name, sights in yes.items():
         if made < BINARY_AT_MOST and coin(study, "yes", name) < _share(name, "yes", options):
@@ -105,24 +106,21 @@ def _binary(study: int, name: str, answer: str, sights: Sequence[Sight], ground:
     general = not manner.asks or dice.roll(2)
     question = wording.fill(dice.pick(QUESTIONS["binary"]), said) if general else dice.pick(manner.asks)
     choices, letter = _lettered(dice, ["Yes", "No"], answer)
-    steps = [chains.plan(dice, "binary", [name])]
-    if answer == "Yes":
-        steps += chains.see(dice, sights)
-        kind = "yes" if any(sight.status == "present" for sight in sights) else "suspected"
-        claims = [wording.claim(Details(name), "present" if kind == "yes" else "uncertain", _certainty(sights))]
-        steps.append(chains.conclude(dice, kind, answer, letter, said, findings=claims, basis="stated"))
-    elif ground is None:
-        steps += chains.see(dice, sights)
-        steps.append(chains.conclude(dice, "doubted", answer, letter, said))
+    steps = [chains.plan(dice, "binary", [name]), *chains.see(dice, sights)]
+    claims: dict[str, Any] = {}
+    if ground is None:
+        certain = any(sight.status == "present" for sight in sights)
+        kind = "doubted" if answer == "No" else "yes" if certain else "suspected"
+        if kind == "yes":
+            claims = {"findings": [wording.claim(Details(name), "present", "definite")], "basis": "stated"}
+    elif ground.sight is None:
+        kind = "silent"
+        steps.append(chains.infer(dice, name))
     else:
+        kind = "no"
         steps += chains.deny(dice, [name], {name: ground})
-        kind = "silent" if ground.basis == "silent" else "no"
-        claims = [wording.claim(Details(name), "absent", "definite")]
-        steps.append(
-            chains.conclude(
-                dice, kind, answer, letter, said if kind == "silent" else bare, findings=claims, basis=ground.basis
-            )
-        )
+        claims = {"findings": [wording.claim(Details(name), "absent", "definite")], "basis": ground.basis}
+    steps.append(chains.conclude(dice, kind, answer, letter, bare if kind == "no" else said, **claims))
     return Question("binary", name, question, choices, letter, steps, answer.lower())
 
 
@@ -146,7 +144,7 @@ def _share(name: str, answer: str, options: Options) -> float:
 
 def single(study: int, reading: Reading, view: View, options: Options) -> Iterator[Question]:
     """Which one of four findings is there? The others are denied, related to nothing that is there, and as detailed."""
-    right = list(_askable(view, options).items())
+    right = list(_askable(view).items())
     if not right:
         return
     dice = Dice(study, "single")
@@ -204,7 +202,7 @@ def _disguised(dice: Dice, name: str, like: Details) -> str:
 def multiple(study: int, reading: Reading, view: View, options: Options) -> Iterator[Question]:
     """Which set of findings is there? In a wrong set at least one is denied; over the four, each comes up twice."""
     dice = Dice(study, "multiple")
-    right = [sights[0] for sights in _askable(view, options).values()]
+    right = [sights[0] for sights in _askable(view).values()]
     chosen: list[Sight] = []
     for sight in sorted(dice.shuffled(right), key=urgency):
         if len(chosen) < SET_AT_MOST and not any(sight.name in kin(other.name) for other in chosen):
@@ -352,12 +350,10 @@ MAKERS: dict[str, Maker] = {
 # ------------------------------------------------------------------------------------------------------------- common
 
 
-def _askable(view: View, options: Options) -> dict[str, list[Sight]]:
-    """What a Yes or a right option may be made of: what is certainly there, and what is suspected if that counts."""
-    sights = [sight for sight in view.seen if sight.certainty == "definite"]
-    if options.uncertain == "present":
-        sights = sights + view.suspected
-    doubted = {sight.name for sight in view.suspected} if options.uncertain != "present" else set()
+def _askable(view: View, *, suspected: bool = False) -> dict[str, list[Sight]]:
+    """What a Yes or a right option may be made of: what is certainly there, and what is `suspected` if that counts."""
+    sights = [sight for sight in view.seen if sight.certainty == "definite"] + (view.suspected if suspected else [])
+    doubted = set() if suspected else {sight.name for sight in view.suspected}
     return {name: found for name, found in _by_name(sights).items() if MANNERS[name].asked and name not in doubted}
 
 
@@ -366,11 +362,6 @@ def _by_name(sights: Iterable[Sight]) -> dict[str, list[Sight]]:
     for sight in sights:
         found.setdefault(sight.name, []).append(sight)
     return found
-
-
-def _certainty(sights: Iterable[Sight]) -> str:
-    grades = {sight.certainty for sight in sights}
-    return next(grade for grade in ("definite", "probable", "possible", "differential") if grade in grades)
 
 
 def _lettered(dice: Dice, texts: Sequence[str], right: str) -> tuple[list[str], str]:

@@ -173,6 +173,11 @@ def unlikely(details: Details) -> tuple[str, ...]:
     return _filled(SENTENCES["unlikely"], phrase(details))
 
 
+def not_suggested(name: str) -> tuple[str, ...]:
+    """Sentences that infer its absence from silence; they never say that it was looked for."""
+    return _filled(SENTENCES["silent"], phrase(Details(name)))
+
+
 @lru_cache(maxsize=1 << 14)
 def changed(details: Details, change: str) -> tuple[str, ...]:
     """Sentences that say how it has changed: worse, stable or better."""
