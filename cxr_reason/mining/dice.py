@@ -50,6 +50,11 @@ class Dice:
         self._state = mix(self._state)
         return (self._state * sides) >> 64
 
+    def share(self) -> float:
+        """A number in [0, 1)."""
+        self._state = mix(self._state)
+        return self._state / 2**64
+
     def pick(self, items: Sequence[T]) -> T:
         return items[self.roll(len(items))]
 

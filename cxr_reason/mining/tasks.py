@@ -31,6 +31,7 @@ BINARY_SHARE = 0.4
 BINARY_AT_MOST = 4
 SET_AT_MOST = 3
 WRONG = 3  # wrong options beside the right one
+RARELY_WRONG = 0.15  # chance to be a right option for findings that can hardly be a wrong one
 LETTERS = "ABCD"
 SEPARATOR = "; "  # after a comma, a side would be read as that of the next finding too
 COURSES = {"better": "Improved", "stable": "Stable", "worse": "Worse"}
@@ -144,7 +145,7 @@ def _share(name: str, answer: str, options: Options) -> float:
 
 def single(study: int, reading: Reading, view: View, options: Options) -> Iterator[Question]:
     """Which one of four findings is there? The others are denied, related to nothing that is there, and as detailed."""
-    right = list(_askable(view).items())
+    right = _rightful(study, view, options)
     if not right:
         return
     dice = Dice(study, "single")
@@ -166,16 +167,29 @@ def single(study: int, reading: Reading, view: View, options: Options) -> Iterat
         yield _open(dice, "single", view.seen, view)
 
 
+def _rightful(study: int, view: View, options: Options) -> list[tuple[str, list[Sight]]]:
+    """What may be a right option. Findings that are seldom denied, and so seldom wrong options, are seldom right ones:
+    else "degenerative changes" could be chosen with closed eyes."""
+    return [
+        (name, sights)
+        for name, sights in _askable(view).items()
+        if coin(study, "right", name) < max(RARELY_WRONG, _shares(name, options.negatives).get("yes", 0.0))
+    ]
+
+
 def _distractors(dice: Dice, view: View, name: str, count: int) -> list[str]:
     """Denied findings that could be taken for `name`: those of its region first, none related to another.
 
-    What the report denies by name goes before what a normal region denies with the rest.
+    The more often a finding is there in other films, the likelier it is chosen, and twice so if it is denied by name.
     """
     region = MANNERS[name].region
-    ranked = sorted(
-        dice.shuffled(list(view.denials)),
-        key=lambda other: (MANNERS[other].region != region, view.denials[other].basis != "stated"),
-    )
+
+    def rank(other: str) -> tuple[bool, float]:
+        # Weighted sampling by Efraimidis and Spirakis (2006): the largest u ** (1 / weight).
+        weight = MANNERS[other].rates[0] * (2 if view.denials[other].basis == "stated" else 1)
+        return MANNERS[other].region != region, -(dice.share() ** (1 / weight))
+
+    ranked = sorted(view.denials, key=rank)
     found: list[str] = []
     for other in ranked:
         if len(found) == count:
@@ -190,8 +204,9 @@ def _disguised(dice: Dice, name: str, like: Details) -> str:
     manner = MANNERS[name]
     details = Details(name)
     if like.side and (manner.side == "before" or "{which}" in manner.noun):
-        details = details._replace(side=dice.pick(("left", "right", "bilateral")))
-    if like.severity and not manner.device and manner.article != "plural":
+        sides = ("left", "right", "bilateral") if like.side == "bilateral" else ("left", "right")
+        details = details._replace(side=dice.pick(sides))
+    if like.severity and (manner.size or (manner.article == "" and manner.region != "bones")):
         details = details._replace(severity=dice.pick(("mild", "moderate", "severe")))
     return wording.phrase(details, article=False).text
 
@@ -202,7 +217,7 @@ def _disguised(dice: Dice, name: str, like: Details) -> str:
 def multiple(study: int, reading: Reading, view: View, options: Options) -> Iterator[Question]:
     """Which set of findings is there? In a wrong set at least one is denied; over the four, each comes up twice."""
     dice = Dice(study, "multiple")
-    right = [sights[0] for sights in _askable(view).values()]
+    right = [sights[0] for _, sights in _rightful(study, view, options)]
     chosen: list[Sight] = []
     for sight in sorted(dice.shuffled(right), key=urgency):
         if len(chosen) < SET_AT_MOST and not any(sight.name in kin(other.name) for other in chosen):
