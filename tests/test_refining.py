@@ -316,6 +316,12 @@ def test_silence_is_no_observation_but_may_be_an_inference():
         answer="B",
     )
     assert texts(kept(right))[-1].startswith("Nothing points")
+    plan, _, conclusion = right["steps"]
+    assert texts(kept({**right, "steps": [plan, conclusion]})) == [plan, conclusion]
+    assert rejected({**right, "steps": [plan, conclusion]}, silence="unknown")[-1] in ("claims", "degenerate")
+    assert rejected({**right, "steps": [plan, "There is no pneumothorax, so the answer is B, No."]})[-1] == "claims"
+    of_bone = json.loads(json.dumps(right).replace("a pneumothorax", "a rib fracture"))
+    assert rejected({**of_bone, "steps": [plan, of_bone["steps"][2]]})[-1] in ("claims", "degenerate")
 
 
 # ------------------------------------------------------------------------------------------------------------ invented

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from cxr_reason.radiology import LEXICON, Finding, claims
 from cxr_reason.refining.chain import Chain
-from cxr_reason.refining.rewrite import stated
+from cxr_reason.refining.rewrite import stated, wholly_read
 
 # A question as a statement.
 _QUESTION = [
@@ -131,6 +131,13 @@ def right_option(chain: Chain) -> int | None:
     return next((index for index, option in enumerate(chain.options) if _plain(option) == wanted), None)
 
 
+def as_counted(chain: Chain, claim: Finding) -> Finding:
+    """`claim` of an answer as it is to be taken: with mine's ``--uncertain present``, present means suspected at least."""
+    if claim.status == "present" and _policy(chain, "uncertain") == "present":
+        return replace(claim, status="uncertain", certainty="differential")
+    return claim
+
+
 def follows(chain: Chain) -> str | None:
     """Why the answer doesn't follow from the observations, or isn't the report's; None where it does and is."""
     match chain.task:
@@ -163,8 +170,8 @@ def _binary(chain: Chain) -> str | None:
         if claim.status == "absent":  # "Are the lungs clear?"
             yes, no = claim, replace(claim, status="present", bound=None)
         else:
-            yes = replace(claim, status="uncertain" if policy == "present" else "present", certainty="definite")
-            no = replace(claim, status="absent", certainty="definite", bound=None)
+            yes = as_counted(chain, replace(claim, status="present", certainty="definite"))
+            no = _denial(claim)
         sought, other = (yes, no) if answer == "yes" else (no, yes)
         if any(entails(seen, other) for seen in observed):
             return f"The observations speak for “{'no' if answer == 'yes' else 'yes'}”, not for “{answer}”."
@@ -176,6 +183,16 @@ def _binary(chain: Chain) -> str | None:
             continue
         return f"No observation tells of {claim.name}, so “{answer}” doesn't follow."
     return None
+
+
+def rests_on_silence(chain: Chain) -> bool:
+    """Whether the answer is a No about something that the report doesn't mention, and may be."""
+    wanted = asked(chain.question) if chain.task == "binary" and _plain(_text_of_answer(chain)) == "no" else ()
+    return bool(wanted) and all(claim.status != "absent" and _may_be_silent(chain, _denial(claim)) for claim in wanted)
+
+
+def _denial(claim: Finding) -> Finding:
+    return replace(claim, status="absent", certainty="definite", bound=None)
 
 
 def _may_be_silent(chain: Chain, denial: Finding) -> bool:
@@ -190,7 +207,7 @@ def _choice(chain: Chain) -> str | None:
         return "The answer is none of the options."
     observed = chain.observed
     for other, option in enumerate(chain.options):
-        wanted = stated(option)
+        wanted = tuple(as_counted(chain, claim) for claim in stated(option))
         if other == index:
             if says_normal(option):
                 if not chain.judge.reading.normal:
@@ -204,7 +221,7 @@ def _choice(chain: Chain) -> str | None:
         elif says_normal(option):
             if chain.judge.reading.normal:
                 return f"Option {_letter(other)} is offered as wrong, and the report is normal."
-        elif wanted and (
+        elif wholly_read(option) and (
             all_entailed(observed, wanted) or all(chain.judge.verdict(claim).verdict == "supported" for claim in wanted)
         ):
             return f"Option {_letter(other)} is offered as wrong, and it holds too."
@@ -212,7 +229,7 @@ def _choice(chain: Chain) -> str | None:
 
 
 def _open(chain: Chain) -> str | None:
-    wanted, observed = stated(chain.answer), chain.observed
+    wanted, observed = tuple(as_counted(chain, claim) for claim in stated(chain.answer)), chain.observed
     if says_normal(chain.answer):
         return None if chain.judge.reading.normal else "The answer is “normal”, and the report isn't."
     if not wanted:

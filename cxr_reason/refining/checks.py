@@ -121,11 +121,15 @@ def _holds(chain: Chain, step: Step, sentence: Said, claim: Finding, verdict: Ve
     Silence bears a denial only of what readers always report, and only as an inference, never as an observation. That
     the whole film is normal is no claim among others but the answer, which the check `conclusion` judges.
     """
-    if step.kind == "conclude" and claim.name in WHOLE_FILM and claim.status == "absent" and answers.is_normal(chain):
-        return True
+    if step.kind == "conclude":
+        if claim.name in WHOLE_FILM and claim.status == "absent" and answers.is_normal(chain):
+            return True
+        counted = answers.as_counted(chain, claim)
+        if counted is not claim:
+            verdict = chain.judge.verdict(counted)
     if verdict.verdict != "supported" or verdict.basis != "silent":
         return verdict.verdict == "supported"
-    return LEXICON.findings[claim.name].reported and (step.kind == "conclude" or sentence.inferred)
+    return LEXICON.findings[claim.name].reported and sentence.inferred
 
 
 def _claimed(claim: Finding) -> str:
@@ -236,7 +240,10 @@ def _bears(name: str, asked: frozenset[str]) -> bool:
 
 
 def degenerate(chain: Chain) -> Problems:
-    """Drop steps that are empty, broken off or repeated; refuse chains that then lack an observation or an end."""
+    """Drop steps that are empty, broken off or repeated; refuse chains that then lack an observation or an end.
+
+    Only a No that rests on silence goes without an observation: there is none to make.
+    """
     told: set[str] = set()
     for step in list(chain.steps):
         key = step.key
@@ -247,7 +254,7 @@ def degenerate(chain: Chain) -> Problems:
         elif step.sentences[-1].unfinished:
             yield _dropped(chain, step, "degenerate", "breaks off")
         told.add(key)
-    if not chain.of_kind("observe"):
+    if not chain.of_kind("observe") and not answers.rests_on_silence(chain):
         yield Problem("degenerate", "No observation is left that could carry an answer.", fatal=True)
     elif chain.conclusion is None or len(chain.of_kind("conclude")) > 1:
         yield Problem("degenerate", "It must end with its one conclusion.", fatal=True)
@@ -263,7 +270,8 @@ def conclusion(chain: Chain) -> Problems:
     if last is None:
         return
     for claim in last.claims:
-        if claim.status != "absent" and not any(answers.entails(seen, claim) for seen in observed):
+        counted = answers.as_counted(chain, claim)
+        if counted.status != "absent" and not any(answers.entails(seen, counted) for seen in observed):
             yield Problem("conclusion", f"It {_claimed(claim)}, which no step observed.", last.number, fatal=True)
             return
 

@@ -159,7 +159,18 @@ def stated(option: str) -> tuple[Finding, ...]:
 
     It is a list, not a sentence: each item is read by itself, so that no side is passed on to the next.
     """
-    return tuple(claim for item in _ITEM_END.split(option.strip()) for claim in claims(item))
+    return tuple(claim for item in items(option) for claim in claims(item))
+
+
+def items(option: str) -> list[str]:
+    """The items of an option or an open answer that lists findings."""
+    return _ITEM_END.split(option.strip())
+
+
+@lru_cache(maxsize=CACHED_TEXTS)
+def wholly_read(option: str) -> bool:
+    """Whether every item of `option` states something that could be read."""
+    return all(map(claims, items(option)))
 
 
 @lru_cache(maxsize=CACHED_TEXTS)
