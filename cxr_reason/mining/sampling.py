@@ -30,12 +30,14 @@ def run(
     force: bool,
     max_failed: float,
     dry_run: bool,
+    rejects: str | None,
     **whole: Any,
 ) -> runner.Summary:
     """Mine as `runner.run` does, and keep `count` questions of a cell. The records of `work` must have a ``cell``."""
     with TemporaryDirectory(prefix=".mine-", dir=Path(output).resolve().parent if output else None) as folder:
         every = Path(folder) / "questions.jsonl"
-        summary = runner.run(source, work, stage="mine", output=every, max_failed=max_failed, **whole)
+        whole |= {"max_failed": max_failed, "rejects": None if dry_run else rejects}
+        summary = runner.run(source, work, stage="mine", output=every, **whole)
         if not summary.records:
             return summary
         limits = cutoffs(Input(every).rows(), count=count, seed=seed)
