@@ -201,6 +201,12 @@ def test_a_temporal_chain_may_compare():
         )
     )
     assert texts(refined)[1] == "The left pleural effusion has increased."
+    worse = [refined["steps"][0], "The left pleural effusion is worse than before.", refined["steps"][2]]
+    assert texts(kept({**refined, "steps": worse})) == [texts(refined)[0], worse[1], texts(refined)[2]]
+    better = [*refined["steps"][:2], "The left pleural effusion has decreased.", refined["steps"][2]]
+    assert texts(kept({**refined, "steps": better})) == texts(refined)
+    assert rejected({**refined, "steps": [better[0], *better[2:]]}) == ["claims", "degenerate"]
+    assert rejected({**refined, "answer": "B"})[-1] == "conclusion"
 
 
 HEDGED = [

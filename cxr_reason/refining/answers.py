@@ -132,7 +132,7 @@ def right_option(chain: Chain) -> int | None:
 
 
 def as_counted(chain: Chain, claim: Finding) -> Finding:
-    """`claim` of an answer as it is to be taken: with mine's ``--uncertain present``, present means suspected at least."""
+    """`claim` of an answer as it is meant: with mine's ``--uncertain present``, present means at least suspected."""
     if claim.status == "present" and _policy(chain, "uncertain") == "present":
         return replace(claim, status="uncertain", certainty="differential")
     return claim

@@ -8,7 +8,6 @@ the text is what a model learns.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -119,7 +118,6 @@ class Chain:
     options: tuple[str, ...]
     answer: str
     judge: Judge
-    prior: Judge | None
     steps: list[Step]
     max_steps: int
     max_chars: int
@@ -158,7 +156,6 @@ class Chain:
         judge = _judge(report, judges, silence)
         if judge.reading.rejection:
             raise NotAChain(f"Its report can't be used: {_REJECTIONS[judge.reading.rejection]}.")
-        prior = record.get("prior_report")
         choices = tuple(options or ())
         return cls(
             record=record,
@@ -167,7 +164,6 @@ class Chain:
             options=choices,
             answer=answer.strip(),
             judge=judge,
-            prior=_judge(prior, judges, silence) if isinstance(prior, str) and prior.strip() else None,
             steps=_steps(given, _quotable(answer.strip(), choices)),
             max_steps=max_steps,
             max_chars=max_chars,
@@ -196,14 +192,8 @@ class Chain:
             keys["id"] = ("id", self.record["id"])
         return keys
 
-    def judge_for(self, sentence: Said) -> Judge:
-        """The prior study's report for what a temporal chain says of the prior study, else the report."""
-        if self.task == "temporal" and self.prior is not None and _OF_PRIOR.search(sentence.text):
-            return self.prior
-        return self.judge
-
     def verdicts(self, step: Step) -> list[Verdict]:
-        return [verdict for sentence in step.sentences for verdict in self.judge_for(sentence).verdicts(sentence)]
+        return [verdict for sentence in step.sentences for verdict in self.judge.verdicts(sentence)]
 
     def as_steps(self) -> list[dict[str, Any]]:
         """The steps as they are written: numbered anew, with their claims, basis, evidence and verdict."""
@@ -237,7 +227,6 @@ _REJECTIONS = {
     "not-chest": "it isn't about the chest",
     "not-understood": "too little of it could be understood",
 }
-_OF_PRIOR = re.compile(r"\b(?:prior|previous|earlier|before|previously|was|were|had)\b", re.IGNORECASE)
 _YES_NO = frozenset({"yes", "no"})
 
 

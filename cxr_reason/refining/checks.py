@@ -101,7 +101,7 @@ def _fault(chain: Chain, step: Step, sentence: Said) -> str | None:
     """What is wrong with what `sentence` claims."""
     if step.kind == "observe" and not sentence.claims and not sentence.general:
         return "says something that can't be checked"
-    verdicts = chain.judge_for(sentence).verdicts(sentence)
+    verdicts = chain.judge.verdicts(sentence)
     for claim, verdict in zip(sentence.claims, verdicts, strict=True):
         if _holds(chain, step, sentence, claim, verdict):
             continue
@@ -112,7 +112,7 @@ def _fault(chain: Chain, step: Step, sentence: Said) -> str | None:
 
 
 def _stands(chain: Chain, step: Step, sentence: Said, claim: Finding) -> bool:
-    return _holds(chain, step, sentence, claim, chain.judge_for(sentence).verdict(claim))
+    return _holds(chain, step, sentence, claim, chain.judge.verdict(claim))
 
 
 def _holds(chain: Chain, step: Step, sentence: Said, claim: Finding, verdict: Verdict) -> bool:
@@ -154,7 +154,7 @@ def invented(chain: Chain) -> Problems:
 
 
 def _invention(chain: Chain, sentence: Said) -> str:
-    judge = chain.judge_for(sentence)
+    judge = chain.judge
     for sign in sentence.signs:
         if sign.replace("-", " ") not in judge.lower:
             return f"describes a sign that the report doesn't ({sign})"
