@@ -116,7 +116,14 @@ def test_places_are_read_back(name: str, site: str, side: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("bound", "name"),
-    [("large", "pleural effusion"), ("focal", "consolidation"), ("acute", "fracture"), ("definite", "pneumonia")],
+    [
+        ("gross", "cardiomegaly"),
+        ("gross", "bone abnormality"),
+        ("large", "pleural effusion"),
+        ("focal", "consolidation"),
+        ("acute", "fracture"),
+        ("definite", "pneumonia"),
+    ],
 )
 def test_bounds_are_kept(bound: str, name: str) -> None:
     reads_back(wording.absent(Details(name, bound=bound)), Details(name, bound=bound), "absent", "definite")
@@ -137,6 +144,7 @@ def test_bounds_are_kept(bound: str, name: str) -> None:
         (Details("blunted costophrenic angle", side="bilateral"), "blunting of both costophrenic angles"),
         (Details("blunted costophrenic angle"), "blunting of a costophrenic angle"),
         (Details("cardiomegaly", severity="severe"), "severe cardiomegaly"),
+        (Details("low lung volumes", severity="mild"), "mildly low lung volumes"),
         (Details("scoliosis", side="left"), "scoliosis to the left"),
         (Details("lung mass", side="right", site="apex", several=True), "right apical masses"),
     ],

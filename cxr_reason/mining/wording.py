@@ -24,6 +24,9 @@ _SIDE = re.compile(r"\b(?:left|right|bilateral)\b(?! (?:atri|ventric|main|brachi
 _WORD = re.compile(r"[a-z]+")
 _LEADING = {"above", "about", "approximately", "at", "below", "beneath", "beyond", "in", "inside", "just", "near", "of"}
 _LEADING |= {"on", "over", "overlying", "past", "pointing", "projecting", "terminating", "under", "well", "within"}
+# With these, a noun is graded by an adverb: "mildly low lung volumes".
+_ADJECTIVES = {"low", "enlarged", "increased", "prominent"}
+_NORMAL = re.compile(r" (?=normal|clear|intact|unremarkable|midline)")
 _VOWEL = re.compile(r"(?:[aeio]|u(?!n[ia]|s|t)|8|11\b|18\b)", re.IGNORECASE)
 _CAPITALS = re.compile(r"\b(svc|ivc|ge|t\d{1,2}|c\d)\b")
 
@@ -104,7 +107,8 @@ def phrase(details: Details, article: bool = True) -> Phrase:
     noun, before, after, many = _placed(details, manner)
     words = [details.bound] if details.bound else []
     if details.severity:
-        words.append(_grade(details.severity, SIZES if manner.size else PLAIN))
+        grades = SIZES if manner.size else DEGREES if noun.split()[0] in _ADJECTIVES else PLAIN
+        words.append(_grade(details.severity, grades))
     if details.size:
         words.append(details.size)
     if details.acuity and details.acuity not in noun:
@@ -152,12 +156,15 @@ def versus(rivals: tuple[Details, ...]) -> tuple[str, ...]:
 def absent(details: Details) -> tuple[str, ...]:
     """Sentences that deny it, within its bound where it has one."""
     manner = MANNERS[details.name]
-    plain = details.bound is None and details.site is None
     own = tuple(
         text.format(side=details.side)
         for text in manner.absent
-        if plain and ("{side}" in text) == (details.side in ("left", "right")) and details.side != "bilateral"
+        if details.site is None
+        and ("{side}" in text) == (details.side in ("left", "right"))
+        and (details.bound is None or (details.bound == "gross" and _NORMAL.search(text)))
     )
+    if details.bound:
+        own = tuple(_NORMAL.sub(f" {details.bound}ly ", text, count=1) for text in own)
     return own or _filled(SENTENCES["absent"], phrase(details, article=False))
 
 
