@@ -103,6 +103,24 @@ def test_steps_of_others_get_kinds_and_radrbench_calls_them_reason_steps():
     assert refined["reason_steps"] == given["reason_steps"]
 
 
+def test_verdicts_are_told_as_they_are_where_the_claims_are_not_checked():
+    wrong = "There is no pleural effusion."
+    steps = kept(record(PLAN, SEEN, wrong, YES), checks="degenerate")["steps"]
+    assert [step.get("verdict") for step in steps] == [None, "supported", "contradicted", "supported"]
+
+
+def test_a_record_without_an_id_gets_one_of_its_own():
+    nameless = {name: value for name, value in record().items() if name != "id"}
+    first, again = kept(nameless), kept(nameless)
+    other = kept({**nameless, "question": "Is there a left pleural effusion on this film?"})
+    assert first["id"] == again["id"] != other["id"]
+
+
+def test_a_record_with_broken_fields_is_rejected_by_their_names():
+    result = run(record(labels={"Fever": 1}))
+    assert "labels" in result.rejects[0].reasons[0]["message"]
+
+
 def test_numbers_of_steps_follow_when_a_step_is_dropped():
     refined = kept(record(f"1. {PLAN}", "2. There is a right pneumothorax.", f"3. {SEEN}", f"4. {YES}"))
     assert texts(refined) == [f"1. {PLAN}", f"2. {SEEN}", f"3. {YES}"]

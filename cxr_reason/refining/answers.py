@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from cxr_reason.radiology import LEXICON, Finding, claims
-from cxr_reason.refining.chain import Chain
+from cxr_reason.refining.chain import Chain, plain, says_normal
 from cxr_reason.refining.rewrite import stated, wholly_read
 
 # A question as a statement.
@@ -37,11 +37,6 @@ _SETTING = re.compile(
     re.IGNORECASE,
 )
 _ABNORMAL = re.compile(r"\b(?:abnormal|abnormality|not normal)\b", re.IGNORECASE)
-_NORMAL = re.compile(
-    r"^(?:the \w+ (?:is|are) )?"
-    r"(?:normal|no (?:acute )?(?:finding|abnormality|abnormalities|disease)s?|unremarkable|none of these.*)\W*$",
-    re.IGNORECASE,
-)
 _COURSES = {
     "improved": re.compile(r"\b(?:improv\w+|better|smaller|less|decreas\w+|resolv\w+|clear\w+)\b", re.IGNORECASE),
     "stable": re.compile(r"\b(?:stable|unchanged|the same|no change|similar)\b", re.IGNORECASE),
@@ -73,16 +68,6 @@ def asked(question: str) -> tuple[Finding, ...]:
             break
     text = text.strip()
     return tuple(claims(text[:1].upper() + text[1:] + "."))
-
-
-def says_normal(option: str) -> bool:
-    """Whether `option` says that there is nothing."""
-    return _NORMAL.match(option.strip()) is not None
-
-
-def is_normal(chain: Chain) -> bool:
-    """Whether the answer is that the film is normal."""
-    return says_normal(_text_of_answer(chain))
 
 
 def names(findings: Iterable[Finding]) -> frozenset[str]:
@@ -122,22 +107,6 @@ def all_entailed(observed: Sequence[Finding], wanted: Iterable[Finding]) -> bool
     return all(any(entails(seen, claim) for seen in observed) for claim in wanted)
 
 
-def right_option(chain: Chain) -> int | None:
-    """Which option the record's answer is: its letter or its text. None where there is no such option."""
-    if len(chain.answer) == 1 and chain.answer.isalpha():
-        index = ord(chain.answer.upper()) - ord("A")
-        return index if index < len(chain.options) else None
-    wanted = _plain(chain.answer)
-    return next((index for index, option in enumerate(chain.options) if _plain(option) == wanted), None)
-
-
-def as_counted(chain: Chain, claim: Finding) -> Finding:
-    """`claim` of an answer as it is meant: with mine's ``--uncertain present``, present means at least suspected."""
-    if claim.status == "present" and _policy(chain, "uncertain") == "present":
-        return replace(claim, status="uncertain", certainty="differential")
-    return claim
-
-
 def follows(chain: Chain) -> str | None:
     """Why the answer doesn't follow from the observations, or isn't the report's; None where it does and is."""
     match chain.task:
@@ -152,25 +121,20 @@ def follows(chain: Chain) -> str | None:
     return _open(chain)
 
 
-def _text_of_answer(chain: Chain) -> str:
-    index = right_option(chain) if chain.options else None
-    return chain.answer if index is None else chain.options[index]
-
-
 def _binary(chain: Chain) -> str | None:
     wanted = asked(chain.question)
     if not wanted:
         return "What the question asks for can't be read."
-    answer = _plain(_text_of_answer(chain))
+    answer = plain(chain.answer_text)
     if answer not in ("yes", "no"):
         return "A yes-no question is answered with neither."
     observed = chain.observed
-    policy = _policy(chain, "uncertain")
+    policy = chain.policy("uncertain")
     for claim in wanted:
         if claim.status == "absent":  # "Are the lungs clear?"
             yes, no = claim, replace(claim, status="present", bound=None)
         else:
-            yes = as_counted(chain, replace(claim, status="present", certainty="definite"))
+            yes = chain.as_counted(replace(claim, status="present", certainty="definite"))
             no = _denial(claim)
         sought, other = (yes, no) if answer == "yes" else (no, yes)
         if any(entails(seen, other) for seen in observed):
@@ -187,7 +151,7 @@ def _binary(chain: Chain) -> str | None:
 
 def rests_on_silence(chain: Chain) -> bool:
     """Whether the answer is a No about something that the report doesn't mention, and may be."""
-    wanted = asked(chain.question) if chain.task == "binary" and _plain(_text_of_answer(chain)) == "no" else ()
+    wanted = asked(chain.question) if chain.task == "binary" and plain(chain.answer_text) == "no" else ()
     return bool(wanted) and all(claim.status != "absent" and _may_be_silent(chain, _denial(claim)) for claim in wanted)
 
 
@@ -202,12 +166,12 @@ def _may_be_silent(chain: Chain, denial: Finding) -> bool:
 
 
 def _choice(chain: Chain) -> str | None:
-    index = right_option(chain)
+    index = chain.right
     if index is None:
         return "The answer is none of the options."
     observed = chain.observed
     for other, option in enumerate(chain.options):
-        wanted = tuple(as_counted(chain, claim) for claim in stated(option))
+        wanted = tuple(chain.as_counted(claim) for claim in stated(option))
         if other == index:
             if says_normal(option):
                 if not chain.judge.reading.normal:
@@ -229,7 +193,7 @@ def _choice(chain: Chain) -> str | None:
 
 
 def _open(chain: Chain) -> str | None:
-    wanted, observed = tuple(as_counted(chain, claim) for claim in stated(chain.answer)), chain.observed
+    wanted, observed = tuple(chain.as_counted(claim) for claim in stated(chain.answer)), chain.observed
     if says_normal(chain.answer):
         return None if chain.judge.reading.normal else "The answer is “normal”, and the report isn't."
     if not wanted:
@@ -254,8 +218,8 @@ def related(one: str, other: str) -> bool:
 
 def _anomaly(chain: Chain) -> str | None:
     reading, observed = chain.judge.reading, chain.observed
-    definition = _policy(chain, "definition") or _definition_of(chain.question)
-    says_abnormal = _ABNORMAL.search(_text_of_answer(chain)) is not None
+    definition = chain.policy("definition") or _definition_of(chain.question)
+    says_abnormal = _ABNORMAL.search(chain.answer_text) is not None
     if definition == "any":
         abnormal: bool | None = not reading.normal
     elif definition == "chexpert":
@@ -302,7 +266,7 @@ def _temporal(chain: Chain) -> str | None:
         return "No observation tells how it changed."
     if len(courses) > 1:
         return "The observations change in different directions."
-    answer = next((course for course, words in _COURSES.items() if words.search(_text_of_answer(chain))), None)
+    answer = next((course for course, words in _COURSES.items() if words.search(chain.answer_text)), None)
     return None if answer in courses else "The observations change in another direction than the answer."
 
 
@@ -313,52 +277,39 @@ def named(chain: Chain, text: str, told: Sequence[Finding]) -> int | None:
         if letters:
             indexes = {ord(letter) - ord("A") for letter in letters}
             return indexes.pop() if len(indexes) == 1 else None
-    plain = [_plain(option) for option in chain.options]
-    if set(plain) == {"yes", "no"}:
+    options = [plain(option) for option in chain.options]
+    if set(options) == {"yes", "no"}:
         words = {word.lower() for word in _SAYS_YES_NO.findall(text)}
         if len(words) == 1:
-            return plain.index(words.pop())
-        return _yes_no_told(chain, plain, told)
-    said = f" {_plain(text)} "
-    found = [option for option in plain if f" {option} " in said]
+            return options.index(words.pop())
+        return _yes_no_told(chain, options, told)
+    said = f" {plain(text)} "
+    found = [option for option in options if f" {option} " in said]
     found = [option for option in found if not any(option != longer and option in longer for longer in found)]
     if len(found) == 1:
-        return plain.index(found[0])
+        return options.index(found[0])
     if chain.task == "temporal":
         courses = [course for course, words in _COURSES.items() if words.search(text)]
-        options = [i for i, option in enumerate(plain) if len(courses) == 1 and _COURSES[courses[0]].search(option)]
+        fitting = [i for i, option in enumerate(options) if len(courses) == 1 and _COURSES[courses[0]].search(option)]
     else:
-        options = [i for i, option in enumerate(chain.options) if stated(option) and all_entailed(told, stated(option))]
-    return options[0] if len(options) == 1 else None
+        fitting = [i for i, option in enumerate(chain.options) if stated(option) and all_entailed(told, stated(option))]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def states_answer(chain: Chain, text: str, told: Sequence[Finding]) -> bool:
     """Whether a conclusion with this `text` and the claims `told` states the answer to an open question."""
     wanted = stated(chain.answer)
-    return f" {_plain(chain.answer)} " in f" {_plain(text)} " or (bool(wanted) and all_entailed(told, wanted))
+    return f" {plain(chain.answer)} " in f" {plain(text)} " or (bool(wanted) and all_entailed(told, wanted))
 
 
-def _yes_no_told(chain: Chain, plain: list[str], told: Sequence[Finding]) -> int | None:
+def _yes_no_told(chain: Chain, options: list[str], told: Sequence[Finding]) -> int | None:
     for claim in asked(chain.question):
         if any(entails(seen, replace(claim, bound=None)) for seen in told):
-            return plain.index("yes")
+            return options.index("yes")
         opposite = "absent" if claim.status == "present" else "present"
         if any(entails(seen, replace(claim, status=opposite, bound=None)) for seen in told):
-            return plain.index("no")
+            return options.index("no")
     return None
-
-
-def _policy(chain: Chain, name: str) -> str | None:
-    """What mine noted as its policy `name` in the record's provenance."""
-    for entry in chain.record.get("provenance") or ():
-        if isinstance(entry, dict) and isinstance(entry.get(name), str):
-            return str(entry[name])
-    return None
-
-
-@lru_cache(maxsize=16_384)
-def _plain(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.lower()))
 
 
 def _letter(index: int) -> str:

@@ -8,8 +8,9 @@ the text is what a model learns.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import Any
@@ -24,6 +25,9 @@ _WHAT_COUNTS = attrgetter(
     "name", "status", "certainty", "time", "bound", "side", "site", "severity", "size_mm", "change", "acuity"
 )
 BASES = ("stated", "region", "silent")  # from the firmest to the least firm
+DECISIONS = ("supported", "unverifiable", "contradicted")  # from the best to the worst
+WHOLE_FILM = frozenset({"chest abnormality", "cardiopulmonary abnormality"})  # what a normal film lacks
+_THE_ANSWER = Verdict("supported", "region")
 OWN_FIELDS = frozenset({"text", "kind", "findings", "basis", "evidence", "verdict"})
 
 
@@ -53,8 +57,7 @@ class Judge:
         self.report = report
         self.reading: Reading = read(report)
         self.silence = silence
-        self._sentences: dict[str, tuple[Verdict, ...]] = {}
-        self._claims: dict[tuple[Any, ...], Verdict] = {}
+        self._known: dict[tuple[Any, ...], Verdict] = {}
 
     @cached_property
     def lower(self) -> str:
@@ -66,19 +69,12 @@ class Judge:
         """The figures in the report, as they stand there."""
         return frozenset(NUMBER.findall(self.report))
 
-    def verdicts(self, sentence: Said) -> tuple[Verdict, ...]:
-        """The verdict on each claim of `sentence`."""
-        known = self._sentences.get(sentence.text)
-        if known is None:
-            known = self._sentences[sentence.text] = tuple(map(self.verdict, sentence.claims))
-        return known
-
     def verdict(self, claim: Finding) -> Verdict:
         """The verdict on `claim`. Chains of one study claim the same again in other words, so verdicts are kept."""
         key = _WHAT_COUNTS(claim)
-        known = self._claims.get(key)
+        known = self._known.get(key)
         if known is None:
-            known = self._claims[key] = verify(claim, self.reading, silence=self.silence)
+            known = self._known[key] = verify(claim, self.reading, silence=self.silence)
         return known
 
 
@@ -185,15 +181,52 @@ class Chain:
     def keys(self) -> dict[str, tuple[Any, ...]]:
         """What no other chain of the same study may share with this one, by what it is."""
         keys: dict[str, tuple[Any, ...]] = {
-            "question": (self.question, *sorted(self.options)),
-            "steps": tuple(step.key for step in self.steps),
+            "question": ("question", self.question, *sorted(self.options)),
+            "steps": ("steps", *(step.key for step in self.steps)),
         }
         if self.record.get("id"):
             keys["id"] = ("id", self.record["id"])
         return keys
 
-    def verdicts(self, step: Step) -> list[Verdict]:
-        return [verdict for sentence in step.sentences for verdict in self.judge.verdicts(sentence)]
+    @property
+    def right(self) -> int | None:
+        """Which option the answer is, by its letter or its text. None where there is no such option."""
+        if len(self.answer) == 1 and self.answer.isalpha():
+            index = ord(self.answer.upper()) - ord("A")
+            return index if index < len(self.options) else None
+        wanted = plain(self.answer)
+        return next((index for index, option in enumerate(self.options) if plain(option) == wanted), None)
+
+    @property
+    def answer_text(self) -> str:
+        """The text of the right option, or the open answer."""
+        index = self.right if self.options else None
+        return self.answer if index is None else self.options[index]
+
+    def policy(self, name: str) -> str | None:
+        """What mine noted as its policy `name` in the record's provenance."""
+        for entry in self.record.get("provenance") or ():
+            if isinstance(entry, dict) and isinstance(entry.get(name), str):
+                return str(entry[name])
+        return None
+
+    def as_counted(self, claim: Finding) -> Finding:
+        """`claim` of an answer as it is meant: by mine's ``--uncertain present``, present is what is at least suspected."""
+        if claim.status == "present" and self.policy("uncertain") == "present":
+            return replace(claim, status="uncertain", certainty="differential")
+        return claim
+
+    def verdict(self, step: Step, claim: Finding) -> Verdict:
+        """The verdict on `claim` of `step`.
+
+        That the whole film is normal is no claim of a conclusion among others but its answer: whether it follows is
+        not asked of single statements, but by the check of the conclusion.
+        """
+        if step.kind == "conclude":
+            if claim.name in WHOLE_FILM and claim.status == "absent" and says_normal(self.answer_text):
+                return _THE_ANSWER
+            claim = self.as_counted(claim)
+        return self.judge.verdict(claim)
 
     def as_steps(self) -> list[dict[str, Any]]:
         """The steps as they are written: numbered anew, with their claims, basis, evidence and verdict."""
@@ -206,11 +239,11 @@ class Chain:
         written: dict[str, Any] = {"text": text, "kind": step.kind}
         if step.kind != "plan":
             written["findings"] = [finding for sentence in step.sentences for finding in sentence.as_dicts]
-            verdicts = self.verdicts(step)
+            verdicts = [self.verdict(step, claim) for claim in step.claims]
             if verdicts:
                 written["basis"] = max((verdict.basis for verdict in verdicts), key=BASES.index)
                 written["evidence"] = _together([span for verdict in verdicts for span in verdict.spans])
-                written["verdict"] = "supported"
+                written["verdict"] = max((verdict.verdict for verdict in verdicts), key=DECISIONS.index)
         if not step.given.keys() <= OWN_FIELDS:
             written |= {name: value for name, value in step.given.items() if name not in OWN_FIELDS}
         return written
@@ -228,6 +261,25 @@ _REJECTIONS = {
     "not-understood": "too little of it could be understood",
 }
 _YES_NO = frozenset({"yes", "no"})
+
+
+_NORMAL = re.compile(
+    r"(?:the \w+ (?:is|are) )?"
+    r"(?:normal|no (?:acute )?(?:finding|abnormality|abnormalities|disease)s?|unremarkable|none of these.*)\W*",
+    re.IGNORECASE,
+)
+
+
+@lru_cache(maxsize=16_384)
+def says_normal(option: str) -> bool:
+    """Whether `option` says that there is nothing."""
+    return _NORMAL.fullmatch(option.strip()) is not None
+
+
+@lru_cache(maxsize=16_384)
+def plain(text: str) -> str:
+    """The words of `text` alone, in lower case."""
+    return " ".join(re.findall(r"\w+", text.lower()))
 
 
 def _judge(report: str, judges: dict[str, Judge], silence: Silence) -> Judge:

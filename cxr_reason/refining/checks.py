@@ -14,14 +14,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-from cxr_reason.radiology import LEXICON, Finding, Verdict
+from cxr_reason.radiology import LEXICON, Finding
 from cxr_reason.refining import answers, rewrite
-from cxr_reason.refining.chain import Chain, Problem, Step
+from cxr_reason.refining.chain import Chain, Problem, Step, says_normal
 from cxr_reason.refining.rewrite import WHY, Said
 
 Problems = Iterator[Problem]
 
-WHOLE_FILM = frozenset({"chest abnormality", "cardiopulmonary abnormality"})  # what a normal film lacks
 # More rounds than a chain can have reasons to change in turn: text, claims, steps.
 ROUNDS = 5
 
@@ -101,34 +100,22 @@ def _fault(chain: Chain, step: Step, sentence: Said) -> str | None:
     """What is wrong with what `sentence` claims."""
     if step.kind == "observe" and not sentence.claims and not sentence.general:
         return "says something that can't be checked"
-    verdicts = chain.judge.verdicts(sentence)
-    for claim, verdict in zip(sentence.claims, verdicts, strict=True):
-        if _holds(chain, step, sentence, claim, verdict):
-            continue
-        silent = verdict.verdict == "supported"
-        reason = "the report doesn't mention it, so nobody says that it was looked for" if silent else verdict.reason
-        return f"{_claimed(claim)}: {reason}"
+    for claim in sentence.claims:
+        verdict = chain.verdict(step, claim)
+        if verdict.verdict != "supported":
+            return f"{_claimed(claim)}: {verdict.reason}"
+        if verdict.basis == "silent" and not _may_be_silent(sentence, claim):
+            return f"{_claimed(claim)}: the report doesn't mention it, so nobody says that it was looked for"
     return None
 
 
 def _stands(chain: Chain, step: Step, sentence: Said, claim: Finding) -> bool:
-    return _holds(chain, step, sentence, claim, chain.judge.verdict(claim))
+    verdict = chain.verdict(step, claim)
+    return verdict.verdict == "supported" and (verdict.basis != "silent" or _may_be_silent(sentence, claim))
 
 
-def _holds(chain: Chain, step: Step, sentence: Said, claim: Finding, verdict: Verdict) -> bool:
-    """Whether `claim` may stand in `step`: the report bears it out, and not by silence where that says nothing.
-
-    Silence bears a denial only of what readers always report, and only as an inference, never as an observation. That
-    the whole film is normal is no claim among others but the answer, which the check `conclusion` judges.
-    """
-    if step.kind == "conclude":
-        if claim.name in WHOLE_FILM and claim.status == "absent" and answers.is_normal(chain):
-            return True
-        counted = answers.as_counted(chain, claim)
-        if counted is not claim:
-            verdict = chain.judge.verdict(counted)
-    if verdict.verdict != "supported" or verdict.basis != "silent":
-        return verdict.verdict == "supported"
+def _may_be_silent(sentence: Said, claim: Finding) -> bool:
+    """Silence bears a denial only of what readers always report, and only as an inference, never as an observation."""
     return LEXICON.findings[claim.name].reported and sentence.inferred
 
 
@@ -221,7 +208,7 @@ def _asked(chain: Chain) -> frozenset[str]:
     match chain.task:
         case "binary" | "temporal":
             return answers.names(answers.asked(chain.question))
-        case "single" | "multiple" if chain.options and not any(map(answers.says_normal, chain.options)):
+        case "single" | "multiple" if chain.options and not any(map(says_normal, chain.options)):
             return _asked_by_options(chain.options)
     return frozenset()
 
@@ -270,7 +257,7 @@ def conclusion(chain: Chain) -> Problems:
     if last is None:
         return
     for claim in last.claims:
-        counted = answers.as_counted(chain, claim)
+        counted = chain.as_counted(claim)
         if counted.status != "absent" and not any(answers.entails(seen, counted) for seen in observed):
             yield Problem("conclusion", f"It {_claimed(claim)}, which no step observed.", last.number, fatal=True)
             return
@@ -283,7 +270,7 @@ def answer(chain: Chain) -> Problems:
         if last and not answers.states_answer(chain, last.text, last.claims):
             yield Problem("answer", "The conclusion doesn't state the answer.", last.number, fatal=True)
         return
-    right = answers.right_option(chain)
+    right = chain.right
     if right is None:
         yield Problem("answer", "The answer is none of the options.", fatal=True)
         return

@@ -73,12 +73,13 @@ _NO_END = re.compile(r"\b(?:Dr|vs|e\.g|i\.e|approx|cf|No|Fig|St)\.$")
 _CLAUSE = re.compile(
     r"(?:,|;| [-\u2013\u2014])\s+(?=(?:which|as|when|where|compared|since|unchanged|stable|consistent|compatible|"
     r"in keeping|common|typical|characteristic|and (?:is|are|has|have|was|were|there|this|the|an?|should|may|could|"
-    r"clinical|close|further|follow|recommend|correlat)|but|although|though|while|whereas|given|possibly|probably|perhaps|likely|presumably|most|correlat|recommend|follow|further|"
-    r"for which|in (?:comparison|the)|per|due|so|thereby|thus|similar|without|again|suggestive|indicative|"
-    r"[a-z]+ing)\b)"
+    r"clinical|close|further|follow|recommend|correlat)|but|although|though|while|whereas|given|possibly|probably|"
+    r"perhaps|likely|presumably|most|correlat|recommend|follow|further|for which|in (?:comparison|the)|per|due|so|"
+    r"thereby|thus|similar|without|again|suggestive|indicative|[a-z]+ing)\b)"
 )
 _UNFINISHED = re.compile(
-    r"(?:\b(?:and|or|nor|the|a|an|of|with|in|to|is|are|no|as|by|for|from|which|that|but)|[,:;(\-\u2013\u2014\u2026]|\.\.\.)$",
+    r"(?:\b(?:and|or|nor|the|a|an|of|with|in|to|is|are|no|as|by|for|from|which|that|but)|"
+    r"[,:;(\-\u2013\u2014\u2026]|\.\.\.)$",
     re.IGNORECASE,
 )
 _LEADING = re.compile(

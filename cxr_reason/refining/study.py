@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cxr_reason.radiology.verify import Silence
-from cxr_reason.records import stamp
+from cxr_reason.records import check, stamp
 from cxr_reason.refining.chain import Chain, Judge, NotAChain, Problem
 from cxr_reason.refining.checks import judge
 from cxr_reason.runner import Reject, Result, Unit
-from cxr_reason.streams import Group, Row, group_consecutive
+from cxr_reason.streams import Group, Row, group_consecutive, stable_id
 
 STAGE = "refine"
 
@@ -41,7 +41,10 @@ def refine(
             problems = [Problem("record", str(error), fatal=True)]
         else:
             problems = judge(chain, checks=checks)
-        if problems and problems[-1].fatal:
+        if not _refused(problems):
+            written = _written(record, chain, silence=silence, config=config)
+            problems.extend(Problem("record", f"{fault}.", fatal=True) for fault in check(written))
+        if _refused(problems):
             counts[f"rejected/{problems[-1].check}"] += 1
             reasons = [problem.as_reason() for problem in problems]
             result.rejects.append(Reject(_text(record.get("id")), STAGE, reasons, record, row.line))
@@ -49,14 +52,20 @@ def refine(
         seen.update(chain.keys().values())
         if problems:
             counts["mended"] += 1
-            counts.update(f"mended/{check}" for check in {problem.check for problem in problems})
-        result.records.append(_written(record, chain, silence=silence, config=config))
+            counts.update(f"mended/{name}" for name in {problem.check for problem in problems})
+        result.records.append(written)
     result.counts = counts
     return result
 
 
+def _refused(problems: Sequence[Problem]) -> bool:
+    return bool(problems) and problems[-1].fatal
+
+
 def _written(record: Mapping[str, Any], chain: Chain, *, silence: Silence, config: str) -> dict[str, Any]:
-    return stamp({**record, "steps": chain.as_steps()}, stage=STAGE, config=config, silence=silence)
+    """`record` with its steps as they are now. Chains by others may come without an id."""
+    identity = record.get("id") or stable_id(record.get("study_id"), chain.question, *chain.options, chain.judge.report)
+    return stamp({**record, "id": identity, "steps": chain.as_steps()}, stage=STAGE, config=config, silence=silence)
 
 
 def _text(value: Any) -> str | None:
