@@ -211,7 +211,7 @@ class Chain:
         return None
 
     def as_counted(self, claim: Finding) -> Finding:
-        """`claim` of an answer as it is meant: by mine's ``--uncertain present``, present is what is at least suspected."""
+        """`claim` of an answer as it is meant: with mine's ``--uncertain present``, suspected is present."""
         if claim.status == "present" and self.policy("uncertain") == "present":
             return replace(claim, status="uncertain", certainty="differential")
         return claim
