@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from cxr_reason.radiology.assertions import Statement, assertions
-from cxr_reason.radiology.lexicon import LEXICON
+from cxr_reason.radiology.lexicon import LEXICON, Token
 from cxr_reason.radiology.sections import RANK, SILENT, sections
 from cxr_reason.radiology.sentences import Phrases, phrases, sentences
 
@@ -156,6 +156,7 @@ def read(text: str) -> Reading:
     sents: list[Sentence] = []
     limits: list[str] = []
     classes: list[str] = []
+    order = pairs = 0
     for section in sections(text):
         elsewhere = False  # in the report of another film: "Right shoulder. Healing fracture."
         for start, end in sentences(text, section.start, section.end):
@@ -167,13 +168,15 @@ def read(text: str) -> Reading:
             limits += [i.word.limit for i in parts.items if i.word.limit]
             if evidence and heads:
                 found += _stated(heads, parts, text, start, end, section.name)
-            said = parts.classes
+            said = "".join([t.kind for t in parts.tokens])
             unknown = said.count("u") + said.count("f")
             if evidence:
                 classes.append(said)
+                if pairs < _ENOUGH_PAIRS:
+                    order, pairs = _add_order(parts.tokens, order, pairs)
             readable = unknown <= (0.5 if heads else 0.4) * len(said)
             sents.append(Sentence(start, end, section.name, evidence, readable))
-    rejection = _rejection(text, _Count(classes), found)
+    rejection = _rejection(text, _Count(classes), order / pairs if pairs >= _FEWEST_PAIRS else None, found)
     if rejection:
         return Reading(text, sents, [], list(dict.fromkeys(limits)), 0.0, rejection)
     _mark_conflicts(found)
@@ -202,7 +205,7 @@ def _stated(
         if LEXICON.findings[finding.name].device:
             finding.device = _device(finding, text[start:end], low - start, event)
         found.append(finding)
-    if found and "0" in parts.classes:
+    if found and any(t.kind == "0" for t in parts.tokens):
         for size in _SIZE.finditer(text, start, end):
             _attach_size(size, found)
     return found
@@ -285,14 +288,34 @@ _NO_EXAM = re.compile(r"comparison|indication|(?:clinical |medical )?(?:history|
 _FILM = re.compile(r"\b(?:chest|thorax|cxr|x-?ray|radiographs?|film|views?|portable|pa|ap)\b")
 
 
-def _rejection(text: str, count: _Count, found: list[Finding]) -> str | None:
+_FEWEST_PAIRS, _ENOUGH_PAIRS = 6, 60  # pairs of words that tell something of their order; that suffice
+_LEAST_ORDER = -2.0  # mean worth of a pair, less 20 × the share of misplaced function words, under which there is no order
+
+
+def _add_order(tokens: list[Token], order: int, pairs: int) -> tuple[int, int]:
+    """Add the worth of every pair of neighbours to a sum and a count; a mask may stand for anything."""
+    seen, unseen = LEXICON.order, LEXICON.unseen
+    before = "^"
+    for token in tokens:
+        after = token.order
+        if before != "<x>" and after != "<x>":
+            order += seen[before].get(after, unseen[before]) if before in seen else -10
+            pairs += 1
+        before = after
+    return order, pairs
+
+
+def _rejection(text: str, count: _Count, order: float | None, found: list[Finding]) -> str | None:
     if not any(c.isalpha() for c in text):
         return "empty"
     if count.words and count.foreign / count.words > 0.12 and count.known / count.words < 0.75:
         return "language"
     if count.words and count.known / count.words < _LEAST_KNOWN:
         return "not-understood"
-    if count.joints >= 4 and count.broken / count.joints > _MOST_BROKEN:
+    misplaced = count.broken / max(count.joints, 1)
+    if order is not None and order - 20 * misplaced < _LEAST_ORDER:
+        return "not-understood"
+    if count.joints >= 4 and misplaced > _MOST_BROKEN:
         return "not-understood"
     head = text.lstrip()[:120].split("\n", 1)[0][:80].lower()
     if count.parts or head.startswith(("ct ", "mr", "us ", "x-ray", "xr ")):

@@ -6,6 +6,7 @@ in the trie, and its end holds a `Word`: everything that the phrase may mean (a 
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -160,6 +161,12 @@ class Token(NamedTuple):
     word: str
     kind: str
     node: Node | None
+    order: str  # the word, or its class, as word_order.json knows it
+
+
+def word_class(token: Token) -> str:
+    """The class that stands for a word which word_order.json doesn't hold."""
+    return f"<{token.kind}{'N' if token.node else ''}>"
 
 
 class Lexicon:
@@ -191,6 +198,10 @@ class Lexicon:
             **{word: letter for letter, words in _CLASSES.items() for word in words.split()}, MASK: "x", "0": "0",
             ORDINAL: "k", **dict.fromkeys((p for p in data["elsewhere"]["parts"] if " " not in p), "b"),
         }  # fmt: skip
+        order = path.with_name("word_order.json")
+        table = json.loads(order.read_text(encoding="utf-8")) if order.exists() else {"seen": {}, "unseen": {}}
+        self.order: dict[str, dict[str, int]] = table["seen"]  # 10 × ln(P(b | a) / P(b)), tools/word_order.py
+        self.unseen: dict[str, int] = table["unseen"]
         self._number, self._ordinal = self._token("0"), self._token(ORDINAL)
 
     # ------------------------------------------------------------------ building
@@ -283,7 +294,9 @@ class Lexicon:
         return token
 
     def _token(self, word: str) -> Token:
-        return Token(word, self.classes.get(word) or ("u" if word.isalpha() else "."), self.root.next.get(word))
+        kind = self.classes.get(word) or ("u" if word.isalpha() else ".")
+        token = Token(word, kind, self.root.next.get(word), word)
+        return token if word in self.order else token._replace(order=word_class(token))
 
     def canonical(self, word: str) -> str:
         """`token(word)`, only the word."""

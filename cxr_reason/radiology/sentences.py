@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from cxr_reason.radiology.lexicon import LEXICON, Item
+from cxr_reason.radiology.lexicon import LEXICON, Item, Token
 
 # "Dr. Hale", "approx. 2 cm", "p.m. today", "1. No effusion" do not end a sentence.
 _ABBREVIATIONS = frozenset(
@@ -72,32 +72,37 @@ def _pieces(text: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
 
 
 class Phrases(NamedTuple):
-    """What stands in one sentence: a letter for each word's class, the phrases, and where each begins and ends."""
+    """What stands in one sentence: its words, the lexicon's phrases, and where each of these begins and ends."""
 
-    classes: str
+    tokens: list[Token]
     items: tuple[Item, ...]
     starts: list[int]
     ends: list[int]
 
 
-def phrases(sentence: str) -> Phrases:
-    """Every phrase of the lexicon in a sentence, longest first from the left."""
+def tokens(sentence: str) -> tuple[list[Token], list[re.Match[str]]]:
+    """Its words, numbers, masks and marks, as the lexicon spells them, and their matches, which tell where they stand."""
     lower = sentence.lower()
     if len(lower) != len(sentence):  # a few letters grow when lowered
         lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in sentence)
     matches = list(_TOKEN.finditer(lower))
     known, learn = LEXICON.tokens.get, LEXICON.token
-    tokens = [known(raw := m.group()) or learn(raw) for m in matches]
+    return [known(raw := m.group()) or learn(raw) for m in matches], matches
+
+
+def phrases(sentence: str) -> Phrases:
+    """Every phrase of the lexicon in a sentence, longest first from the left."""
+    words, matches = tokens(sentence)
     items: list[Item] = []
     starts: list[int] = []
     ends: list[int] = []
     stop = -1
-    for i, (_, _, node) in enumerate(tokens):
+    for i, (_, _, node, _) in enumerate(words):
         if node is None or i < stop:
             continue
         best, after = node.item, i + 1
-        for j in range(after, len(tokens)):
-            node = node.next.get(tokens[j].word)
+        for j in range(after, len(words)):
+            node = node.next.get(words[j].word)
             if node is None:
                 break
             if node.item is not None:
@@ -107,4 +112,4 @@ def phrases(sentence: str) -> Phrases:
             starts.append(matches[i].start())
             ends.append(matches[after - 1].end())
             stop = after
-    return Phrases("".join([t.kind for t in tokens]), tuple(items), starts, ends)
+    return Phrases(words, tuple(items), starts, ends)
