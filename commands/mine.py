@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from cxr_reason import cli, columns, console
-from cxr_reason.commands import _options
 from cxr_reason.records import SPLITS, TASKS
 from cxr_reason.runner import Summary, run
 from cxr_reason.streams import Input
+
+from . import _options
 
 
 def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -69,7 +70,9 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @_options.seed_option
 @cli.verbosity_options
 @click.pass_context
-def mine(ctx: click.Context, source: str | None, overrides: dict[str, str], encoding: str | None, **given: Any) -> None:
+def mine(
+    ctx: click.Context, /, source: str | None, overrides: dict[str, str], encoding: str | None, **given: Any
+) -> None:
     """Turn reports into questions with chains of reasoning.
 
     INPUT is a table (CSV, TSV) or JSON lines, gzipped or not, one row an image or a study; - or nothing is stdin. Every

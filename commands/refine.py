@@ -9,12 +9,13 @@ import click
 
 from cxr_reason import cli, console, records
 from cxr_reason.cluster import Shard
-from cxr_reason.commands import _options
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.refining import study
 from cxr_reason.refining.checks import CHECKS
 from cxr_reason.runner import Summary, run
 from cxr_reason.streams import Input
+
+from . import _options
 
 
 def _checks(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -64,6 +65,7 @@ def _list_checks(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 @click.pass_context
 def refine(
     ctx: click.Context,
+    /,
     source: str | None,
     checks: tuple[str, ...],
     silence: Silence,

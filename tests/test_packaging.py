@@ -5,6 +5,7 @@ Nothing is downloaded: the wheel goes into a fresh environment that borrows clic
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -68,7 +69,7 @@ def test_the_wheel_has_every_module_and_file_and_nothing_else(wheel: Path) -> No
     expected = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "cxr_reason").rglob("*")
-        if path.suffix in (".py", ".toml", ".txt", ".typed") and path.parent != ROOT / "cxr_reason" / "commands"
+        if path.suffix not in (".pyc", "") and path.parent != ROOT / "cxr_reason" / "commands"
     } | {f"cxr_reason/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "commands").glob("*.py")}
     assert {name for name in names if name.startswith("cxr_reason/")} == expected
     assert f"cxr_reason-{__version__}.dist-info/licenses/LICENSE" in names
@@ -83,3 +84,7 @@ def test_the_installed_wheel_works(wheel: Path, fresh: Path, tmp_path: Path) -> 
     assert Path(found.strip()).is_relative_to(fresh.parent)
     with pytest.raises(AssertionError, match="No module named 'commands'"):
         call(fresh / "python", "-c", "import commands", cwd=tmp_path)
+    pipe = 'set -o pipefail; "$1" mine "$2" | "$1" refine'
+    chains = call("bash", "-c", pipe, "bash", fresh / "cxr", ROOT / "examples" / "reports.csv", cwd=tmp_path)
+    assert len(chains.splitlines()) > 100
+    assert all(json.loads(line)["steps"] for line in chains.splitlines())
