@@ -293,6 +293,12 @@ def _pair(
     after, joint = _organs_after(items, k)
     candidates: list[list[tuple[str, int]]] = []
     adjacent_after = bool(after) and joint is None and quality.adjective
+    if adjacent_after and quality.name not in _NORMAL and _names_thing(items, after[-1][1] + 1):
+        # "prominent hilar opacities": the adjective belongs to the opacities, not to the hila
+        joints = [p for p in range(k + 1, after[-1][1]) if items[p].cue in ("and", "comma", "or")]
+        after = [(organ, p) for organ, p in after if joints and p < joints[-1]]
+        if not after:
+            return [], k, k, []
     copula = any(items[j].cue == "be" for j in range(subjects[-1][1] + 1 if subjects else k, k))
     if joint and after:
         candidates.append(after)
@@ -342,11 +348,21 @@ def _pair(
     return [], k, k, []
 
 
+def _names_thing(items: list[Item], k: int) -> bool:
+    """Whether a finding's name comes at item k, or after words that only describe it."""
+    while k < len(items) and items[k].modifier and not items[k].head:
+        k += 1
+    if k >= len(items) or not items[k].head:
+        return False
+    quality = items[k].word.quality
+    return items[k].word.finding is not None or (quality is not None and not quality.adjective)
+
+
 def _touches(items: list[Item], organs: list[tuple[str, int]], k: int) -> bool:
     """Whether the organs stand right beside item k, or before it with a verb between."""
     first, last = organs[0][1], organs[-1][1]
     gap = items[last + 1 : k] if last < k else items[k + 1 : first]
-    return all(i.modifier or i.cue in ("be", "article", "and") for i in gap)
+    return all(i.modifier or i.cue in ("be", "article", "and", "mask") for i in gap)
 
 
 def _modifies(items: list[Item], k: int) -> bool:
@@ -422,9 +438,10 @@ def _assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
                     head.change = "new"
             resolved, incoming = None, True
             continue
-        if word.quality is not None and word.quality.name == "normal" and not here and k and items[k - 1].cue == "be":
-            for head in done:  # "engorgement appears within normal limits"
-                if head.status == "present":
+        if word.quality is not None and word.quality.name == "normal" and k and items[k - 1].cue == "be":
+            for head in done:  # "heart size and vascular engorgement appear within normal limits"
+                between = items[head.at + 1 : k]
+                if head.status == "present" and all(i.cue in ("and", "comma", "be") or i.word.organ for i in between):
                     _deny(head)
         if word.quality is not None and word.quality.name == "clear" and k + 1 < last_at and items[k + 1].text == "of":
             neg, fresh_list = True, True  # "clear of infiltrates"
@@ -479,12 +496,14 @@ def _assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
         elif cue == "limited_view":
             skip = True
         elif cue == "there":
-            if "may be" in item.text:
+            if "may" in item.text or "might" in item.text or "could" in item.text:
                 hedge = "possible"
         elif cue == "mask":
             if done and not neg and k and items[k - 1].cue == "be" and k < last_at:
                 hedge = "possible"  # "the opacity is XXXX scarring"
         elif cue == "with":
+            if differential and item.text.startswith("includ"):
+                continue  # "the differential is wide and includes ..."
             skip = False
             neg, hedge, resolved, hist, differential = False, None, None, None, False
         elif cue == "sign_of":
@@ -873,6 +892,7 @@ def _assertions(items: tuple[Item, ...]) -> list[Head]:
         heads = _assign_status(clause, heads)
         if any(i.modifier or i.side for i in clause) or any(i.word.quality for i in clause):
             heads = _assign_attributes(clause, heads)
+        heads = _without_general(clause, heads)
         for head in heads:
             head.low, head.high = indices[head.low], indices[head.high]
             if head.time == "history" and head.change in _EXISTING:
@@ -880,6 +900,18 @@ def _assertions(items: tuple[Item, ...]) -> list[Head]:
             if head.time != "void" and (head.status == "absent" or head.name not in _ONLY_DENIED):
                 result.append(head)
     return _without_parts(result)
+
+
+def _without_general(items: list[Item], heads: list[Head]) -> list[Head]:
+    """ "Changes of pneumonectomy" are the pneumonectomy: leave out a finding that the next one, after "of", makes special."""
+    kept = []
+    for n, head in enumerate(heads):
+        special = heads[n + 1] if n + 1 < len(heads) else None
+        if special and head.name in LEXICON.ancestors(special.name) and items[min(head.high + 1, len(items) - 1)].cue == "of":
+            special.change = special.change or head.change
+            continue
+        kept.append(head)
+    return kept
 
 
 _PARTS: dict[str, list[str]] = LEXICON.data["parts"]

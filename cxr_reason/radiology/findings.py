@@ -280,7 +280,8 @@ class _Count:
 
 _FILM_HEADING = re.compile(
     r"\s*(?:(?:left|right|bilateral|both|and|the|of|two|three|one|views?|single|ap|pa|lateral|,)\s+)*"
-    r"(?:(?P<chest>chest)|" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["films"])) + r")s?"
+    r"(?:(?P<chest>chest)|(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["films"])) + r")s?"
+    r"(?:\s+and\s+(?:left\s+|right\s+)?(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["films"])) + r")s?)?)"
     r"(?:\s+(?:x-?rays?|radiographs?|series|views?|films?))?\s*(?:[:.]|$)", re.IGNORECASE,
 )  # fmt: skip
 _OTHER_IMAGING = re.compile(r"\b(?:ct|cta|mri|mra|mr|ultrasound|sonogram|pet|tomography|mammogra\w+|dexa|fluoroscop\w+)\b")

@@ -140,8 +140,10 @@ def expand(phrase: str) -> Iterator[str]:
 
 def plurals(word: str) -> list[str]:
     """The plural forms that a word may have in a report; wrong ones do no harm, nobody writes them."""
-    if word in ("", ORDINAL, "mask") or not word[-1].isalpha() or word.endswith("ss"):
+    if word in ("", ORDINAL, "mask") or not word[-1].isalpha():
         return []
+    if word.endswith("ss"):
+        return [word + "es"]
     if word.endswith("sis"):
         return [word[:-2] + "es"]
     if word.endswith("s"):
@@ -371,7 +373,10 @@ def _inner_side(text: str) -> str | None:
     """The side that a phrase holds. "Both" hides in bibasilar, bases and apices."""
     if text.startswith(_BOTH) or text.endswith(("bases", "apices")):
         return "bilateral"
-    named = {w for w in text.split() if w in ("left", "right")}
+    words = text.split()
+    if any(w.startswith(("ventric", "atri")) for w in words):
+        return None  # the left ventricle is no side of the chest
+    named = {w for w in words if w in ("left", "right")}
     if text.startswith("levo"):
         named.add("left")
     if text.startswith("dextro"):

@@ -111,6 +111,8 @@ def _positive(
     above: frozenset[str], silence: Silence,
 ) -> Verdict:  # fmt: skip
     """A claim that the finding is there, or may be."""
+    if claim.status == "uncertain" and any(_same_side(f, claim) for f in uncertain):
+        present = [f for f in present if _same_side(f, claim)]  # left certain, right suspected: a claim about the right
     if present:
         return _compare(claim, present)
     if uncertain:
@@ -135,6 +137,10 @@ def _positive(
     if silence == "unknown":
         return Verdict("unverifiable", "silent", reason="the report doesn't mention it")
     return Verdict("contradicted", "silent", reason="the report doesn't mention it, which is taken as normal")
+
+
+def _same_side(fact: Finding, claim: Finding) -> bool:
+    return fact.side == claim.side or fact.side == "bilateral"
 
 
 def _within_bound(bound: str | None, claim: Finding) -> bool:
