@@ -4,4 +4,16 @@ from cxr_reason.radiology.findings import LABELS, Finding, Reading, Sentence, re
 from cxr_reason.radiology.lexicon import LEXICON, Entry, Lexicon
 from cxr_reason.radiology.verify import Verdict, claims, verify
 
-__all__ = ["LABELS", "LEXICON", "Entry", "Finding", "Lexicon", "Reading", "Sentence", "Verdict", "claims", "read", "verify"]
+__all__ = [
+    "LABELS",
+    "LEXICON",
+    "Entry",
+    "Finding",
+    "Lexicon",
+    "Reading",
+    "Sentence",
+    "Verdict",
+    "claims",
+    "read",
+    "verify",
+]

@@ -23,7 +23,7 @@ from cxr_reason.radiology.lexicon import LEXICON, Item, Quality, Word
 _SPREADING_BOUNDS = frozenset({"definite", "new", "large", "significant"})
 _STRONG_HISTORY = re.compile(r"history|status post|s p|hx|h o|background|patient (?:with|has)")
 _EXISTING = frozenset({"worse", "better", "stable"})  # a change that only something on the film can have
-_ONLY_DENIED = frozenset({"chest abnormality", "cardiopulmonary abnormality"})
+_ONLY_DENIED = frozenset(name for name in LEXICON.findings if LEXICON.is_region(name))  # present, they tell nothing
 _NORMAL = frozenset({"normal", "clear", "top normal"})
 _LIST = frozenset({"and", "or", "comma", "versus"})
 
@@ -67,6 +67,11 @@ def clauses(items: list[Item]) -> list[tuple[list[Item], list[int]]]:
     for k, item in enumerate(items):
         cue = item.cue
         if cue is None:
+            if (
+                negated and has_head and item.word.organ and _subject(items, k)
+            ):  # "no effusion the lungs are hyperinflated"
+                found.append((current, indices))
+                current, indices, has_head, negated, verb = [], [], False, False, False
             has_head = has_head or item.head
             verb = verb or item.verb
             current.append(item)
@@ -95,6 +100,11 @@ def clauses(items: list[Item]) -> list[tuple[list[Item], list[int]]]:
             has_head = has_head or item.head
     found.append((current, indices))
     return found
+
+
+def _subject(items: list[Item], k: int) -> bool:
+    """Whether the organ at k is the subject of a verb, and joined to nothing before it."""
+    return k + 1 < len(items) and items[k + 1].cue == "be" and items[k - 1].word.finding is not None
 
 
 _COPULA = Item(Word(cue="be"), ":", None).settle()
@@ -126,17 +136,25 @@ def _begins_statement(items: list[Item], k: int, negated: bool, verb: bool) -> b
             organ = True
         elif word.finding or (word.quality and not word.quality.adjective):
             finding = True
-        marked = word.severity or word.change in ("stable", "worse", "better", "new") or word.acuity in ("old", "chronic")
+        marked = (
+            word.severity or word.change in ("stable", "worse", "better", "new") or word.acuity in ("old", "chronic")
+        )
         if (marked or cue == "article") and not finding:
             positive = True
         if item.verb and (organ or finding):
             if organ and not finding:
                 return True
             following = items[k + 1].word if k + 1 < n else None
-            said = following is not None and bool(following.change or following.severity or following.side or following.quality)
+            said = following is not None and bool(
+                following.change or following.severity or following.side or following.quality
+            )
             if item.word.change and item.text.startswith(_AUXILIARY):
                 said = True
-            return (said and following is not None and not following.cue or item.word.change is not None) if negated else verb
+            return (
+                (said and following is not None and not following.cue or item.word.change is not None)
+                if negated
+                else verb
+            )
         if word.quality and word.quality.adjective:
             if organ and not finding and not _of_next(items, k):
                 return True
@@ -224,7 +242,7 @@ def _heads(items: list[Item]) -> list[Head]:
                 continue
         if word.finding is not None:
             before, (after, joint) = _organs_before(items, k), _organs_after(items, k)
-            named = [(h.name, h.at) for h in heads]
+            named = [(h.name, h.at) for h in heads if k - h.at <= 3]
             named += [("device", h.at) for h in heads if LEXICON.findings[h.name].device and k - h.at <= 2]
             names = _refined(word.finding, named + before, after if joint else [])
             for name in names:
@@ -249,7 +267,9 @@ def _heads(items: list[Item]) -> list[Head]:
     for head in heads:
         if items[head.at].word.quality is None or items[head.at].word.finding is not None:
             continue
-        items[head.at] = Item(Word(quality=items[head.at].word.quality), items[head.at].text, items[head.at].side).settle()
+        items[head.at] = Item(
+            Word(quality=items[head.at].word.quality), items[head.at].text, items[head.at].side
+        ).settle()
     return heads
 
 
@@ -637,7 +657,10 @@ def _assign_attributes(items: list[Item], heads: list[Head]) -> list[Head]:
         end = groups[g + 1][0].low if g + 1 < n else len(items)
         if begin >= end:
             continue
-        cut = _split_gap(items, begin, end) if g + 1 < n else end
+        if g + 1 < n:
+            cut = _split_gap(items, begin, end)
+        else:  # what comes after "with" describes something that we don't know
+            cut = next((k for k in range(begin, end) if items[k].cue == "with"), end)
         trailing[g] += range(begin, cut)
         if g + 1 < n:
             own[g + 1] += range(cut, end)
@@ -645,9 +668,11 @@ def _assign_attributes(items: list[Item], heads: list[Head]) -> list[Head]:
         _take(items, own[g], group, leading=True)
         _take(items, trailing[g], group, leading=False)
     _share(items, groups, own, trailing)
-    if len(items) > 1 and items[0].word.side and items[1].word.cue == "be":  # "the left shows ..."
-        for head in heads:
-            head.side = head.side or (items[0].word.side if _lateral(head) else None)
+    if len(items) > 2 and items[0].word.side:
+        verb = items[2] if items[1].word.organ == "lungs" else items[1]
+        if verb.cue == "be":  # "the left shows ...", "the right lung is clear without ..."
+            for head in heads:
+                head.side = head.side or (items[0].word.side if _lateral(head) else None)
     twins = [twin for g, group in enumerate(groups) for head in group if (twin := _twin(items, own[g], head))]
     return heads + twins
 
@@ -672,7 +697,9 @@ def _twin(items: list[Item], indices: list[int], head: Head) -> Head | None:
         return None
     (head.side, head.severity, change), (side, severity, other_change) = told
     head.change = change or head.change
-    return replace(head, side=side, severity=severity, change=other_change or None, alternatives=list(head.alternatives))
+    return replace(
+        head, side=side, severity=severity, change=other_change or None, alternatives=list(head.alternatives)
+    )
 
 
 def _split_gap(items: list[Item], begin: int, end: int) -> int:
@@ -780,7 +807,17 @@ def _diagnosis(items: list[Item], sign: Head, head: Head) -> bool:
 def _is_sign(items: list[Item], sign: Head, diagnosis: Head) -> bool:
     between = {i.cue for i in items[sign.high + 1 : diagnosis.low]}
     return bool(between & {"sign_of"}) and any(
-        i.text in ("representing", "represents", "represent", "reflecting", "reflects", "reflect", "corresponding to", "indicating")
+        i.text
+        in (
+            "representing",
+            "represents",
+            "represent",
+            "reflecting",
+            "reflects",
+            "reflect",
+            "corresponding to",
+            "indicating",
+        )
         for i in items[sign.high + 1 : diagnosis.low]
     )
 
@@ -799,7 +836,10 @@ def _share_change(items: list[Item], groups: list[list[Head]], own: list[list[in
                     break
                 if any(_change(items[k], groups[h + 1], k) for k in own[h + 1]):
                     break
-                if groups[h + 1][0].certainty != groups[h][0].certainty or groups[h + 1][0].status != groups[h][0].status:
+                if (
+                    groups[h + 1][0].certainty != groups[h][0].certainty
+                    or groups[h + 1][0].status != groups[h][0].status
+                ):
                     break
                 h += 1
         if tail:
@@ -863,7 +903,19 @@ def assertions(items: tuple[Item, ...]) -> tuple[Statement, ...]:
 
 _REMEMBERED: dict[tuple[Item, ...], tuple[Statement, ...]] = {}
 _MOST_REMEMBERED = 50_000
-_FROM_HEAD = ("name", "status", "certainty", "time", "bound", "side", "site", "severity", "change", "acuity", "calcified")
+_FROM_HEAD = (
+    "name",
+    "status",
+    "certainty",
+    "time",
+    "bound",
+    "side",
+    "site",
+    "severity",
+    "change",
+    "acuity",
+    "calcified",
+)
 _head_values = attrgetter(*_FROM_HEAD)
 _SHARED: dict[tuple[Any, ...], dict[str, Any]] = {}
 
@@ -907,7 +959,11 @@ def _without_general(items: list[Item], heads: list[Head]) -> list[Head]:
     kept = []
     for n, head in enumerate(heads):
         special = heads[n + 1] if n + 1 < len(heads) else None
-        if special and head.name in LEXICON.ancestors(special.name) and items[min(head.high + 1, len(items) - 1)].cue == "of":
+        if (
+            special
+            and head.name in LEXICON.ancestors(special.name)
+            and items[min(head.high + 1, len(items) - 1)].cue == "of"
+        ):
             special.change = special.change or head.change
             continue
         kept.append(head)

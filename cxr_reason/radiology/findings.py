@@ -59,7 +59,12 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; empty fields and a time of "current" are left out."""
-        out: dict[str, Any] = {"name": self.name, "label": self.label, "status": self.status, "certainty": self.certainty}
+        out: dict[str, Any] = {
+            "name": self.name,
+            "label": self.label,
+            "status": self.status,
+            "certainty": self.certainty,
+        }
         for name in _OPTIONAL:
             value = getattr(self, name)
             if value:
@@ -236,7 +241,10 @@ _TIP = re.compile(
     r"\b(?:tips?|terminat\w+|ends|ending|lies|projects?|projecting|coursing|courses|seen)\b[^.;]*?\b"
     r"(?:in|at|above|over|overlying|near|within|below|into|to|from|beyond|past|by|with)\s+(?P<place>[^.;,]+)", re.IGNORECASE,
 )  # fmt: skip
-_DISTANCE = re.compile(r"\b(\d+(?:\.\d+)?\s*(?:mm|cm)\s+(?:above|below|from|proximal to|distal to|superior to|beyond)[^.;,]*)", re.IGNORECASE)
+_DISTANCE = re.compile(
+    r"\b(\d+(?:\.\d+)?\s*(?:mm|cm)\s+(?:above|below|from|proximal to|distal to|superior to|beyond)[^.;,]*)",
+    re.IGNORECASE,
+)
 _POSITION = re.compile(
     r"\b((?:good|satisfactory|appropriate|standard|stable|unchanged|expected|adequate|correct|proper|acceptable) (?:position|placement|location)"
     r"|malpositioned|malposition|misplaced|kinked|coiled|too (?:high|low)|low[- ]lying|high[- ]lying)\b", re.IGNORECASE,
@@ -284,13 +292,19 @@ _FILM_HEADING = re.compile(
     r"(?:\s+and\s+(?:left\s+|right\s+)?(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["films"])) + r")s?)?)"
     r"(?:\s+(?:x-?rays?|radiographs?|series|views?|films?))?\s*(?:[:.]|$)", re.IGNORECASE,
 )  # fmt: skip
-_OTHER_IMAGING = re.compile(r"\b(?:ct|cta|mri|mra|mr|ultrasound|sonogram|pet|tomography|mammogra\w+|dexa|fluoroscop\w+)\b")
-_NO_EXAM = re.compile(r"comparison|indication|(?:clinical |medical )?(?:history|information|data)|reason|findings|impression")
+_OTHER_IMAGING = re.compile(
+    r"\b(?:ct|cta|mri|mra|mr|ultrasound|sonogram|pet|tomography|mammogra\w+|dexa|fluoroscop\w+)\b"
+)
+_NO_EXAM = re.compile(
+    r"comparison|indication|(?:clinical |medical )?(?:history|information|data)|reason|findings|impression"
+)
 _FILM = re.compile(r"\b(?:chest|thorax|cxr|x-?ray|radiographs?|film|views?|portable|pa|ap)\b")
 
 
 _FEWEST_PAIRS, _ENOUGH_PAIRS = 6, 60  # pairs of words that tell something of their order; that suffice
-_LEAST_ORDER = -2.0  # mean worth of a pair, less 20 × the share of misplaced function words, under which there is no order
+_LEAST_ORDER = (
+    -2.0
+)  # mean worth of a pair, less 20 × the share of misplaced function words, under which there is no order
 
 
 def _add_order(tokens: list[Token], order: int, pairs: int) -> tuple[int, int]:
@@ -352,9 +366,17 @@ def _opposed(a: Finding, b: Finding) -> bool:
         if absent.side and other.side is None:
             return False
         if absent.bound:
-            return absent.bound == "large" and other.severity == "severe" or absent.bound in ("definite", "acute") and other.acuity == "acute"
+            return (
+                absent.bound == "large"
+                and other.severity == "severe"
+                or absent.bound in ("definite", "acute")
+                and other.acuity == "acute"
+            )
         return not (absent.time == "resolved" and other.time != "current")
     return {a.change, b.change} == {"better", "worse"} and a.section != b.section
+
+
+_MOST_COMPARED = 50  # mentions of one name: no report has more, and time stays linear for texts that are none
 
 
 def _mark_conflicts(found: list[Finding]) -> None:
@@ -363,8 +385,8 @@ def _mark_conflicts(found: list[Finding]) -> None:
         by_name.setdefault(finding.name, []).append(finding)
     for mentions in by_name.values():
         if len(mentions) > 1:
-            for i, a in enumerate(mentions[:50]):
-                for b in mentions[i + 1 : 50]:
+            for i, a in enumerate(mentions[:_MOST_COMPARED]):
+                for b in mentions[i + 1 : _MOST_COMPARED]:
                     if _opposed(a, b):
                         a.conflict = b.conflict = True
         _mark_swapped_sides(mentions)
@@ -375,7 +397,7 @@ def _mark_conflicts(found: list[Finding]) -> None:
         if not _weighty(finding):
             continue
         for general in LEXICON.ancestors(finding.name) & by_name.keys():
-            for denied in by_name[general]:
+            for denied in by_name[general][:_MOST_COMPARED]:
                 if denied.status == "absent" and denied.time == "current" and sides_meet(denied.side, finding.side):
                     if denied.bound is None or denied.bound == finding.acuity:
                         denied.conflict = finding.conflict = True
@@ -393,7 +415,12 @@ def _mark_swapped_sides(mentions: list[Finding]) -> None:
 
 
 def _weighty(finding: Finding) -> bool:
-    return not (finding.calcified or finding.acuity in _MILD_CONFLICT or finding.severity == "mild" or finding.certainty != "definite")
+    return not (
+        finding.calcified
+        or finding.acuity in _MILD_CONFLICT
+        or finding.severity == "mild"
+        or finding.certainty != "definite"
+    )
 
 
 def _merge(found: list[Finding]) -> list[Finding]:
@@ -406,7 +433,11 @@ def _merge(found: list[Finding]) -> list[Finding]:
         sides = {m.side for m in mentions if m.side and m.time in ("current", "resolved")}
         for mention in mentions:
             era = "now" if mention.time in ("current", "resolved") else mention.time
-            if mention.device and mention.time == "resolved" and any(m.time == "current" and not m.conflict for m in mentions):
+            if (
+                mention.device
+                and mention.time == "resolved"
+                and any(m.time == "current" and not m.conflict for m in mentions)
+            ):
                 era = "removed"
             side = mention.side
             if side is None and len(sides) == 1:

@@ -107,7 +107,6 @@ class Item:
         self.modifier = bool(word.side or word.site or word.severity or word.change or word.acuity or word.bound)
         return self
 
-
     def meaning(self) -> tuple[Any, ...]:
         """What tells this item from others. The words count only where scope rules look at them."""
         word = self.word
