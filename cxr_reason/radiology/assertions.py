@@ -151,7 +151,7 @@ def _begins_statement(items: list[Item], k: int, negated: bool, verb: bool) -> b
             if item.word.change and item.text.startswith(_AUXILIARY):
                 said = True
             return (
-                (said and following is not None and not following.cue or item.word.change is not None)
+                ((said and following is not None and not following.cue) or item.word.change is not None)
                 if negated
                 else verb
             )
@@ -823,7 +823,7 @@ def _is_sign(items: list[Item], sign: Head, diagnosis: Head) -> bool:
 
 
 def _share_change(items: list[Item], groups: list[list[Head]], own: list[list[int]], trailing: list[list[int]]) -> None:
-    if not any(i.word.change or i.word.quality for i in items):
+    if not any([i.word.change or (i.word.quality and i.word.quality.change) for i in items]):
         return
     for g, group in enumerate(groups):
         lead = [c for k in own[g] if (c := _change(items[k], group, k))]
@@ -942,7 +942,7 @@ def _assertions(items: tuple[Item, ...]) -> list[Head]:
         if not heads:
             continue
         heads = _assign_status(clause, heads)
-        if any(i.modifier or i.side for i in clause) or any(i.word.quality for i in clause):
+        if any([i.tells for i in clause]):
             heads = _assign_attributes(clause, heads)
         heads = _without_general(clause, heads)
         for head in heads:

@@ -115,7 +115,7 @@ class Reading:
         return _merge(self.findings)
 
     def facts(self) -> list[Finding]:
-        """The findings with every mention of one name and side merged; where mentions differ the better section wins."""
+        """The findings, every mention of one name and side merged; where they differ the better section wins."""
         return self._facts
 
     @cached_property
@@ -154,6 +154,10 @@ class Reading:
 
 
 # ---------------------------------------------------------------------- reading
+# A word that may name a limit of the film where no evidence stands ("TECHNIQUE: portable, supine")
+_LIMIT = re.compile(r"portable|bedside|supine|rotat|semi|recumbent|limited|suboptimal|PORTABLE|SUPINE", re.ASCII)
+
+
 @lru_cache(maxsize=64)
 def read(text: str) -> Reading:
     """Read one report. Linear in the length of the text; never raises for any text."""
@@ -163,24 +167,29 @@ def read(text: str) -> Reading:
     classes: list[str] = []
     order = pairs = 0
     for section in sections(text):
+        if section.name == SILENT:
+            if _LIMIT.search(text, section.start, section.end):
+                limits += [i.word.limit for i in phrases(text[section.start : section.end]).items if i.word.limit]
+            sents += [Sentence(*span, SILENT, False, True) for span in sentences(text, section.start, section.end)]
+            continue
         elsewhere = False  # in the report of another film: "Right shoulder. Healing fracture."
         for start, end in sentences(text, section.start, section.end):
-            if film := _FILM_HEADING.match(text, start, end):
-                elsewhere = film["chest"] is None
-            evidence = section.name != SILENT and not elsewhere
             parts = phrases(text[start:end])
+            said = "".join([t.kind for t in parts.tokens])
+            if ("j" in said or "h" in said[:4]) and (film := _FILM_HEADING.match(text, start, end)):
+                elsewhere = film["chest"] is None
             heads = assertions(parts.items)
             limits += [i.word.limit for i in parts.items if i.word.limit]
-            if evidence and heads:
-                found += _stated(heads, parts, text, start, end, section.name)
-            said = "".join([t.kind for t in parts.tokens])
             unknown = said.count("u") + said.count("f")
-            if evidence:
-                classes.append(said)
-                if pairs < _ENOUGH_PAIRS:
-                    order, pairs = _add_order(parts.tokens, order, pairs)
             readable = unknown <= (0.5 if heads else 0.4) * len(said)
-            sents.append(Sentence(start, end, section.name, evidence, readable))
+            sents.append(Sentence(start, end, section.name, not elsewhere, readable))
+            if elsewhere:
+                continue
+            if heads:
+                found += _stated(heads, parts, text, start, end, section.name, sized="0" in said)
+            classes.append(said)
+            if pairs < _ENOUGH_PAIRS:
+                order, pairs = _add_order(parts.tokens, order, pairs)
     rejection = _rejection(text, _Count(classes), order / pairs if pairs >= _FEWEST_PAIRS else None, found)
     if rejection:
         return Reading(text, sents, [], list(dict.fromkeys(limits)), 0.0, rejection)
@@ -196,28 +205,36 @@ def read(text: str) -> Reading:
 def statements(text: str, start: int, end: int) -> list[Finding]:
     """The findings that the sentence text[start:end] states; spans count in the text, the section is "body"."""
     parts = phrases(text[start:end])
-    return _stated(assertions(parts.items), parts, text, start, end, "body")
+    sized = any(t.kind == "0" for t in parts.tokens)
+    return _stated(assertions(parts.items), parts, text, start, end, "body", sized=sized)
 
 
 def _stated(
-    statements: tuple[Statement, ...], parts: Phrases, text: str, start: int, end: int, section: str
+    statements: tuple[Statement, ...],
+    parts: Phrases,
+    text: str,
+    start: int,
+    end: int,
+    section: str,
+    *,
+    sized: bool,
 ) -> list[Finding]:
     found = []
-    for fields, first, last, event in statements:
+    for shared, first, last, event in statements:
         low = start + parts.starts[first]
         finding = Finding.__new__(Finding)  # a copy of the shared fields: several times as fast as __init__
-        finding.__dict__ = {**fields, "span": [low, start + parts.ends[last]], "section": section}
+        finding.__dict__ = {**shared, "span": [low, start + parts.ends[last]], "section": section}
         if LEXICON.findings[finding.name].device:
             finding.device = _device(finding, text[start:end], low - start, event)
         found.append(finding)
-    if found and any(t.kind == "0" for t in parts.tokens):
+    if sized:
         for size in _SIZE.finditer(text, start, end):
             _attach_size(size, found)
     return found
 
 
 _SIZE = re.compile(
-    r"(?<![\w.])(\d+(?:\.\d+)?)(?:\s*(?:[x×]|by|-|to)\s*\d+(?:\.\d+)?){0,3}[\s-]?"
+    r"(?<![\w.])(\d+(?:\.\d+)?)(?:\s*(?:[x\u00d7]|by|-|to)\s*\d+(?:\.\d+)?){0,3}[\s-]?"
     r"(mm|cm|millimeters?|centimeters?|millimetres?|centimetres?)\b", re.IGNORECASE,
 )  # fmt: skip
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -270,7 +287,7 @@ def _device(finding: Finding, sentence: str, start: int, event: str | None) -> d
 # Function words in places where running English never has them: "of is", "the the", "no ." (classes: lexicon.py)
 _BROKEN = re.compile(r"(?=[dn][dpvcmn$]|p[vcm$]|v[vcm$]|c[cvm$]|mv|\^[vc])")
 _JOINT = re.compile(r"[dpvcn]")
-_WORD = re.compile(r"[dpvcnkufb]")
+_WORD = re.compile(r"[dpvcnkufbjh]")
 
 
 class _Count:
@@ -281,7 +298,7 @@ class _Count:
         self.words = len(_WORD.findall(text))
         self.foreign = text.count("f")
         self.known = self.words - self.foreign - text.count("u")
-        self.parts = text.count("b")
+        self.parts = text.count("b") + text.count("j")
         self.joints = len(_JOINT.findall(text))
         self.broken = len(_BROKEN.findall(f"^{'$^'.join(classes)}$"))
 
@@ -304,7 +321,7 @@ _FILM = re.compile(r"\b(?:chest|thorax|cxr|x-?ray|radiographs?|film|views?|porta
 _FEWEST_PAIRS, _ENOUGH_PAIRS = 6, 60  # pairs of words that tell something of their order; that suffice
 _LEAST_ORDER = (
     -2.0
-)  # mean worth of a pair, less 20 × the share of misplaced function words, under which there is no order
+)  # mean worth of a pair, less 20 times the share of misplaced function words, under which there is no order
 
 
 def _add_order(tokens: list[Token], order: int, pairs: int) -> tuple[int, int]:
@@ -366,11 +383,8 @@ def _opposed(a: Finding, b: Finding) -> bool:
         if absent.side and other.side is None:
             return False
         if absent.bound:
-            return (
-                absent.bound == "large"
-                and other.severity == "severe"
-                or absent.bound in ("definite", "acute")
-                and other.acuity == "acute"
+            return (absent.bound == "large" and other.severity == "severe") or (
+                absent.bound in ("definite", "acute") and other.acuity == "acute"
             )
         return not (absent.time == "resolved" and other.time != "current")
     return {a.change, b.change} == {"better", "worse"} and a.section != b.section

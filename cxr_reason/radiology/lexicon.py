@@ -96,6 +96,7 @@ class Item:
     cue: str | None = None  # the word's, here for speed, as the rest
     head: bool = False  # names a finding or a quality
     verb: bool = False
+    tells: bool = False  # may give a finding an attribute
     modifier: bool = False  # says something of a finding: side, site, severity, change, acuity, bound
 
     def settle(self) -> Item:
@@ -105,6 +106,9 @@ class Item:
         self.head = word.finding is not None or word.quality is not None
         self.verb = word.cue in ("be", "there", "not_seen") or self.text.startswith(_AUXILIARIES)
         self.modifier = bool(word.side or word.site or word.severity or word.change or word.acuity or word.bound)
+        self.tells = self.modifier or self.side is not None
+        if word.quality is not None and (word.quality.change or word.quality.name == "calcified"):
+            self.tells = True
         return self
 
     def meaning(self) -> tuple[Any, ...]:
@@ -198,10 +202,11 @@ class Lexicon:
             **dict.fromkeys(self.foreign, "f"), **dict.fromkeys(self.vocabulary, "k"),
             **{word: letter for letter, words in _CLASSES.items() for word in words.split()}, MASK: "x", "0": "0",
             ORDINAL: "k", **dict.fromkeys((p for p in data["elsewhere"]["parts"] if " " not in p), "b"),
+            **dict.fromkeys((w for film in data["elsewhere"]["films"] for end in film.split()[-1:] for w in (end, *plurals(end))), "j"), "chest": "h",
         }  # fmt: skip
         order = path.with_name("word_order.json")
         table = json.loads(order.read_text(encoding="utf-8")) if order.exists() else {"seen": {}, "unseen": {}}
-        self.order: dict[str, dict[str, int]] = table["seen"]  # 10 × ln(P(b | a) / P(b)), tools/word_order.py
+        self.order: dict[str, dict[str, int]] = table["seen"]  # 10 ln(P(b | a) / P(b)), tools/word_order.py
         self.unseen: dict[str, int] = table["unseen"]
         self._number, self._ordinal = self._token("0"), self._token(ORDINAL)
 

@@ -10,7 +10,35 @@ from cxr_reason.radiology.lexicon import LEXICON, Item, Token
 
 # "Dr. Hale", "approx. 2 cm", "p.m. today", "1. No effusion" do not end a sentence.
 _ABBREVIATIONS = frozenset(
-    "dr drs mr mrs ms prof st vs approx ca cf e.g i.e eg ie no nos fig p.m a.m p.o resp max min incl dept ext".split()
+    [
+        "dr",
+        "drs",
+        "mr",
+        "mrs",
+        "ms",
+        "prof",
+        "st",
+        "vs",
+        "approx",
+        "ca",
+        "cf",
+        "e.g",
+        "i.e",
+        "eg",
+        "ie",
+        "no",
+        "nos",
+        "fig",
+        "p.m",
+        "a.m",
+        "p.o",
+        "resp",
+        "max",
+        "min",
+        "incl",
+        "dept",
+        "ext",
+    ]
 )
 _LONGEST = 1200  # characters; a longer stretch without an end is no sentence, and is cut so that time stays linear
 # Every branch begins with a literal, which lets `re` skip fast to the next candidate.
