@@ -1,4 +1,4 @@
-"""A command that only streams, for test_shell.py: the real options, driver and exit codes, with work that misbehaves
+"""A command that only streams, for test_runner.py: the real options, driver and exit codes, with work that misbehaves
 on demand. Run as ``python tests/stream_driver.py copy [OPTIONS] [INPUT]``.
 
 What a row's report says happens: ``raise``, ``reject``, ``nan``, ``die`` (the process kills itself). Everything else

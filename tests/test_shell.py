@@ -1,16 +1,14 @@
-"""What a real shell sees: pipes that close, signals, kill -9, full disks, shards, processes.
+"""`cxr mine` and `cxr refine` in a real shell: pipes, Ctrl-C, kill -9, shards, processes, a full disk, no network.
 
-The command is tests/stream_driver.py: the options, the driver and the exit codes are the real ones.
+Nothing here is a stand-in: the commands are the real ones, and the reports come from benchmarks/generate.py. What a run
+does when its own work breaks down is tested in test_runner.py.
 """
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -19,411 +17,230 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import environment
+from conftest import ROOT, environment
+from processes import wait_for
 
-DRIVER = Path(__file__).with_name("stream_driver.py")
-COMMAND = [sys.executable, str(DRIVER), "copy"]
-STUDIES = 1500
+from cxr_reason.runner import CHECKPOINT_SECONDS
 
+pytestmark = pytest.mark.xdist_group("shell")  # one worker makes the files, once
 
-def start(*arguments: object, **options) -> subprocess.Popen[bytes]:
-    options.setdefault("stdout", subprocess.PIPE)
-    options.setdefault("stdin", subprocess.DEVNULL)
-    return subprocess.Popen(
-        [*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE, env=environment(**options.pop("env", {})), **options
-    )
+REPORTS = 600
+CXR = [sys.executable, "-m", "cxr_reason"]
+NO_NETWORK = ("unshare", "--map-root-user", "--net")
+OWN_MOUNTS = ("unshare", "--map-root-user", "--mount")
 
 
-def finish(*arguments: object, stdin: bytes | None = None, **options) -> subprocess.CompletedProcess[str]:
-    process = start(*arguments, **{"stdin": subprocess.PIPE if stdin is not None else subprocess.DEVNULL, **options})
-    output, error = process.communicate(stdin, timeout=60)
-    return subprocess.CompletedProcess(process.args, process.returncode, (output or b"").decode(), error.decode())
+def permitted(*command: str) -> bool:
+    try:
+        return subprocess.run([*command, "true"], capture_output=True, timeout=10).returncode == 0
+    except OSError:
+        return False
 
 
-def summary(error: str) -> dict[str, int]:
-    return {name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", error.split("summary ")[1])}
-
-
-def children(pid: int) -> list[int]:
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it may have gone meanwhile
-            parent = int(status.read_text().rpartition(")")[2].split()[1])
-            if parent == pid:
-                found.append(int(status.parent.name))
-    return found
-
-
-def wait_for(condition, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
+def shell(script: str, folder: Path, *prefix: str) -> subprocess.CompletedProcess[str]:
+    """Run `script` with bash in `folder`, where `cxr` is ours. The exit code is that of its last command."""
+    command = [*prefix, "bash", "-c", f'cxr() {{ {" ".join(CXR)} "$@"; }}\n{script}']
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment(), timeout=120)
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory) -> Path:
-    """1,500 studies of one to three rows, a few of which are rejected, unreadable, or break the work."""
-    chance = random.Random(7)
-    lines = ["study_id,report"]
-    for study in range(STUDIES):
-        for _ in range(chance.choice([1, 1, 2, 3])):
-            kind = chance.random()
-            if kind < 0.01:
-                lines.append(f"s{study},too,many")
-            elif kind < 0.02:
-                lines.append(f"s{study},raise")
-            elif kind < 0.05:
-                lines.append(f"s{study},reject")
-            else:
-                lines.append(f's{study},"text of {study}\n{"x" * chance.randrange(400)}"')
-    path = tmp_path_factory.mktemp("table") / "reports.csv"
-    path.write_text("\n".join(lines) + "\n")
-    return path
+def made(tmp_path_factory) -> Path:
+    """A folder with reports.csv and what comes of it when nothing disturbs: questions and chains."""
+    folder = tmp_path_factory.mktemp("made")
+    generator = [sys.executable, ROOT / "benchmarks" / "generate.py", "-n", str(REPORTS), "--seed", "3"]
+    subprocess.run([*generator, "-o", folder / "reports.csv"], check=True, capture_output=True)
+    done = shell("cxr mine reports.csv -q -o questions && cxr refine questions -q -o chains", folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (folder / "chains").read_bytes().count(b"\n") > REPORTS
+    return folder
 
 
-@pytest.fixture(scope="module")
-def whole(table, tmp_path_factory) -> tuple[bytes, bytes, dict[str, int]]:
-    """Output, rejects and counts of a run that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("whole")
-    done = finish(table, "-o", folder / "out", "--rejects", folder / "rejects")
-    assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in folder.iterdir()) == ["out", "rejects"]
-    return (folder / "out").read_bytes(), (folder / "rejects").read_bytes(), summary(done.stderr)
+# ------------------------------------------------------------------------------------------------------------- pipes
 
 
-# ------------------------------------------------------------------------------------------------ what a run leaves
+def test_refining_again_changes_nothing(made):
+    done = shell("set -o pipefail; cxr refine chains -q | cmp - chains", made)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_run_accounts_for_every_row(table, whole):
-    output, rejects, counts = whole
-    records = [json.loads(line) for line in output.splitlines()]
-    reasons = [json.loads(line) for line in rejects.splitlines()]
-    kinds = Counter(reason["reasons"][0]["check"] for reason in reasons)
-    assert counts["records"] == len(records) > STUDIES
-    assert counts["rejected"] == counts["taste"] == kinds["taste"] > 0
-    assert counts["unreadable"] == kinds["unreadable"] > 0
-    assert counts["failed"] == kinds["internal-error"] > 0
-    lines = table.read_text().splitlines()
-    for reason in reasons:
-        there = lines[reason["line"] - 1]
-        assert reason["file"] == str(table)
-        match reason["reasons"][0]["check"]:
-            case "taste":
-                assert there == f"{reason['id']},reject"
-                assert reason["record"]["report"] == "reject"
-            case "unreadable":
-                assert reason["raw"] == there + "\n"
-                assert reason["stage"] == "read"
-            case "internal-error":
-                assert "RuntimeError in stream_driver.py" in reason["reasons"][0]["message"]
-                assert "quotes" not in reason["reasons"][0]["message"]
+@pytest.mark.parametrize("options", ["", "--findings", "--jobs 2"])
+def test_a_reader_that_leaves_ends_mine_with_141(made, options):
+    done = shell(f'cxr mine reports.csv {options} | head -3; echo "${{PIPESTATUS[0]}}"', made)
+    *records, code = done.stdout.splitlines()
+    assert len({json.loads(record)["id"] for record in records}) == 3
+    assert (code, done.stderr) == ("141", "")
 
 
-def test_stdout_has_data_only_and_stderr_the_rest(table, whole):
-    done = finish(table)
-    assert done.stdout.encode() == whole[0]
-    assert "warning" in done.stderr
-    assert "text of" not in done.stderr
-    piped = finish("-", stdin=table.read_bytes())
-    assert piped.stdout.encode() == whole[0]
+def test_a_reader_that_leaves_ends_the_whole_pipe(made):
+    done = shell('cxr mine reports.csv | cxr refine | head -1 | wc -l; echo "${PIPESTATUS[@]}"', made)
+    assert (done.stdout.split(), done.stderr) == (["1", "141", "141", "0", "0"], "")
 
 
-def test_a_dry_run_counts_and_writes_nothing(table, whole, tmp_path):
-    done = finish(table, "-n", "-o", tmp_path / "out", "--rejects", tmp_path / "rejects")
+# --------------------------------------------------------------------------------------------------- signals and kills
+
+
+def start(output: Path, made: Path, *, piped: bool) -> list[subprocess.Popen[bytes]]:
+    """`cxr mine … -o OUTPUT`, or `cxr mine … | cxr refine -o OUTPUT`, with the last process last."""
+    mine = [*CXR, "mine", str(made / "reports.csv")]
+    options = {"stderr": subprocess.PIPE, "env": environment()}
+    if not piped:
+        return [subprocess.Popen([*mine, "-o", str(output)], process_group=0, **options)]
+    first = subprocess.Popen(mine, stdout=subprocess.PIPE, process_group=0, **options)
+    refine = [*CXR, "refine", "-o", str(output)]
+    second = subprocess.Popen(refine, stdin=first.stdout, process_group=first.pid, **options)
+    assert first.stdout
+    first.stdout.close()
+    return [first, second]
+
+
+def wait_for_output(output: Path) -> None:
+    partial = Path(f"{output}.partial")
+    wait_for(lambda: partial.exists() and partial.stat().st_size, 60)
+
+
+def whole(made: Path, piped: bool) -> bytes:
+    return (made / ("chains" if piped else "questions")).read_bytes()
+
+
+def again(output: Path, made: Path, piped: bool) -> subprocess.CompletedProcess[str]:
+    command = f"cxr mine {made}/reports.csv"
+    return shell(f"{command} | cxr refine -o {output}" if piped else f"{command} -o {output}", made)
+
+
+@pytest.mark.parametrize("piped", [False, True], ids=["mine", "mine | refine"])
+def test_ctrl_c_ends_with_130_and_nothing_is_lost(made, tmp_path, piped):
+    output = tmp_path / "out"
+    processes = start(output, made, piped=piped)
+    wait_for_output(output)
+    os.killpg(processes[0].pid, signal.SIGINT)  # as a terminal does it: all of them
+    for process in processes:
+        _, error = process.communicate(timeout=30)
+        assert process.returncode == 130, error
+        assert b"interrupted" in error
+        assert b"Traceback" not in error
+    assert b"done and saved" in error
+    assert not output.exists()
+    done = again(output, made, piped)
     assert done.returncode == 0
-    assert summary(done.stderr) == whole[2]
-    assert done.stdout == ""
-    assert list(tmp_path.iterdir()) == []
+    assert "continuing an earlier run" in done.stderr
+    assert output.read_bytes() == whole(made, piped)
 
 
-def test_too_many_unreadable_rows_end_with_3_after_all_is_written(tmp_path):
-    text = b"study_id,report\n1,x\n2,x\n3\n4,x\n"
-    for allowed, code in (("0.24", 3), ("25%", 0)):
-        done = finish("-", "-o", tmp_path / "out", "--max-failed", allowed, stdin=text)
-        assert done.returncode == code, done.stderr
-        assert len((tmp_path / "out").read_text().splitlines()) == 3
-        assert "<stdin>:4: 1 columns where the header has 2" in done.stderr
-    assert finish("-", "--max-failed", "6", stdin=text).returncode == 2
-
-
-@pytest.mark.parametrize("text", [b"", b"study_id,report\n"])
-def test_an_input_without_rows_is_an_error_and_leaves_the_old_file(tmp_path, text):
-    (tmp_path / "out").write_text("old")
-    done = finish("-", "-o", tmp_path / "out", stdin=text)
-    assert done.returncode == 1
-    assert "no rows" in done.stderr
-    assert (tmp_path / "out").read_text() == "old"
+@pytest.mark.parametrize("piped", [False, True], ids=["mine", "mine | refine"])
+def test_kill_9_at_random_points_gives_the_same_bytes(made, tmp_path, piped):
+    output = tmp_path / "out"
+    chance = random.Random(piped)
+    for attempt in range(4):
+        processes = start(output, made, piped=piped)
+        if attempt == 0:
+            # Stopped for as long as there is between two savings, it saves at its next record, however fast it is.
+            wait_for_output(output)
+            processes[-1].send_signal(signal.SIGSTOP)
+            time.sleep(CHECKPOINT_SECONDS)
+            processes[-1].send_signal(signal.SIGCONT)
+            wait_for(Path(f"{output}.partial.json").exists)
+        else:
+            time.sleep(chance.uniform(0, 0.6))
+        os.killpg(processes[0].pid, signal.SIGKILL)
+        for process in processes:
+            process.communicate()
+        if attempt and output.exists():  # the rest was done before it could be killed
+            break
+    else:
+        assert not output.exists()
+        with Path(f"{output}.partial").open("ab") as partial:
+            partial.write(b'{"id": "a line torn in the mid')
+        done = again(output, made, piped)
+        assert done.returncode == 0
+        assert "continuing an earlier run" in done.stderr
+        # The closing tables count the part that the killed runs had done.
+        undisturbed = again(tmp_path / "undisturbed", made, piped)
+        assert set(undisturbed.stderr.splitlines()) <= set(done.stderr.splitlines())
+        (tmp_path / "undisturbed").unlink()
+    assert output.read_bytes() == whole(made, piped)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_a_record_that_json_cannot_say_breaks_its_row_only(tmp_path):
-    done = finish("-", "--max-failed", "1", "--rejects", tmp_path / "rejects", stdin=b"study_id,report\n1,nan\n2,x\n")
-    assert done.returncode == 0
-    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == ["2"]
-    assert json.loads((tmp_path / "rejects").read_text())["line"] == 2
-
-
-def test_limit_takes_the_first_units(table, whole):
-    done = finish(table, "--limit", 10)
-    assert whole[0].startswith(done.stdout.encode())
-    assert summary(done.stderr)["units"] == 10
 
 
 # ---------------------------------------------------------------------------------------------- shards and processes
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_shards_together_are_the_whole(table, whole, tmp_path, count):
-    totals: Counter[str] = Counter()
-    parts, rejects, owners = [], [], []
-    for index in range(count):
-        done = finish(table, "--shard", f"{index}/{count}", "--rejects", tmp_path / "rejects")
-        parts += done.stdout.splitlines()
-        rejects += (tmp_path / "rejects").read_text().splitlines()
-        owners.append({json.loads(line)["id"] for line in done.stdout.splitlines()})
-        totals.update(summary(done.stderr))
-    assert sorted(parts) == sorted(whole[0].decode().splitlines())
-    assert sorted(rejects) == sorted(whole[1].decode().splitlines())
-    assert totals == Counter(whole[2])
-    assert all(owners)
-    assert not set.intersection(*owners)
+def test_two_shards_together_are_the_whole(made):
+    shards = [shell(f"cxr mine reports.csv -q --shard {i}/2 | cxr refine -q", made).stdout for i in (0, 1)]
+    lines = [Counter(shard.splitlines()) for shard in shards]
+    assert lines[0]
+    assert lines[1]
+    assert lines[0] + lines[1] == Counter((made / "chains").read_text(encoding="utf-8").splitlines())
 
 
-def test_slurm_array_is_the_default_shard(table):
-    array = {
-        "SLURM_ARRAY_TASK_ID": "20",
-        "SLURM_ARRAY_TASK_MIN": "10",
-        "SLURM_ARRAY_TASK_MAX": "30",
-        "SLURM_ARRAY_TASK_STEP": "10",
-        "SLURM_ARRAY_TASK_COUNT": "3",
-    }
-    done = finish(table, env=array)
-    assert done.stdout == finish(table, "--shard", "1/3").stdout
-    assert "shard 1/3" in done.stderr
-    assert finish(table, "--shard", "0/1", env=array).stdout == finish(table).stdout
-
-
-@pytest.mark.parametrize("name", ["out", "out.gz"])
-def test_two_processes_write_the_same_bytes_as_one(table, whole, tmp_path, name):
-    found = []
-    for jobs in (1, 2):
-        done = finish(table, "--jobs", jobs, "-o", tmp_path / name, "--rejects", tmp_path / "rejects")
-        assert done.returncode == 0, done.stderr
-        assert summary(done.stderr) == whole[2]
-        assert (tmp_path / "rejects").read_bytes() == whole[1]
-        found.append((tmp_path / name).read_bytes())
-    assert found[0] == found[1]
-    assert (gzip.decompress(found[0]) if name == "out.gz" else found[0]) == whole[0]
-
-
-def test_rejects_need_a_file_of_their_own(table, tmp_path):
-    for output, rejects in (("out", "out"), ("out", "-")):
-        done = finish(table, "-o", tmp_path / output, "--rejects", rejects if rejects == "-" else tmp_path / rejects)
-        assert done.returncode == 1
-        assert "--rejects" in done.stderr
-
-
-def test_a_worker_that_dies_is_an_error_that_names_its_rows(tmp_path):
-    text = b"study_id,report\n" + b"".join(b"%d,x\n" % number for number in range(100)) + b"101,die\n"
-    done = finish("-", "--jobs", 2, "-o", tmp_path / "out", stdin=text)
-    assert done.returncode == 1
-    assert re.search(r"<stdin>:98 to 102: a worker process was killed", done.stderr)
-    assert not (tmp_path / "out").exists()
-
-
-# ------------------------------------------------------------------------------------------- pipes, signals and kills
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_reader_that_leaves_ends_the_run_with_141(table, tmp_path, jobs):
-    shell = (
-        f'{" ".join(COMMAND)} {table} --jobs {jobs} --rejects {tmp_path}/rejects | head -3; echo "${{PIPESTATUS[0]}}"'
+def test_two_processes_give_the_bytes_of_one(made):
+    done = shell(
+        "set -o pipefail; cxr mine reports.csv -q --jobs 2 | tee two | cxr refine -q --jobs 2 | cmp - chains", made
     )
-    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, env=environment(), timeout=60)
-    lines = done.stdout.splitlines()
-    assert lines[3:] == ["141"]
-    assert [json.loads(line)["id"] for line in lines[:3]]
-    assert "Traceback" not in done.stderr
-    assert "error:" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (made / "two").read_bytes() == whole(made, False)
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_saves_and_goes_on(table, whole, tmp_path, jobs, number, code):
-    output = tmp_path / "out"
-    common = ["-o", output, "--rejects", tmp_path / "rejects", "--jobs", jobs]
-    process = start(table, *common, "--pause", 0.002, start_new_session=True)
-    wait_for(Path(f"{output}.partial.json").exists)
-    workers = children(process.pid)
-    assert len(workers) >= jobs - 1
-    os.killpg(process.pid, number)  # as a terminal does it: all of them
-    _, error = process.communicate(timeout=30)
-    assert process.returncode == code
-    assert b"Traceback" not in error
-    assert b"saved" in error
-    wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), 5)
-    assert not output.exists()
-    done = finish(table, *common)
-    assert done.returncode == 0
-    assert summary(done.stderr) == {**whole[2], "resumed": summary(done.stderr)["resumed"]}
-    assert summary(done.stderr)["resumed"] > 0
-    assert output.read_bytes() == whole[0]
-    assert (tmp_path / "rejects").read_bytes() == whole[1]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "rejects"]
+# ---------------------------------------------------------------------------------------------------------- full disks
 
 
-@pytest.mark.parametrize(("name", "jobs", "piped"), [("out", 1, False), ("out.gz", 1, False), ("out", 2, True)])
-def test_kill_9_again_and_again_gives_the_same_bytes(table, whole, tmp_path, name, jobs, piped):
-    output, rejects = tmp_path / name, tmp_path / "rejects"
-    arguments = ["-" if piped else table, "-o", output, "--rejects", rejects, "--jobs", jobs]
-    chance = random.Random(name + str(jobs))
-    reached = [0]
-    for _ in range(6):
-        with open(table, "rb") as stream:
-            process = start(*arguments, "--pause", 0.0005, stdin=stream if piped else subprocess.DEVNULL)
-            journal = Path(f"{output}.partial.json")
-            wait_for(lambda: journal.exists() or process.poll() is not None)  # noqa: B023 - called at once
-            workers = children(process.pid)
-            time.sleep(chance.random() * 0.6)
-            process.kill()
-            process.communicate()
-            wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), 5)  # noqa: B023
-        if output.exists():
-            break
-        reached.append(json.loads(journal.read_text())["done"])
-    assert len(reached) > 3
-    assert reached == sorted(reached)
-    assert reached[-1] > 0
-    with open(table, "rb") as stream:
-        done = finish(*arguments, **({"stdin": None} if not piped else {"stdin": stream.read()}))
-    assert done.returncode == 0, done.stderr
-    content = output.read_bytes()
-    assert (gzip.decompress(content) if name == "out.gz" else content) == whole[0]
-    assert rejects.read_bytes().replace(b"<stdin>", str(table).encode()) == whole[1]
-    assert finish(table, "-o", tmp_path / f"undisturbed-{name}").returncode == 0
-    assert (tmp_path / f"undisturbed-{name}").read_bytes() == content
-    assert {**summary(done.stderr), "resumed": 0} == whole[2]
+def test_a_full_disk_says_so_and_leaves_the_old_output(made, tmp_path):
+    for number, command in enumerate(("mine reports.csv", "refine questions")):
+        output = tmp_path / str(number)
+        output.write_text("old")
+        done = shell(f"ulimit -f 200; trap '' XFSZ; cxr {command} -o {output}", made)
+        says_that_the_disk_is_full(done)
+        assert output.read_text() == "old"
 
 
-@pytest.fixture
-def interrupted(table, tmp_path) -> Path:
-    """A run of a copy of the table that was killed with some of its work saved."""
-    copy, output = tmp_path / "reports.csv", tmp_path / "out"
-    copy.write_bytes(table.read_bytes())
-    process = start(copy, "-o", output, "--pause", 0.002)
-    wait_for(Path(f"{output}.partial.json").exists)
-    process.kill()
-    process.communicate()
-    return output
-
-
-def test_a_torn_partial_file_is_repaired(table, whole, tmp_path, interrupted):
-    partial = Path(f"{interrupted}.partial")
-    with partial.open("ab") as stream:
-        stream.write(b'{"id":"s7","rep')
-    done = finish(tmp_path / "reports.csv", "-o", interrupted)
-    assert summary(done.stderr)["resumed"] > 0
-    assert interrupted.read_bytes() == whole[0]
-
-
-@pytest.mark.parametrize("damage", ["input", "options", "journal", "partial", "force"])
-def test_what_does_not_fit_starts_over_and_says_so(whole, tmp_path, interrupted, damage):
-    copy, options = tmp_path / "reports.csv", []
-    expected = whole[0]
-    match damage:
-        case "input":
-            copy.write_text(copy.read_text().replace("text of 0", "text of zero", 1))
-            expected = expected.replace(b"text of 0", b"text of zero", 1)
-        case "options":
-            options = ["--limit", STUDIES - 1]
-            expected = finish(copy, *options).stdout.encode()
-        case "journal":
-            Path(f"{interrupted}.partial.json").write_text("{torn")
-        case "partial":
-            os.truncate(f"{interrupted}.partial", 3)
-        case "force":
-            options = ["--force"]
-    done = finish(copy, "-o", interrupted, *options)
-    assert done.returncode == 0, done.stderr
-    assert summary(done.stderr)["resumed"] == 0
-    assert ("starting over" in done.stderr) == (damage != "force")
-    assert interrupted.read_bytes() == expected
-
-
-def test_other_rows_from_a_pipe_are_refused(table, whole, tmp_path):
-    arguments = ["-", "-o", tmp_path / "out"]
-    with open(table, "rb") as stream:
-        process = start(*arguments, "--pause", 0.002, stdin=stream)
-        wait_for((tmp_path / "out.partial.json").exists)
-        process.kill()
-        process.communicate()
-    done = finish(*arguments, stdin=b"study_id,report\n1,x\n")
-    assert done.returncode == 1
-    assert "--force" in done.stderr
-    assert (tmp_path / "out.partial").exists()
-    assert finish(*arguments, stdin=table.read_bytes()).returncode == 0
-    assert (tmp_path / "out").read_bytes() == whole[0]
-
-
-def test_a_second_run_on_the_same_file_is_refused(table, tmp_path):
-    first = start(table, "-o", tmp_path / "out", "--pause", 0.01)
-    wait_for((tmp_path / "out.partial.json").exists)
-    second = finish(table, "-o", tmp_path / "out", "--force")
-    assert second.returncode == 1
-    assert "another run" in second.stderr
-    first.kill()
-    first.communicate()
-    assert summary(finish(table, "-o", tmp_path / "out").stderr)["resumed"] > 0
-
-
-# ---------------------------------------------------------------------------------------------------- disks and devices
-
-
-def test_a_full_disk_says_so_and_leaves_the_old_output(table, whole, tmp_path):
-    output = tmp_path / "out"
-    output.write_text("old")
-    arguments = f"{' '.join(COMMAND)} {table} -o {output}"
-    limited = f"ulimit -f 200; trap '' XFSZ; {arguments}"
-    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, env=environment(), timeout=60)
-    assert done.returncode == 1
-    assert "disk is full" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert output.read_text() == "old"
-    assert finish(table, "-o", output).returncode == 0
-    assert output.read_bytes() == whole[0]
+@pytest.mark.skipif(not permitted(*OWN_MOUNTS), reason="may not mount")
+def test_a_full_file_system_says_so_and_leaves_the_old_output(made, tmp_path):
+    script = (
+        f"mount -t tmpfs -o size=300k none {tmp_path} || exit 99\n"
+        f"echo old > {tmp_path}/out\n"
+        f"cxr mine reports.csv -o {tmp_path}/out; code=$?; cat {tmp_path}/out; exit $code"
+    )
+    done = shell(script, made, *OWN_MOUNTS)
+    if done.returncode == 99:
+        pytest.skip("may not mount")
+    says_that_the_disk_is_full(done)
+    assert done.stdout == "old\n"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_a_full_stdout_is_an_error(table):
-    with open("/dev/full", "wb") as full:
-        done = finish(table, stdout=full)
+def test_a_full_stdout_says_so(made):
+    says_that_the_disk_is_full(shell("cxr mine reports.csv > /dev/full", made))
+
+
+def says_that_the_disk_is_full(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 1
-    assert "No space left" in done.stderr
+    assert "disk is full" in done.stderr
     assert "Traceback" not in done.stderr
-    assert finish(table, "-o", "/dev/full").returncode == 1
 
 
-def test_devices_are_written_straight(table):
-    assert finish(table, "-o", "/dev/null").returncode == 0
-    assert Path("/dev/null").is_char_device()
-    assert not Path("/dev/null.partial").exists()
+# ------------------------------------------------------------------------------------------------------------- network
 
 
-def test_memory_does_not_grow_with_the_input(tmp_path):
-    def peak(rows: int) -> int:
-        path = tmp_path / "in.csv"
-        path.write_text("study_id,report\n" + "".join(f"s{number},{'x' * 300}\n" for number in range(rows)))
-        process = start(path, "-o", tmp_path / "out", "--save-every", 1)
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        process.stderr.read()
-        process.stderr.close()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.returncode == 0
-        return usage.ru_maxrss
+@pytest.mark.skipif(not permitted(*NO_NETWORK), reason="may not unshare the network")
+def test_no_network_is_needed(made):
+    script = "cxr mine reports.csv -q --jobs 2 | cmp - questions && cxr refine chains -q | cmp - chains"
+    done = shell(script, made, *NO_NETWORK)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
-    assert peak(60_000) < 1.1 * peak(6_000)
+
+@pytest.mark.parametrize("command", ["mine reports.csv --limit 100", "refine chains --limit 100"])
+def test_no_socket_is_opened(made, command):
+    script = (
+        "import os, sys\n"
+        "sys.addaudithook(lambda event, _: os._exit(99) if event.startswith('socket.') else None)\n"
+        "if sys.argv[1] == 'socket':\n"
+        "    import socket; socket.socket()\n"
+        "from cxr_reason.cli import main\n"
+        "main(sys.argv[1:], prog_name='cxr')"
+    )
+    codes = [
+        subprocess.run(
+            [sys.executable, "-c", script, *words], capture_output=True, cwd=made, env=environment(), timeout=60
+        ).returncode
+        for words in (command.split(), ["socket"])
+    ]
+    assert codes == [0, 99]  # the second shows that the hook works

@@ -1,4 +1,4 @@
-"""Readers, grouping, hashes and sinks, in this process. Real processes are in test_shell.py."""
+"""Readers, grouping, hashes and sinks, in this process. Real processes are in test_runner.py."""
 
 from __future__ import annotations
 
