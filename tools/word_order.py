@@ -81,9 +81,14 @@ def main() -> None:
     seen: dict[str, dict[str, int]] = {a: {} for a in sorted(left)}
     for (a, b), n in sorted(pairs.items()):
         seen[a][b] = worth(n, a, b)
-    unseen = {a: round(10 * max(-CLIP, math.log(SMOOTHING * kinds / (n + SMOOTHING * kinds)))) for a, n in sorted(left.items())}
+    unseen = {
+        a: round(10 * max(-CLIP, math.log(SMOOTHING * kinds / (n + SMOOTHING * kinds))))
+        for a, n in sorted(left.items())
+    }
     TARGET.write_text(json.dumps({"unseen": unseen, "seen": seen}, separators=(",", ":")) + "\n", encoding="utf-8")
-    print(f"{TARGET.name}: {len(seen)} words and classes, {sum(map(len, seen.values()))} pairs, {TARGET.stat().st_size} bytes")
+    print(
+        f"{TARGET.name}: {len(seen)} words and classes, {sum(map(len, seen.values()))} pairs, {TARGET.stat().st_size} bytes"
+    )
 
 
 if __name__ == "__main__":

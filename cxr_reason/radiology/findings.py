@@ -256,14 +256,16 @@ def _attach_size(size: re.Match[str], found: list[Finding]) -> None:
 _PLACED = re.compile(r"tip|termin|end|lie|proj|cours|seen|cm |mm ")
 _TIP = re.compile(
     r"\b(?:tips?|terminat\w+|ends|ending|lies|projects?|projecting|coursing|courses|seen)\b[^.;]*?\b"
-    r"(?:in|at|above|over|overlying|near|within|below|into|to|from|beyond|past|by|with)\s+(?P<place>[^.;,]+)", re.IGNORECASE,
+    r"(?:in|at|above|over|overlying|near|within|below|into|to|from|beyond|past|by|with)\s+(?P<place>[^.;,]+)",
+    re.IGNORECASE,
 )  # fmt: skip
 _DISTANCE = re.compile(
     r"\b(\d+(?:\.\d+)?\s*(?:mm|cm)\s+(?:above|below|from|proximal to|distal to|superior to|beyond)[^.;,]*)",
     re.IGNORECASE,
 )
 _POSITION = re.compile(
-    r"\b((?:good|satisfactory|appropriate|standard|stable|unchanged|expected|adequate|correct|proper|acceptable) (?:position|placement|location)"
+    r"\b((?:good|satisfactory|appropriate|standard|stable|unchanged|expected|adequate|correct|proper|acceptable)"
+    r" (?:position|placement|location)"
     r"|malpositioned|malposition|misplaced|kinked|coiled|too (?:high|low)|low[- ]lying|high[- ]lying)\b", re.IGNORECASE,
 )  # fmt: skip
 _EVENTS = {"new": "placed"}
@@ -412,9 +414,11 @@ def _mark_conflicts(found: list[Finding]) -> None:
             continue
         for general in LEXICON.ancestors(finding.name) & by_name.keys():
             for denied in by_name[general][:_MOST_COMPARED]:
-                if denied.status == "absent" and denied.time == "current" and sides_meet(denied.side, finding.side):
-                    if denied.bound is None or denied.bound == finding.acuity:
-                        denied.conflict = finding.conflict = True
+                denies = (
+                    denied.status == "absent" and denied.time == "current" and denied.bound in (None, finding.acuity)
+                )
+                if denies and sides_meet(denied.side, finding.side):
+                    denied.conflict = finding.conflict = True
 
 
 def _mark_swapped_sides(mentions: list[Finding]) -> None:

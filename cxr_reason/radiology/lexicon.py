@@ -198,11 +198,12 @@ class Lexicon:
         self._settle(self.root, {})
         self._corrections = self._index_corrections()
         # a letter for every word: what it does in a sentence, for telling report English from other text
+        films = [film.split()[-1] for film in data["elsewhere"]["films"]]
         self.classes: dict[str, str] = {
             **dict.fromkeys(self.foreign, "f"), **dict.fromkeys(self.vocabulary, "k"),
             **{word: letter for letter, words in _CLASSES.items() for word in words.split()}, MASK: "x", "0": "0",
             ORDINAL: "k", **dict.fromkeys((p for p in data["elsewhere"]["parts"] if " " not in p), "b"),
-            **dict.fromkeys((w for film in data["elsewhere"]["films"] for end in film.split()[-1:] for w in (end, *plurals(end))), "j"), "chest": "h",
+            **dict.fromkeys((form for film in films for form in (film, *plurals(film))), "j"), "chest": "h",
         }  # fmt: skip
         order = path.with_name("word_order.json")
         table = json.loads(order.read_text(encoding="utf-8")) if order.exists() else {"seen": {}, "unseen": {}}

@@ -92,9 +92,9 @@ def sections(text: str) -> list[Section]:
 
 def _rest_of_silent(text: str, start: int, end: int, *, last: bool) -> int:
     """Where a silent section stops being silent."""
-    if blank := _BLANK.search(text, start + 1, end):
-        if text[start : blank.start()].strip():
-            return blank.end()
+    blank = _BLANK.search(text, start + 1, end)
+    if blank and text[start : blank.start()].strip():
+        return blank.end()
     if not last:
         return end
     body = start + len(text[start:end]) - len(text[start:end].lstrip())

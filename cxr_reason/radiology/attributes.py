@@ -1,0 +1,255 @@
+"""Which side, site, severity, change and acuity belong to which finding of a clause.
+
+Side: of the noun that it stands with; leading, of the plain list after it; trailing, of the list before it; a sign
+gives it to its diagnosis. Severity and acuity: of their own noun. Change: of the list that it leads or closes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from cxr_reason.radiology.heads import Head
+from cxr_reason.radiology.lexicon import LEXICON, Item
+
+_LIST = frozenset({"and", "or", "comma", "versus"})
+
+
+def assign_attributes(items: list[Item], heads: list[Head]) -> list[Head]:
+    if not heads:
+        return heads
+    groups: list[list[Head]] = []
+    for head in sorted(heads, key=lambda h: (h.low, h.high)):
+        if groups and (groups[-1][0].low, groups[-1][0].high) == (head.low, head.high):
+            groups[-1].append(head)
+        else:
+            groups.append([head])
+    n = len(groups)
+    own: list[list[int]] = [[] for _ in groups]
+    trailing: list[list[int]] = [[] for _ in groups]
+    for k in range(groups[0][0].low):
+        own[0].append(k)
+    for g, group in enumerate(groups):
+        own[g] += range(group[0].low, group[0].high + 1)
+        begin = group[0].high + 1
+        end = groups[g + 1][0].low if g + 1 < n else len(items)
+        if begin >= end:
+            continue
+        if g + 1 < n:
+            cut = _split_gap(items, begin, end)
+        else:  # what comes after "with" describes something that we don't know
+            cut = next((k for k in range(begin, end) if items[k].cue == "with"), end)
+        trailing[g] += range(begin, cut)
+        if g + 1 < n:
+            own[g + 1] += range(cut, end)
+    for g, group in enumerate(groups):
+        _take(items, own[g], group, leading=True)
+        _take(items, trailing[g], group, leading=False)
+    _share(items, groups, own, trailing)
+    if len(items) > 2 and items[0].word.side:
+        verb = items[2] if items[1].word.organ == "lungs" else items[1]
+        if verb.cue == "be":  # "the left shows ...", "the right lung is clear without ..."
+            for head in heads:
+                head.side = head.side or (items[0].word.side if _lateral(head) else None)
+    twins = [twin for g, group in enumerate(groups) for head in group if (twin := _twin(items, own[g], head))]
+    return heads + twins
+
+
+def _twin(items: list[Item], indices: list[int], head: Head) -> Head | None:
+    """ "Small right and moderate left effusions" are two findings: split one head where each side has its own words."""
+    if len({items[k].word.side for k in indices} & {"left", "right"}) < 2:
+        return None
+    parts: list[list[int]] = [[]]
+    for k in indices:
+        if items[k].cue in ("and", "comma"):
+            parts.append([])
+        parts[-1].append(k)
+    told = []
+    for part in parts:
+        side = next((items[k].word.side for k in part if items[k].word.side in ("left", "right")), None)
+        severity = next((items[k].word.severity for k in part if items[k].word.severity), None)
+        change = next((items[k].word.change for k in part if items[k].word.change), None)
+        if side and (severity or change):
+            told.append((side, severity, change))
+    if len(told) != 2 or told[0][0] == told[1][0] or told[0][1:] == told[1][1:]:
+        return None
+    (head.side, head.severity, change), (side, severity, other_change) = told
+    head.change = change or head.change
+    return replace(
+        head, side=side, severity=severity, change=other_change or None, alternatives=list(head.alternatives)
+    )
+
+
+def _split_gap(items: list[Item], begin: int, end: int) -> int:
+    """Which items between two heads belong to the first: up to the last separator, or the preposition's phrase."""
+    for k in range(end - 1, begin - 1, -1):
+        cue = items[k].cue
+        if cue is not None and cue not in ("article", "of", "in"):
+            return k
+    return end if items[begin].word.cue in ("in", "of") else begin
+
+
+def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: bool) -> None:
+    sides: list[str] = []
+    tip = False
+    for k in indices:
+        item = items[k]
+        word = item.word
+        if not leading and item.verb and item.text.startswith(("terminates", "ends")):
+            tip = True
+        if item.side and not tip:
+            chamber = word.organ == "ventricle" or (k + 1 < len(items) and items[k + 1].word.organ == "ventricle")
+            if leading or not chamber:
+                sides.append(item.side)
+        if word.quality is not None and word.quality.name == "calcified":
+            for head in group:
+                head.calcified = head.calcified or k < head.at
+        if not item.modifier:
+            continue
+        # "previously moderate", "from severe to mild", "marked improvement" say nothing of today's severity
+        past = bool(k) and (items[k - 1].cue == "history" or items[k - 1].text == "from")
+        past = past or (k + 1 < len(items) and items[k + 1].word.change is not None and not items[k + 1].word.severity)
+        for head in group:
+            if word.site and not tip and head.site is None:
+                head.site = word.site
+            if word.severity and not past and head.status != "absent" and k != head.at and word.finding is None:
+                head.severity = head.severity if head.severity and not leading else word.severity
+            if word.acuity and head.bound != word.acuity and (leading or (k and items[k - 1].cue == "be")):
+                head.acuity = head.acuity or word.acuity
+    side = _one_side(sides)
+    if side:
+        for head in group:
+            if head.side is None:
+                head.side = side
+
+
+def _one_side(sides: list[str]) -> str | None:
+    found = set(sides)
+    if not found:
+        return None
+    return "bilateral" if "bilateral" in found or len(found) > 1 else found.pop()
+
+
+def _plain(items: list[Item], begin: int, end: int) -> bool:
+    """Only "and", "or", commas, and words such as "focal" between two heads."""
+    return all(i.cue in _LIST or (i.word.bound and not i.word.severity) for i in items[begin:end])
+
+
+_MIDLINE_REGIONS = frozenset(LEXICON.data["midline"]["regions"])
+_MIDLINE = frozenset(LEXICON.data["midline"]["findings"])
+_CAUSE = re.compile(r"due to|secondary|relat|caused|because|owing|result|setting|context")
+
+
+def _lateral(head: Head) -> bool:
+    return head.name not in _MIDLINE and LEXICON.findings[head.name].region not in _MIDLINE_REGIONS
+
+
+def _share(items: list[Item], groups: list[list[Head]], own: list[list[int]], trailing: list[list[int]]) -> None:
+    n = len(groups)
+    if n == 1:
+        _share_change(items, groups, own, trailing)
+        return
+    joined = [_plain(items, groups[g][0].high + 1, groups[g + 1][0].low) for g in range(n - 1)]
+    for g in range(1, n):
+        first = groups[g - 1][0]
+        if not first.side:
+            continue
+        for head in groups[g]:
+            if head.side is not None or not _lateral(head):
+                continue
+            if joined[g - 1] and head.certainty == first.certainty:  # a side that leads a plain list covers it
+                if head.status == first.status:
+                    head.side = first.side
+            elif head.status != "absent" and first.status != "absent" and _diagnosis(items, first, head):
+                head.side = first.side
+    for g in range(n - 2, -1, -1):  # a side that closes a list covers it
+        later = groups[g + 1][0]
+        between = items[groups[g][0].high + 1 : later.low]
+        linked = all(i.cue in _LIST or i.cue in ("probable", "possible", "unlikely") or i.modifier for i in between)
+        if linked and later.side and any(items[k].side for k in trailing[g + 1]):
+            for head in groups[g]:
+                if head.side is None and head.status == later.status and _lateral(head):
+                    head.side, head.site = later.side, head.site or later.site
+    _share_change(items, groups, own, trailing)
+
+
+def _diagnosis(items: list[Item], sign: Head, head: Head) -> bool:
+    """Whether head is what the sign may mean: "left opacity, likely pneumonia"; no cause, no companion."""
+    between = items[sign.high + 1 : head.low]
+    if any(i.cue == "with" or _CAUSE.search(i.text) for i in between):
+        return False
+    if any(i.cue == "mask" for i in between) and not any(i.cue == "and" for i in between):
+        return True  # "opacity in the left base, XXXX atelectasis"
+    return head.hedged_by_word or head.certainty == "differential" or _is_sign(items, sign, head)
+
+
+def _is_sign(items: list[Item], sign: Head, diagnosis: Head) -> bool:
+    between = {i.cue for i in items[sign.high + 1 : diagnosis.low]}
+    return bool(between & {"sign_of"}) and any(
+        i.text
+        in (
+            "representing",
+            "represents",
+            "represent",
+            "reflecting",
+            "reflects",
+            "reflect",
+            "corresponding to",
+            "indicating",
+        )
+        for i in items[sign.high + 1 : diagnosis.low]
+    )
+
+
+def _share_change(items: list[Item], groups: list[list[Head]], own: list[list[int]], trailing: list[list[int]]) -> None:
+    if not any(i.word.change or (i.word.quality and i.word.quality.change) for i in items):
+        return
+    for g, group in enumerate(groups):
+        lead = [c for k in own[g] if (c := _change(items[k], group, k))]
+        tail = [c for k in trailing[g] if (c := _change(items[k], group, k))]
+        h = g
+        if lead:
+            while True:
+                _set_change(groups[h], lead[-1])
+                if h + 1 >= len(groups) or not _listed(items, groups[h][0].high + 1, groups[h + 1][0].low):
+                    break
+                if any(_change(items[k], groups[h + 1], k) for k in own[h + 1]):
+                    break
+                if (
+                    groups[h + 1][0].certainty != groups[h][0].certainty
+                    or groups[h + 1][0].status != groups[h][0].status
+                ):
+                    break
+                h += 1
+        if tail:
+            h = g
+            while True:
+                _set_change(groups[h], tail[-1])
+                if h == 0 or not _listed(items, groups[h - 1][0].high + 1, groups[h][0].low):
+                    break
+                if groups[h - 1][0].time != groups[h][0].time:
+                    break
+                if any(_change(items[k], groups[h - 1], k) for k in (*own[h - 1], *trailing[h - 1])):
+                    break
+                h -= 1
+
+
+def _listed(items: list[Item], begin: int, end: int) -> bool:
+    return all(i.cue in _LIST or i.cue == "article" or (i.cue is None and i.modifier) for i in items[begin:end])
+
+
+def _change(item: Item, group: list[Head], k: int) -> str | None:
+    word = item.word
+    if any(head.at == k for head in group):
+        return None
+    if word.change and word.change not in ("resolved", "removed", "exchanged", "moved"):
+        return word.change
+    return word.quality.change if word.quality and not word.change else None
+
+
+def _set_change(group: list[Head], change: str) -> None:
+    for head in group:
+        if head.change is None and (head.status != "absent" or change == "stable") and not head.region:
+            if head.status == "absent":
+                continue
+            head.change = change

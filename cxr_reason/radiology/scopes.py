@@ -1,0 +1,311 @@
+"""Whether a clause asserts, denies or hedges each of its heads.
+
+The clause is walked once from left to right. Each cue changes what the heads after it meet (a scope opens or closes)
+or speaks of those before it ("is not seen", "has resolved", "is possible").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from cxr_reason.radiology.heads import Head
+from cxr_reason.radiology.lexicon import Item
+
+_SPREADING_BOUNDS = frozenset({"definite", "new", "large", "significant"})  # they bound a whole list of denials
+_STRONG_HISTORY = re.compile(r"history|status post|s p|hx|h o|background|patient (?:with|has)")
+_POSTPOSED = frozenset({
+    "possible", "probable", "likely", "most likely", "suspected", "suspect", "questionable", "questioned", "presumed",
+    "favored", "suggested", "probably", "possibly", "?",
+})  # hedges that may follow what they hedge  # fmt: skip
+
+
+def assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
+    """Set status, certainty, time and bound of every head; return those that count."""
+    walk = _Walk(items, heads)
+    for k, item in enumerate(items):
+        here = walk.by_item.get(k)
+        if here:
+            walk.meet(k, here)
+        elif walk.neg:
+            walk.narrow(item)
+        word = item.word
+        if word.change in ("resolved", "removed"):
+            walk.resolve(k, item, met=bool(here))
+            continue
+        if word.change == "exchanged":
+            walk.exchange(k)
+            continue
+        if word.quality is not None:
+            walk.qualify(k, word.quality.name)
+        if item.cue is not None and (act := _ACTS.get(item.cue)):
+            act(walk, k, item)
+    return [head for head in heads if id(head) not in walk.dropped]
+
+
+class _Walk:
+    """The state of one walk over a clause."""
+
+    def __init__(self, items: list[Item], heads: list[Head]) -> None:
+        self.items = items
+        self.by_item: dict[int, list[Head]] = {}
+        for head in heads:
+            self.by_item.setdefault(head.at, []).append(head)
+        self.last = max(self.by_item, default=-1)  # the last item that names a finding
+        self.done: list[Head] = []
+        self.dropped: set[int] = set()
+        self.neg = self.skip = self.hypothetical = self.differential = False
+        self.incoming = False  # after "replaced by"
+        self.fresh = True  # no finding yet since the denial began
+        self.hedge: str | None = None
+        self.history: str | None = None  # "weak" speaks of the next noun, "strong" of all that follows
+        self.resolved: str | None = None
+        self.bounds: list[str] = []
+        self.spreading: list[str] = []
+
+    # ------------------------------------------------------------------ heads
+    def meet(self, k: int, here: list[Head]) -> None:
+        for head in here:
+            if self.skip:
+                self.dropped.add(id(head))
+                continue
+            self._apply(head)
+            if head.status == "absent" and self.neg and not head.region:
+                head.bound = " ".join(dict.fromkeys([*self.spreading, *self.bounds])) or None
+            elif head.region and k and (limit := self.items[k - 1].word.bound) in ("gross", "other"):
+                head.bound = limit  # "grossly clear"
+            if self.history:
+                head.time = "history"
+            if self.incoming and head.change is None and head.status != "absent":
+                head.change = "new"
+            self.done.append(head)
+        if self.history == "weak":
+            self.history = None
+        self.bounds = []
+        self.fresh = False
+
+    def _apply(self, head: Head) -> None:
+        if head.region or head.status == "absent":
+            if self.neg:
+                head.time = "void"  # "not normal": nothing is said that we could use
+            elif self.hedge:
+                head.certainty = "probable" if self.hedge == "less" else self.hedge
+            return
+        if self.hypothetical:
+            head.status, head.certainty, head.time = "uncertain", "possible", "hypothetical"
+        elif self.neg:
+            _deny(head)
+            if self.hedge == "probable":
+                head.certainty = "probable"
+        elif head.certainty == "differential":
+            head.status = "uncertain"
+        elif self.differential:
+            head.status, head.certainty = "uncertain", "differential"
+        elif self.hedge:
+            _hedge(head, "possible" if self.hedge == "less" else self.hedge)
+            head.hedged_by_word = True
+        if self.resolved:
+            _resolve(head, self.resolved)
+
+    def narrow(self, item: Item) -> None:
+        """A word inside a denial that limits it: "no large effusion"."""
+        word = item.word
+        limit = "masked" if item.cue == "mask" else word.bound or ("new" if word.change == "new" else None)
+        if limit is None and word.severity and word.severity != "mild":
+            limit = item.text
+        if limit and limit in _SPREADING_BOUNDS and self.fresh:
+            self.spreading.append(limit)
+        elif limit:
+            self.bounds.append(limit)
+
+    # ------------------------------------------------------------------ changes and qualities
+    def resolve(self, k: int, item: Item, *, met: bool) -> None:
+        change = item.word.change or ""
+        target = [h for h in self.done if h.status != "absent" or not h.region]
+        leads = item.text.endswith((" of", " in")) and self.last > k
+        if target and not leads:
+            for head in target:
+                _resolve(head, change)
+        elif k < self.last and not met:
+            self.resolved = change
+
+    def exchange(self, k: int) -> None:
+        for head in self.done:
+            if k < self.last:
+                _resolve(head, "removed")
+            else:
+                head.change = "new"
+        self.resolved, self.incoming = None, True
+
+    def qualify(self, k: int, quality: str) -> None:
+        if quality == "normal" and k and self.items[k - 1].cue == "be":
+            for head in self.done:  # "heart size and vascular engorgement appear within normal limits"
+                between = self.items[head.at + 1 : k]
+                if head.status == "present" and all(i.cue in ("and", "comma", "be") or i.word.organ for i in between):
+                    _deny(head)
+        elif quality == "clear" and k + 1 < self.last and self.items[k + 1].text == "of":
+            self.neg, self.fresh = True, True  # "clear of infiltrates"
+
+    # ------------------------------------------------------------------ cues
+    def no(self, k: int, item: Item) -> None:
+        self.neg, self.skip, self.fresh, self.hedge = True, False, True, None
+        self.bounds, self.spreading = [], []
+
+    def not_seen(self, k: int, item: Item) -> None:
+        if any(h.status == "present" for h in self.done):
+            for head in self.done:
+                if not head.region:
+                    _deny(head)
+        elif k < self.last:
+            self.neg, self.fresh = True, True
+
+    def unlikely(self, k: int, item: Item) -> None:
+        if self.done and (k >= self.last or any(i.cue == "be" for i in self.items[:k])):
+            for head in self.done[-1:] if k < self.last else self.done:
+                _deny(head)
+                head.certainty = "probable"
+        else:
+            self.hedge = "less"
+
+    def hedged(self, k: int, item: Item) -> None:
+        grade = item.cue or ""
+        if k > self.last and self.done and item.text in _POSTPOSED and self._closes(k):
+            for head in self._recent(k):
+                _hedge(head, grade)
+        else:
+            self.hedge = grade
+
+    def hedged_before(self, k: int, item: Item) -> None:
+        grade = (item.cue or "").removesuffix("_after")
+        if self.done and (k >= self.last or self._closes(k)):
+            recent = self._recent(k)
+            for head in recent[:1] if item.text.startswith("is ") else recent:
+                _hedge(head, grade)
+        elif k < self.last:
+            self.hedge = grade
+
+    def competing(self, k: int, item: Item) -> None:
+        self.differential = True
+
+    def versus(self, k: int, item: Item) -> None:
+        rivals = self._rivals(k)
+        if self.done:
+            _compete(self.done[-1], rivals, self.neg)
+        elif not self.neg:
+            for head in rivals:
+                head.certainty = "differential"
+
+    def either_or(self, k: int, item: Item) -> None:
+        if not self.neg and self.done and (rivals := self._rivals(k)):
+            _compete(self.done[-1], rivals, self.neg)
+
+    def past(self, k: int, item: Item) -> None:
+        self.history = "strong" if _STRONG_HISTORY.search(item.text) else "weak"
+        if k + 1 < len(self.items) and self.items[k + 1].word.organ == "chest" and self.last <= k + 1:
+            self.history = None  # "the prior study"
+
+    def supposed(self, k: int, item: Item) -> None:
+        self.hypothetical = True
+
+    def unseen(self, k: int, item: Item) -> None:
+        self.skip = True
+
+    def there(self, k: int, item: Item) -> None:
+        if "may" in item.text or "might" in item.text or "could" in item.text:
+            self.hedge = "possible"
+
+    def mask(self, k: int, item: Item) -> None:
+        if self.done and not self.neg and k and self.items[k - 1].cue == "be" and k < self.last:
+            self.hedge = "possible"  # "the opacity is XXXX scarring"
+
+    def ends_with(self, k: int, item: Item) -> None:
+        if self.differential and item.text.startswith("includ"):
+            return  # "the differential is wide and includes ..."
+        self.neg = self.skip = self.differential = False
+        self.hedge = self.resolved = self.history = None
+
+    def sign_of(self, k: int, item: Item) -> None:
+        if self.neg and self.done:
+            self.skip = True
+        self.hedge = None
+
+    def comma(self, k: int, item: Item) -> None:
+        self.resolved = None
+        if self.history == "weak":
+            self.history = None
+
+    # ------------------------------------------------------------------ looking around
+    def _closes(self, k: int) -> bool:
+        """Whether item k ends its statement."""
+        return k + 1 >= len(self.items) or self.items[k + 1].cue in ("comma", "and", "with", "stop", "but")
+
+    def _recent(self, k: int) -> list[Head]:
+        """The heads of the list that item k closes, last first: back to a sign, a "with" or a denial."""
+        recent: list[Head] = []
+        edge = k
+        for head in reversed(self.done):
+            if head.status == "absent":
+                break
+            between = {i.cue for i in self.items[head.at + 1 : edge]}
+            if recent and not between <= {None, "and", "or", "comma", "article", "versus"}:
+                break
+            recent.append(head)
+            edge = head.at
+        return recent
+
+    def _rivals(self, k: int) -> list[Head]:
+        """The heads that compete with what stands before a "versus" or "or": the next ones, no hedge between."""
+        for j in range(k + 1, len(self.items)):
+            if j in self.by_item:
+                return self.by_item[j]
+            if self.items[j].cue in ("probable", "possible", "comma", "be"):
+                break
+        return []
+
+
+_ACTS: dict[str, Callable[[_Walk, int, Item], None]] = {
+    "no": _Walk.no,
+    "not_seen": _Walk.not_seen,
+    "unlikely": _Walk.unlikely,
+    "probable": _Walk.hedged,
+    "possible": _Walk.hedged,
+    "probable_after": _Walk.hedged_before,
+    "possible_after": _Walk.hedged_before,
+    "differential": _Walk.competing,
+    "versus": _Walk.versus,
+    "or": _Walk.either_or,
+    "history": _Walk.past,
+    "hypothetical": _Walk.supposed,
+    "limited_view": _Walk.unseen,
+    "there": _Walk.there,
+    "mask": _Walk.mask,
+    "with": _Walk.ends_with,
+    "sign_of": _Walk.sign_of,
+    "comma": _Walk.comma,
+}
+
+
+def _deny(head: Head) -> None:
+    head.status, head.certainty = "absent", "definite"
+
+
+def _hedge(head: Head, grade: str) -> None:
+    if head.status != "absent" and head.certainty != "differential":
+        head.status, head.certainty = "uncertain", grade
+
+
+def _resolve(head: Head, change: str) -> None:
+    head.status, head.certainty, head.time, head.change = "absent", "definite", "resolved", "resolved"
+    if change == "removed":
+        head.event = "removed"
+
+
+def _compete(first: Head, others: list[Head], neg: bool) -> None:
+    """ "A versus B": both are open."""
+    if neg or first.status == "absent" or (others and first.low == others[0].low):
+        return
+    for other in others:
+        first.alternatives.append(other.name)
+        other.alternatives += [first.name, *(a for a in first.alternatives if a not in (other.name, first.name))]
+        other.certainty = "differential"
+    first.status, first.certainty = "uncertain", "differential"
