@@ -4,7 +4,7 @@
     python tools/word_order.py
 
 The engine rejects text whose words don't stand in an order that a report could have (shuffled words, word lists, broken
-exports). For two neighbours a, b the table holds 10 × ln(P(b | a) / P(b)), clipped to ±3, with add-0.5 smoothing over
+exports). For two neighbours a, b the table holds 10 ln(P(b | a) / P(b)), clipped to ±3, with add-0.5 smoothing over
 b's own share; a pair never seen is worth what `unseen` says of a. The words are the 400 commonest ones; others go by
 their class (see `Lexicon.classes`), a capital N added where a phrase of the lexicon may begin with them.
 Text: reports of benchmarks/generate.py, examples/reports.csv and the development half of tests/gold/sentences.jsonl.
@@ -18,6 +18,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import generate  # noqa: E402
 
-from cxr_reason.radiology.lexicon import LEXICON, Token, word_class  # noqa: E402
+from cxr_reason.radiology.lexicon import Token, word_class  # noqa: E402
 from cxr_reason.radiology.sections import sections  # noqa: E402
 from cxr_reason.radiology.sentences import sentences, tokens  # noqa: E402
 
@@ -65,7 +66,7 @@ def main() -> None:
     pairs = collections.Counter[tuple[str, str]]()
     for sentence, weight in texts:
         line = ["^", *(t.word if t.word in known else word_class(t) for t in sentence), "$"]
-        for pair in zip(line, line[1:], strict=False):
+        for pair in pairwise(line):
             pairs[pair] += weight
     left, right = collections.Counter[str](), collections.Counter[str]()
     for (a, b), n in pairs.items():

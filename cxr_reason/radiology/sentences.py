@@ -109,7 +109,7 @@ class Phrases(NamedTuple):
 
 
 def tokens(sentence: str) -> tuple[list[Token], list[re.Match[str]]]:
-    """Its words, numbers, masks and marks as the lexicon spells them, and their matches, which tell where they stand."""
+    """Its words, numbers, masks and marks as the lexicon spells them, and the matches that tell where they stand."""
     lower = sentence.lower()
     if len(lower) != len(sentence):  # a few letters grow when lowered
         lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in sentence)
