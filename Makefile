@@ -43,12 +43,23 @@ bench: venv  ## measure speed and memory (minutes)
 
 demo: venv  ## mine and refine the example reports into demo/
 	@mkdir -p demo
-	@echo 'Reports become questions with reasoning chains, and every step of a chain is checked against its report.'
-	@echo 'Two of the example rows are broken on purpose, and some reports are no chest X-rays: they are set aside.'
-	$(BIN)/cxr mine examples/reports.csv --rejects demo/unread.jsonl \
-	  | $(BIN)/cxr refine --rejects demo/rejected.jsonl > demo/chains.jsonl
-	@echo 'Look at demo/chains.jsonl (one question with its chain a line), demo/unread.jsonl (rows and reports that'
-	@echo 'were set aside) and demo/rejected.jsonl (chains that failed a check), each with its reasons.'
+	@echo '1. cxr mine: examples/reports.csv becomes questions with reasoning chains. Two of its rows are broken on'
+	@echo '   purpose and some reports are no English chest X-rays: they are named below and set aside. The table tells'
+	@echo '   how many reports call each finding present, absent, uncertain, say nothing of it or contradict themselves.'
+	$(BIN)/cxr mine examples/reports.csv --rejects demo/unread.jsonl -o demo/questions.jsonl --force
+	@echo
+	@echo '2. cxr refine: every claim of every chain is held against its report; what does not hold is mended or rejected.'
+	$(BIN)/cxr refine demo/questions.jsonl --rejects demo/rejected.jsonl -o demo/chains.jsonl --force
+	@echo
+	@echo '3. The same as one pipe, which gives the same bytes.'
+	$(BIN)/cxr mine -q examples/reports.csv | $(BIN)/cxr refine -q | cmp - demo/chains.jsonl
+	@echo
+	@echo 'One chain, and where to look:'
+	@$(BIN)/python -c 'import json; chain = json.loads(open("demo/chains.jsonl", encoding="utf-8").readline()); \
+	  print(" ", chain["question"], chain["options"]); [print("  -", step["text"]) for step in chain["steps"]]'
+	@echo '  demo/chains.jsonl    one question with its verified chain a line'
+	@echo '  demo/unread.jsonl    rows that could not be read and reports that were set aside, each with its reasons'
+	@echo '  demo/rejected.jsonl  chains that failed a check, each with its reasons (empty if all held)'
 
 clean:  ## remove everything that make made
 	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

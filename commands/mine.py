@@ -109,7 +109,11 @@ def _tell(summary: Summary) -> None:
 
     console.table("What the reports say, and what is asked", tally.COLUMNS, tally.rows(summary.counts))
     for reason, count in tally.left_out(summary.counts).items():
-        console.note(f"{count:,} studies left out: {reason}")
+        console.note(f"{_studies(count)} left out: {reason}")
     for check, count in sorted(summary.checks.items()):
-        console.note(f"{count:,} studies rejected: {check}")
+        console.note(f"{_studies(count)} rejected: {check}")
     console.note(f"{summary.records:,} records from {summary.counts['reports']:,} reports")
+
+
+def _studies(count: int) -> str:
+    return f"{count:,} {'study' if count == 1 else 'studies'}"

@@ -55,9 +55,21 @@ def _list_checks(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     show_default=True,
     help="What is made of a finding that the report doesn't mention.",
 )
-@click.option("--max-steps", type=click.IntRange(min=2), default=24, show_default=True, help="Longest chain, in steps.")
 @click.option(
-    "--max-chars", type=click.IntRange(min=1), default=6000, show_default=True, help="Longest chain, in characters."
+    "--max-steps",
+    type=click.IntRange(min=2),
+    metavar="N",
+    default=24,
+    show_default=True,
+    help="Longest chain, in steps.",
+)
+@click.option(
+    "--max-chars",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=6000,
+    show_default=True,
+    help="Longest chain, in characters.",
 )
 @_options.output_options
 @_options.stream_options
@@ -110,9 +122,13 @@ def show(summary: Summary) -> None:
     names = sorted(
         {key.partition("/")[2] for key in counts if "/" in key}, key=lambda name: -counts[f"rejected/{name}"]
     )
-    console.table(
+    if names:
+        console.table(
+            "What the checks found, in records",
+            ["check", "mended", "rejected"],
+            [[name, counts[f"mended/{name}"], counts[f"rejected/{name}"]] for name in names],
+        )
+    console.note(
         f"refine: {summary.records + summary.rejected:,} in, {summary.records:,} kept "
-        f"({counts['mended']:,} of them mended), {summary.rejected:,} rejected, {summary.unreadable:,} unreadable",
-        ["check", "mended", "rejected"],
-        [[name, counts[f"mended/{name}"], counts[f"rejected/{name}"]] for name in names],
+        f"({counts['mended']:,} of them mended), {summary.rejected:,} rejected, {summary.unreadable:,} unreadable"
     )

@@ -596,7 +596,7 @@ def test_the_command_tells_what_it_found(cxr: Run) -> None:
     assert done.returncode == 0
     header = next(line for line in done.stderr.splitlines() if line.startswith("finding"))
     assert header.split() == ["finding", "present", "absent", "uncertain", "silent", "conflict", "questions"]
-    assert "studies rejected: language" in done.stderr
+    assert "1 study rejected: language" in done.stderr
 
 
 @pytest.mark.parametrize(

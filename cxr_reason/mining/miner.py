@@ -90,7 +90,7 @@ def mine(unit: Group | Row, settings: Settings) -> Result:
     asked = tasks.questions(seed, reading, view, settings.options, prior=prior)
     counts = tally.count(reading, asked)
     if not asked and (view.seen or view.denials):
-        counts["left out/no question drawn"] += 1
+        counts["left out/not drawn, so that yes and no stay in balance"] += 1
         return Result(counts=counts)
     if not asked:
         reason = {"check": "no-question", "message": NO_QUESTION}
