@@ -87,9 +87,8 @@ def main() -> None:
         for a, n in sorted(left.items())
     }
     TARGET.write_text(json.dumps({"unseen": unseen, "seen": seen}, separators=(",", ":")) + "\n", encoding="utf-8")
-    print(
-        f"{TARGET.name}: {len(seen)} words and classes, {sum(map(len, seen.values()))} pairs, {TARGET.stat().st_size} bytes"
-    )
+    pairs_kept = sum(map(len, seen.values()))
+    print(f"{TARGET.name}: {len(seen)} words and classes, {pairs_kept} pairs, {TARGET.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
