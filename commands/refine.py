@@ -124,7 +124,7 @@ def show(summary: Summary) -> None:
     )
     if names:
         console.table(
-            "What the checks found, in records",
+            "What the checks found",
             ["check", "mended", "rejected"],
             [[name, counts[f"mended/{name}"], counts[f"rejected/{name}"]] for name in names],
         )

@@ -181,6 +181,7 @@ def _distractors(dice: Dice, view: View, name: str, count: int) -> list[str]:
     """Denied findings that could be taken for `name`: those of its region first, none related to another.
 
     The more often a finding is there in other films, the likelier it is chosen, and twice so if it is denied by name.
+    What has no rate in language.toml is never the right option, so it's no wrong one either.
     """
     region = MANNERS[name].region
 
@@ -189,7 +190,7 @@ def _distractors(dice: Dice, view: View, name: str, count: int) -> list[str]:
         weight = MANNERS[other].rates[0] * (2 if view.denials[other].basis == "stated" else 1)
         return MANNERS[other].region != region, -(dice.share() ** (1 / weight))
 
-    ranked = sorted(view.denials, key=rank)
+    ranked = sorted((other for other in view.denials if MANNERS[other].rates[0]), key=rank)
     found: list[str] = []
     for other in ranked:
         if len(found) == count:
