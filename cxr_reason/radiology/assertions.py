@@ -86,6 +86,8 @@ def _fields(head: Head) -> dict[str, Any]:
 
 def _assertions(items: tuple[Item, ...]) -> list[Head]:
     result: list[Head] = []
+    asked = bool(items) and items[-1].text == "?" and (items[0].cue == "be" or items[0].text == "is there")
+    general = asked or any(i.cue == "general" for i in items)  # a question or general knowledge, nothing of this film
     for clause, indices in clauses(list(items)):
         heads = heads_of(clause)
         if not heads:
@@ -96,6 +98,8 @@ def _assertions(items: tuple[Item, ...]) -> list[Head]:
         heads = _without_general(clause, heads)
         for head in heads:
             head.low, head.high = indices[head.low], indices[head.high]
+            if general:
+                head.time = "hypothetical"
             if head.time == "history" and head.change in _EXISTING:
                 head.time = "current"
             if head.time != "void" and (head.status == "absent" or head.name not in _ONLY_DENIED):

@@ -12,6 +12,7 @@ from dataclasses import replace
 from cxr_reason.radiology.heads import Head
 from cxr_reason.radiology.lexicon import LEXICON, Item
 
+_INNER = frozenset({"ventricle", "airways"})  # a tip in the right atrium gives no side
 _LIST = frozenset({"and", "or", "comma", "versus"})
 
 
@@ -51,8 +52,10 @@ def assign_attributes(items: list[Item], heads: list[Head]) -> list[Head]:
         if verb.cue == "be":  # "the left shows ...", "the right lung is clear without ..."
             for head in heads:
                 head.side = head.side or (items[0].word.side if _lateral(head) else None)
-    twins = [twin for g, group in enumerate(groups) for head in group if (twin := _twin(items, own[g], head))]
-    return heads + twins
+    twins = [(head, t) for g, group in enumerate(groups) for head in group if (t := _twin(items, own[g], head))]
+    for head, twin in twins:
+        heads.insert(heads.index(head) + 1, twin)
+    return heads
 
 
 def _twin(items: list[Item], indices: list[int], head: Head) -> Head | None:
@@ -98,7 +101,7 @@ def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: 
         if not leading and item.verb and item.text.startswith(("terminates", "ends")):
             tip = True
         if item.side and not tip:
-            chamber = word.organ == "ventricle" or (k + 1 < len(items) and items[k + 1].word.organ == "ventricle")
+            chamber = word.organ in _INNER or (k + 1 < len(items) and items[k + 1].word.organ in _INNER)
             if leading or not chamber:
                 sides.append(item.side)
         if word.quality is not None and word.quality.name == "calcified":
@@ -108,7 +111,7 @@ def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: 
             continue
         # "previously moderate", "from severe to mild", "marked improvement" say nothing of today's severity
         past = bool(k) and (items[k - 1].cue == "history" or items[k - 1].text == "from")
-        past = past or (k + 1 < len(items) and items[k + 1].word.change is not None and not items[k + 1].word.severity)
+        past = past or (k + 1 < len(items) and _is_change(items[k + 1], group, k + 1))
         for head in group:
             if word.site and not tip and head.site is None:
                 head.site = word.site
@@ -121,6 +124,13 @@ def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: 
         for head in group:
             if head.side is None:
                 head.side = side
+
+
+def _is_change(item: Item, group: list[Head], k: int) -> bool:
+    """Whether item k speaks of a change, so that "slightly" before it grades the change."""
+    if any(head.at == k for head in group) or item.word.severity:
+        return False
+    return item.word.change is not None or bool(item.word.quality and item.word.quality.change)
 
 
 def _one_side(sides: list[str]) -> str | None:
@@ -249,7 +259,5 @@ def _change(item: Item, group: list[Head], k: int) -> str | None:
 
 def _set_change(group: list[Head], change: str) -> None:
     for head in group:
-        if head.change is None and (head.status != "absent" or change == "stable") and not head.region:
-            if head.status == "absent":
-                continue
+        if head.change is None and head.status != "absent":
             head.change = change

@@ -29,13 +29,13 @@ def clauses(items: list[Item]) -> list[tuple[list[Item], list[int]]]:
             continue
         cut = drop = False
         if cue == "but" or cue == "stop":
-            if item.text == ":" and (not has_head or not any(i.head for i in items[k + 1 :])):
+            if item.text == ":" and (not has_head or not any(i.head and i.cue is None for i in items[k + 1 :])):
                 current.append(_COPULA)
                 indices.append(k)
                 continue
             cut = drop = True
         elif cue == "no" or cue == "there":
-            cut = has_head and not (cue == "no" and item.text in ("negative", "absent", "against"))
+            cut = has_head and (cue == "there" or any(i.head for i in items[k + 1 :]))  # not in "Pneumothorax: no"
         elif cue in ("comma", "and"):
             cut = has_head and _begins_statement(items, k + 1, negated, verb)
             drop = cut

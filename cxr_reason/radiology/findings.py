@@ -131,14 +131,16 @@ class Reading:
             if rank > best.get(fact.label, -1):
                 best[fact.label], found[fact.label] = rank, value
         labels = {label: found[label] for label in LABELS if label in found}
-        if self.findings and all(v == 0 or label == "Support Devices" for label, v in labels.items()):
+        stated = any(f.time in ("current", "resolved") for f in self._facts)
+        if stated and all(v == 0 or label == "Support Devices" for label, v in labels.items()):
             labels = {"No Finding": 1, **labels}
         return labels
 
     @cached_property
     def normal(self) -> bool:
         """True where the report names nothing abnormal of any kind, devices and old changes included."""
-        return bool(self.findings) and not any(f.status != "absent" and f.time == "current" for f in self._facts)
+        current = [f for f in self._facts if f.time in ("current", "resolved")]
+        return bool(current) and all(f.status == "absent" for f in current)
 
     @cached_property
     def acute(self) -> bool | None:
@@ -311,9 +313,10 @@ _FILM_HEADING = re.compile(
     r"(?:\s+and\s+(?:left\s+|right\s+)?(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["films"])) + r")s?)?)"
     r"(?:\s+(?:x-?rays?|radiographs?|series|views?|films?))?\s*(?:[:.]|$)", re.IGNORECASE,
 )  # fmt: skip
-_OTHER_IMAGING = re.compile(
-    r"\b(?:ct|cta|mri|mra|mr|ultrasound|sonogram|pet|tomography|mammogra\w+|dexa|fluoroscop\w+)\b"
+_OTHER_IMAGING = re.compile(  # among the first four words
+    r"\W*(?:\w+\W+){0,3}(?:ct|cta|mri|mra|mr|ultrasound|sonogram|pet|tomography|mammogra\w+|dexa|fluoroscop\w+)\b"
 )
+_VIEWS = re.compile(r"\bviews?\b|x-?ray|radiograph")
 _NO_EXAM = re.compile(
     r"comparison|indication|(?:clinical |medical )?(?:history|information|data)|reason|findings|impression"
 )
@@ -332,7 +335,9 @@ def _add_order(tokens: list[Token], order: int, pairs: int) -> tuple[int, int]:
     before = "^"
     for token in tokens:
         after = token.order
-        if before != "<x>" and after != "<x>":
+        if after == ":":
+            after = "^"  # a heading of its own: "Heart: enlarged"
+        elif before != "<x>" and after != "<x>":
             order += seen[before].get(after, unseen[before]) if before in seen else -10
             pairs += 1
         before = after
@@ -347,7 +352,7 @@ def _rejection(text: str, count: _Count, order: float | None, found: list[Findin
     if count.words and count.known / count.words < _LEAST_KNOWN:
         return "not-understood"
     misplaced = count.broken / max(count.joints, 1)
-    if order is not None and order - 20 * misplaced < _LEAST_ORDER:
+    if order is not None and order - 20 * misplaced < (_LEAST_ORDER if count.words > 15 else 2 * _LEAST_ORDER):
         return "not-understood"
     if count.joints >= 4 and misplaced > _MOST_BROKEN:
         return "not-understood"
@@ -355,9 +360,10 @@ def _rejection(text: str, count: _Count, order: float | None, found: list[Findin
     if count.parts or head.startswith(("ct ", "mr", "us ", "x-ray", "xr ")):
         lower = text.lower()
         parts = len(_PARTS.findall(lower))
-        if parts and (not _CHEST.search(lower) or (_PARTS.search(head) and not _CHEST.search(head) and parts >= 2)):
+        elsewhere = _PARTS.search(head) and not _CHEST.search(head) and (parts >= 2 or _VIEWS.search(head))
+        if parts and (elsewhere or not _CHEST.search(lower)):
             return "not-chest"
-    if _OTHER_IMAGING.search(head) and not _FILM.search(head) and not _NO_EXAM.match(head):
+    if _OTHER_IMAGING.match(head) and not _FILM.search(head) and not _NO_EXAM.match(head):
         return "not-chest"
     return None if found else "not-understood"
 

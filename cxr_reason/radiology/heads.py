@@ -198,6 +198,9 @@ def _pair(
             candidates.insert(0, before)
         if subjects and copula and not closed:
             candidates.append(subjects)
+    apart = not quality.adjective and joint and any(quality.on.get(organ) == "" for organ, _ in after)
+    if apart and not any(i.word.site for i in items):
+        return [], k, k, []  # "nodular density overlying the rib": not in the lung, as far as we know
     if quality.predicate:
         candidates = [c for c in candidates if _touches(items, c, k)]
     for organs in candidates:

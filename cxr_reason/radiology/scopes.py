@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 from cxr_reason.radiology.heads import Head
-from cxr_reason.radiology.lexicon import Item
+from cxr_reason.radiology.lexicon import LEXICON, Item
 
 _SPREADING_BOUNDS = frozenset({"definite", "new", "large", "significant"})  # they bound a whole list of denials
 _STRONG_HISTORY = re.compile(r"history|status post|s p|hx|h o|background|patient (?:with|has)")
@@ -60,6 +60,7 @@ class _Walk:
         self.hedge: str | None = None
         self.history: str | None = None  # "weak" speaks of the next noun, "strong" of all that follows
         self.resolved: str | None = None
+        self.met = 0  # the last item that named a finding so far
         self.bounds: list[str] = []
         self.spreading: list[str] = []
 
@@ -72,13 +73,16 @@ class _Walk:
             self._apply(head)
             if head.status == "absent" and self.neg and not head.region:
                 head.bound = " ".join(dict.fromkeys([*self.spreading, *self.bounds])) or None
-            elif head.region and k and (limit := self.items[k - 1].word.bound) in ("gross", "other"):
-                head.bound = limit  # "grossly clear"
+            elif head.region:
+                head.bound = next(
+                    (b for i in self.items[self.met : k] if (b := i.word.bound) in ("gross", "other")), None
+                )
             if self.history:
                 head.time = "history"
             if self.incoming and head.change is None and head.status != "absent":
                 head.change = "new"
             self.done.append(head)
+        self.met = k
         if self.history == "weak":
             self.history = None
         self.bounds = []
@@ -144,12 +148,20 @@ class _Walk:
                 if head.status == "present" and all(i.cue in ("and", "comma", "be") or i.word.organ for i in between):
                     _deny(head)
         elif quality == "clear" and k + 1 < self.last and self.items[k + 1].text == "of":
-            self.neg, self.fresh = True, True  # "clear of infiltrates"
+            self.neg, self.fresh = True, True  # "grossly clear of infiltrates"
+            self.spreading = [b for i in self.items[:k] if (b := i.word.bound) == "gross"]
 
     # ------------------------------------------------------------------ cues
     def no(self, k: int, item: Item) -> None:
+        if k > self.last and self.done:  # "Pneumothorax: absent"
+            for head in self.done:
+                if head.status == "present":
+                    _deny(head)
+            return
         self.neg, self.skip, self.fresh, self.hedge = True, False, True, None
         self.bounds, self.spreading = [], []
+        if k and item.text.endswith((" of", " from")) and self.items[k - 1].word.bound == "gross":
+            self.spreading = ["gross"]  # "grossly clear of infiltrates and effusions"
 
     def not_seen(self, k: int, item: Item) -> None:
         if any(h.status == "present" for h in self.done):
@@ -215,7 +227,8 @@ class _Walk:
             self.hedge = "possible"
 
     def mask(self, k: int, item: Item) -> None:
-        if self.done and not self.neg and k and self.items[k - 1].cue == "be" and k < self.last:
+        said = self.done and not LEXICON.is_region(self.done[-1].name)
+        if said and not self.neg and k and self.items[k - 1].cue == "be" and k < self.last:
             self.hedge = "possible"  # "the opacity is XXXX scarring"
 
     def ends_with(self, k: int, item: Item) -> None:

@@ -15,7 +15,7 @@ The truth table is docs/verify.md; tests/test_verify.py tests it cell by cell. I
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -84,11 +84,26 @@ def _verify(claim: Finding, reading: Reading, silence: Silence) -> Verdict:
     affirmed = [*same, *(f for f in facts if f.name in below)]
     present = [f for f in affirmed if f.status == "present"]
     uncertain = [f for f in affirmed if f.status == "uncertain"]
-    denied = [f for f in facts if f.status == "absent" and (f.name == claim.name or f.name in above)]
-    denied += [f for f in facts if f.status == "absent" and f.name in _excluded_by(claim.name) and not f.bound]
+    absent = [f for f in facts if f.status == "absent" and not f.conflict and sides_meet(f.side, claim.side)]
+    denied = _both_sides([f for f in absent if f.name == claim.name or f.name in above])
+    denied += [f for f in absent if f.name in _excluded_by(claim.name) and not f.bound]
+    if claim.status == "absent" and not same and any(f.conflict for f in present):
+        return _say("unverifiable", "stated", present, "the report contradicts itself here")
     if claim.status == "absent":
-        return _absent(claim, same, present, uncertain, denied, silence)
+        return _absent(claim, facts, present, uncertain, denied, above, silence)
     return _positive(claim, facts, present, uncertain, denied, above, silence)
+
+
+def _both_sides(denied: list[Finding]) -> list[Finding]:
+    """The denials, and where left and right of one name are denied alike, one of both sides beside them."""
+    pairs = []
+    for left in denied:
+        for right in denied:
+            if left.side == "left" and right.side == "right" and (left.name, left.bound) == (right.name, right.bound):
+                pairs.append(
+                    replace(left, side=None, span=[min(left.span[0], right.span[0]), max(left.span[1], right.span[1])])
+                )
+    return denied + pairs
 
 
 def _excluded_by(name: str) -> tuple[str, ...]:
@@ -125,7 +140,9 @@ def _positive(
             return _say("unverifiable", "stated", near, "the claim is surer than the report")
         return _compare(claim, near)
     for fact in denied:
-        if not sides_meet(fact.side, claim.side) or (fact.side and claim.side is None):
+        if fact.side in ("left", "right") and claim.side is None:
+            continue
+        if fact.site and LEXICON.is_region(fact.name) and fact.site != claim.site:
             continue
         if _within_bound(fact.bound, claim):
             return _say("contradicted", _basis(claim, fact), [fact], "the report denies it")
@@ -173,6 +190,11 @@ def _details(claim: Finding, facts: list[Finding], fact: Finding) -> Verdict:
             return _say("contradicted", "stated", [fact], f"the report says {fact.side}")
     if claim.severity and (reason := _severity(claim.severity, fact.severity)):
         return _say("contradicted" if fact.severity else "unverifiable", "stated", [fact], reason)
+    if claim.acuity and claim.acuity != fact.acuity:
+        if fact.acuity is None:
+            return _say("unverifiable", "stated", [fact], "the report doesn't say how old it is")
+        if "acute" in (claim.acuity, fact.acuity):
+            return _say("contradicted", "stated", [fact], f"the report says {fact.acuity}")
     if claim.change and claim.change != fact.change:
         if fact.change is None:
             return _say("unverifiable", "stated", [fact], "the report names no change")
@@ -193,7 +215,12 @@ def _severity(claimed: str, stated: str | None) -> str:
 
 
 def _absent(
-    claim: Finding, same: list[Finding], present: list[Finding], uncertain: list[Finding], denied: list[Finding],
+    claim: Finding,
+    facts: list[Finding],
+    present: list[Finding],
+    uncertain: list[Finding],
+    denied: list[Finding],
+    above: frozenset[str],
     silence: Silence,
 ) -> Verdict:  # fmt: skip
     """A claim that the finding is not there."""
@@ -215,6 +242,9 @@ def _absent(
         return _say("unverifiable", _basis(claim, denied[0]), denied, "the report denies it within limits only")
     if claim.bound and any(_against(claim, f) is None for f in present):
         return _say("supported", "stated", present, "")
+    general = [f for f in facts if f.name in above and f.status == "present" and not LEXICON.is_region(f.name)]
+    if any(sides_meet(f.side, claim.side) for f in general):
+        return _say("unverifiable", "stated", general, "the report is less specific")
     if silence == "unknown":
         return Verdict("unverifiable", "silent", reason="the report doesn't mention it")
     return Verdict("supported", "silent", reason="the report doesn't mention it, which is taken as normal")
@@ -226,8 +256,8 @@ def _against(claim: Finding, fact: Finding) -> Decision | None:
         return "contradicted"
     if claim.bound == "large" and fact.severity:
         return "contradicted" if "severe" in fact.severity else None
-    if claim.bound == "acute" and (fact.acuity or fact.calcified):
-        return "contradicted" if fact.acuity == "acute" else None
+    if claim.bound == "acute" and (fact.acuity or fact.calcified or LEXICON.findings[fact.name].acute):
+        return None if fact.calcified or fact.acuity in ("old", "chronic") else "contradicted"
     if claim.bound == "new" and fact.change:
         return "contradicted" if fact.change == "new" else None
     return "unverifiable"
