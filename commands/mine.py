@@ -107,7 +107,8 @@ def _tell(summary: Summary) -> None:
     """What was found and asked, as a table on stderr, and what became of the rest."""
     from cxr_reason.mining import tally
 
-    console.table("What the reports say, and what is asked", tally.COLUMNS, tally.rows(summary.counts))
+    if rows := tally.rows(summary.counts):
+        console.table("What the reports say, and what is asked", tally.COLUMNS, rows)
     for reason, count in tally.left_out(summary.counts).items():
         console.note(f"{_studies(count)} left out: {reason}")
     for check, count in sorted(summary.checks.items()):
