@@ -227,9 +227,15 @@ class _Walk:
             self.hedge = "possible"
 
     def mask(self, k: int, item: Item) -> None:
-        said = self.done and not LEXICON.is_region(self.done[-1].name)
-        if said and not self.neg and k and self.items[k - 1].cue == "be" and k < self.last:
-            self.hedge = "possible"  # "the opacity is XXXX scarring"
+        """A masked word before a diagnosis mostly was "likely": "the opacity is XXXX scarring"."""
+        sign = self.done[-1] if self.done else None
+        if sign is None or self.neg or not k or k >= self.last or LEXICON.is_region(sign.name):
+            return
+        before = self.items[k - 1].cue
+        following = self.by_item.get(k + 1)
+        named = following is not None and sign.name in LEXICON.findings[following[0].name].signs
+        if before == "be" or (named and before not in ("and", "or", "with")):
+            self.hedge = "possible"
 
     def ends_with(self, k: int, item: Item) -> None:
         if self.differential and item.text.startswith("includ"):
