@@ -167,7 +167,7 @@ def read(text: str) -> Reading:
     sents: list[Sentence] = []
     limits: list[str] = []
     classes: list[str] = []
-    order = pairs = 0
+    spoken: list[list[Token]] = []
     for section in sections(text):
         if section.name == SILENT:
             if _LIMIT.search(text, section.start, section.end):
@@ -190,9 +190,8 @@ def read(text: str) -> Reading:
             if heads:
                 found += _stated(heads, parts, text, start, end, section.name, sized="0" in said)
             classes.append(said)
-            if pairs < _ENOUGH_PAIRS:
-                order, pairs = _add_order(parts.tokens, order, pairs)
-    rejection = _rejection(text, _Count(classes), order / pairs if pairs >= _FEWEST_PAIRS else None, found)
+            spoken.append(parts.tokens)
+    rejection = _rejection(text, _Count(classes), spoken, found)
     if rejection:
         return Reading(text, sents, [], list(dict.fromkeys(limits)), 0.0, rejection)
     _mark_conflicts(found)
@@ -329,22 +328,29 @@ _LEAST_ORDER = (
 )  # mean worth of a pair, less 20 times the share of misplaced function words, under which there is no order
 
 
-def _add_order(tokens: list[Token], order: int, pairs: int) -> tuple[int, int]:
-    """Add the worth of every pair of neighbours to a sum and a count; a mask may stand for anything."""
+def _order(spoken: list[list[Token]]) -> float | None:
+    """The mean worth of a pair of neighbours over the first sentences; None where there are too few to tell.
+
+    A mask may stand for anything, and a colon begins anew.
+    """
+    worth = pairs = 0
     seen, unseen = LEXICON.order, LEXICON.unseen
-    before = "^"
-    for token in tokens:
-        after = token.order
-        if after == ":":
-            after = "^"  # a heading of its own: "Heart: enlarged"
-        elif before != "<x>" and after != "<x>":
-            order += seen[before].get(after, unseen[before]) if before in seen else -10
-            pairs += 1
-        before = after
-    return order, pairs
+    for tokens in spoken:
+        before = "^"
+        for token in tokens:
+            after = token.order
+            if after == ":":
+                after = "^"
+            elif before != "<x>" and after != "<x>":
+                worth += seen[before].get(after, unseen[before]) if before in seen else -10
+                pairs += 1
+            before = after
+        if pairs >= _ENOUGH_PAIRS:
+            break
+    return worth / pairs if pairs >= _FEWEST_PAIRS else None
 
 
-def _rejection(text: str, count: _Count, order: float | None, found: list[Finding]) -> str | None:
+def _rejection(text: str, count: _Count, spoken: list[list[Token]], found: list[Finding]) -> str | None:
     if not any(c.isalpha() for c in text):
         return "empty"
     if count.words and count.foreign / count.words > 0.12 and count.known / count.words < 0.75:
@@ -352,6 +358,8 @@ def _rejection(text: str, count: _Count, order: float | None, found: list[Findin
     if count.words and count.known / count.words < _LEAST_KNOWN:
         return "not-understood"
     misplaced = count.broken / max(count.joints, 1)
+    # long shuffled texts misplace some function words, so that most reports can go unasked
+    order = _order(spoken) if misplaced or count.words <= 100 else None
     if order is not None and order - 20 * misplaced < (_LEAST_ORDER if count.words > 15 else 2 * _LEAST_ORDER):
         return "not-understood"
     if count.joints >= 4 and misplaced > _MOST_BROKEN:

@@ -125,9 +125,11 @@ def phrases(sentence: str) -> Phrases:
     starts: list[int] = []
     ends: list[int] = []
     stop = -1
-    for i, (_, _, node, _) in enumerate(words):
-        if node is None or i < stop:
+    for i in [i for i, word in enumerate(words) if word.node]:
+        if i < stop:
             continue
+        node = words[i].node
+        assert node is not None
         best, after = node.item, i + 1
         for j in range(after, len(words)):
             node = node.next.get(words[j].word)
