@@ -16,7 +16,7 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from cxr_reason.radiology.attributes import assign_attributes
+from cxr_reason.radiology.attributes import assign_attributes, is_lateral
 from cxr_reason.radiology.clauses import clauses
 from cxr_reason.radiology.heads import Head, heads_of
 from cxr_reason.radiology.lexicon import LEXICON, Item
@@ -88,6 +88,7 @@ def _assertions(items: tuple[Item, ...]) -> list[Head]:
     result: list[Head] = []
     asked = bool(items) and items[-1].text == "?" and (items[0].cue == "be" or items[0].text == "is there")
     general = asked or any(i.cue == "general" for i in items)  # a question or general knowledge, nothing of this film
+    before: Head | None = None  # the last finding of the clause before
     for clause, indices in clauses(list(items)):
         heads = heads_of(clause)
         if not heads:
@@ -96,6 +97,11 @@ def _assertions(items: tuple[Item, ...]) -> list[Head]:
         if any(i.tells for i in clause):
             heads = assign_attributes(clause, heads)
         heads = _without_general(clause, heads)
+        if indices and indices[0] and items[indices[0] - 1].text in ("which", "that") and before:
+            for head in heads:  # "an opacity in the lingula, which may be pneumonia"
+                if head.side is None and head.status == "uncertain" and is_lateral(head):
+                    head.side = before.side
+        before = heads[-1] if heads else None
         for head in heads:
             head.low, head.high = indices[head.low], indices[head.high]
             if general:

@@ -51,7 +51,7 @@ def assign_attributes(items: list[Item], heads: list[Head]) -> list[Head]:
         verb = items[2] if items[1].word.organ == "lungs" else items[1]
         if verb.cue == "be":  # "the left shows ...", "the right lung is clear without ..."
             for head in heads:
-                head.side = head.side or (items[0].word.side if _lateral(head) else None)
+                head.side = head.side or (items[0].word.side if is_lateral(head) else None)
     twins = [(head, t) for g, group in enumerate(groups) for head in group if (t := _twin(items, own[g], head))]
     for head, twin in twins:
         heads.insert(heads.index(head) + 1, twin)
@@ -150,7 +150,8 @@ _MIDLINE = frozenset(LEXICON.data["midline"]["findings"])
 _CAUSE = re.compile(r"due to|secondary|relat|caused|because|owing|result|setting|context")
 
 
-def _lateral(head: Head) -> bool:
+def is_lateral(head: Head) -> bool:
+    """Whether the finding can have a side."""
     return head.name not in _MIDLINE and LEXICON.findings[head.name].region not in _MIDLINE_REGIONS
 
 
@@ -165,7 +166,7 @@ def _share(items: list[Item], groups: list[list[Head]], own: list[list[int]], tr
         if not first.side:
             continue
         for head in groups[g]:
-            if head.side is not None or not _lateral(head):
+            if head.side is not None or not is_lateral(head):
                 continue
             if joined[g - 1] and head.certainty == first.certainty:  # a side that leads a plain list covers it
                 if head.status == first.status:
@@ -178,7 +179,7 @@ def _share(items: list[Item], groups: list[list[Head]], own: list[list[int]], tr
         linked = all(i.cue in _LIST or i.cue in ("probable", "possible", "unlikely") or i.modifier for i in between)
         if linked and later.side and any(items[k].side for k in trailing[g + 1]):
             for head in groups[g]:
-                if head.side is None and head.status == later.status and _lateral(head):
+                if head.side is None and head.status == later.status and is_lateral(head):
                     head.side, head.site = later.side, head.site or later.site
     _share_change(items, groups, own, trailing)
 

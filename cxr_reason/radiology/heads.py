@@ -95,7 +95,7 @@ def heads_of(items: list[Item]) -> list[Head]:
     for k, item in enumerate(items):
         word = item.word
         if word.organ:
-            if closed:
+            if closed or (k and items[k - 1].text == ":"):  # "Heart and mediastinum: The heart is enlarged"
                 subjects, closed = [], False
             if not (k and items[k - 1].cue == "of" and subjects):
                 subjects.append((word.organ, k))

@@ -219,6 +219,12 @@ class _Walk:
     def supposed(self, k: int, item: Item) -> None:
         self.hypothetical = True
 
+    def advised(self, k: int, item: Item) -> None:
+        for head in self.done:  # "chest tube placement is recommended"
+            if LEXICON.findings[head.name].device:
+                head.status, head.certainty, head.time = "uncertain", "possible", "hypothetical"
+        self.hypothetical = True
+
     def unseen(self, k: int, item: Item) -> None:
         self.skip = True
 
@@ -295,6 +301,7 @@ _ACTS: dict[str, Callable[[_Walk, int, Item], None]] = {
     "or": _Walk.either_or,
     "history": _Walk.past,
     "hypothetical": _Walk.supposed,
+    "advised": _Walk.advised,
     "limited_view": _Walk.unseen,
     "there": _Walk.there,
     "mask": _Walk.mask,
