@@ -13,12 +13,28 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 MASK = "\0"  # the canonical word for a de-identified word
 ORDINAL = "#"
-_ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+_ORDINALS = frozenset(
+    [
+        "first",
+        "second",
+        "third",
+        "fourth",
+        "fifth",
+        "sixth",
+        "seventh",
+        "eighth",
+        "ninth",
+        "tenth",
+        "eleventh",
+        "twelfth",
+    ]
+)
 _POSSESSIVE = re.compile("['\u2019]s$")
 _CLASSES = {
     "d": "the a an", "p": "of in at from within with for to by without", "v": "is are was were has have", "c": "and or",
@@ -114,13 +130,14 @@ class Item:
     def meaning(self) -> tuple[Any, ...]:
         """What tells this item from others. The words count only where scope rules look at them."""
         word = self.word
-        values = tuple(getattr(word, name) for name in Word.__slots__ if name != "quality")
+        values = _word_values(word)
         named = word.finding or word.organ or word.site or word.limit
         plain = named and not (word.cue or word.severity or word.change or word.quality or word.bound or word.acuity)
         text = "calcif" in self.text if plain else self.text
         return (*values, word.quality and word.quality.name, self.side, text)
 
 
+_word_values = attrgetter(*(name for name in Word.__slots__ if name != "quality"))
 _AUXILIARIES = ("has ", "have ", "is ", "are ", "was ", "were ")
 
 
@@ -174,6 +191,9 @@ def word_class(token: Token) -> str:
     return f"<{token.kind}{'N' if token.node else ''}>"
 
 
+_SPECIAL = {"mask": MASK, **dict.fromkeys(_ORDINALS, ORDINAL)}
+
+
 class Lexicon:
     """`lexicon.toml`, ready for use.
 
@@ -186,7 +206,7 @@ class Lexicon:
         self.data = data
         self.root = Node()
         self.foreign = frozenset(data["words"]["foreign"].split()) - set(data["words"]["function"].split())
-        self.vocabulary: set[str] = set(_ORDINALS.split())
+        self.vocabulary: set[str] = set(_ORDINALS)
         for group in ("function", "report", "other"):
             self.vocabulary.update(data["words"][group].split())
         self.findings: dict[str, Entry] = {}
@@ -259,9 +279,12 @@ class Lexicon:
             return
         node = self.root
         for word in words:
-            word = MASK if word == "mask" else ORDINAL if word in _ORDINALS.split() else word
-            self.vocabulary.add(word)
-            node = node.next.setdefault(word, Node())
+            word = _SPECIAL.get(word, word)
+            following = node.next.get(word)
+            if following is None:
+                self.vocabulary.add(word)
+                following = node.next[word] = Node()
+            node = following
         if node.item is None:
             text = " ".join(words)
             node.item = Item(Word(), text, _inner_side(text))
@@ -312,7 +335,7 @@ class Lexicon:
     def _canonical_of(self, word: str) -> str:
         if word.endswith(("n't", "n\u2019t")):
             return "cannot" if word.startswith(("can", "could")) else "not"
-        if word in _ORDINALS.split():
+        if word in _ORDINALS:
             return ORDINAL
         if word in self.vocabulary:
             return word
@@ -378,9 +401,9 @@ def _inner_side(text: str) -> str | None:
     """The side that a phrase holds. "Both" hides in bibasilar, bases and apices."""
     if text.startswith(_BOTH) or text.endswith(("bases", "apices")):
         return "bilateral"
-    words = text.split()
-    if any(w.startswith(("ventric", "atri")) for w in words):
+    if not _SIDED.search(text) or "ventric" in text or "atri" in text:
         return None  # the left ventricle is no side of the chest
+    words = text.split()
     named = {w for w in words if w in ("left", "right")}
     if text.startswith("levo"):
         named.add("left")
@@ -389,6 +412,7 @@ def _inner_side(text: str) -> str | None:
     return named.pop() if len(named) == 1 else None
 
 
+_SIDED = re.compile("left|right|levo|dextro")
 _BOTH = ("bibas", "biapic", "bilater", "bihil", "biperihilar")
 
 
