@@ -28,24 +28,23 @@ def assign_attributes(items: list[Item], heads: list[Head]) -> list[Head]:
     n = len(groups)
     own: list[list[int]] = [[] for _ in groups]
     trailing: list[list[int]] = [[] for _ in groups]
-    for k in range(groups[0][0].low):
-        own[0].append(k)
+    first = groups[0][0].low
+    # what stands before "with" describes something that we don't know: "loops in the left chest with ..."
+    own[0] += range(next((k + 1 for k in range(first - 1, -1, -1) if items[k].cue == "with"), 0), first)
     for g, group in enumerate(groups):
         own[g] += range(group[0].low, group[0].high + 1)
         begin = group[0].high + 1
         end = groups[g + 1][0].low if g + 1 < n else len(items)
         if begin >= end:
             continue
-        if g + 1 < n:
-            cut = _split_gap(items, begin, end)
-        else:  # what comes after "with" describes something that we don't know
-            cut = next((k for k in range(begin, end) if items[k].cue == "with"), end)
+        cut = _split_gap(items, begin, end) if g + 1 < n else end
         trailing[g] += range(begin, cut)
         if g + 1 < n:
             own[g + 1] += range(cut, end)
     for g, group in enumerate(groups):
         _take(items, own[g], group, leading=True)
-        _take(items, trailing[g], group, leading=False)
+        near = next((i for i, k in enumerate(trailing[g]) if items[k].cue == "with"), None)
+        _take(items, trailing[g][:near], group, leading=False)
     _share(items, groups, own, trailing)
     if len(items) > 2 and items[0].word.side:
         verb = items[2] if items[1].word.organ == "lungs" else items[1]
@@ -98,7 +97,7 @@ def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: 
     for k in indices:
         item = items[k]
         word = item.word
-        if not leading and item.verb and item.text.startswith(("terminates", "ends")):
+        if not leading and item.verb and item.text.startswith(_TIP_VERBS) and LEXICON.findings[group[0].name].device:
             tip = True
         if item.side and not tip:
             chamber = word.organ in _INNER or (k + 1 < len(items) and items[k + 1].word.organ in _INNER)
@@ -116,7 +115,12 @@ def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: 
             if word.site and not tip and head.site is None:
                 head.site = word.site
             if word.severity and not past and head.status != "absent" and k != head.at and word.finding is None:
-                head.severity = head.severity if head.severity and not leading else word.severity
+                if leading or not head.severity:
+                    head.severity = word.severity
+                elif item.text.startswith("now "):  # "large ... now moderate"
+                    if word.severity != head.severity:
+                        head.change = "better" if _DEGREES[word.severity] < _DEGREES[head.severity] else "worse"
+                    head.severity = word.severity
             if word.acuity and head.bound != word.acuity and (leading or (k and items[k - 1].cue == "be")):
                 head.acuity = head.acuity or word.acuity
     side = _one_side(sides)
@@ -131,6 +135,10 @@ def _is_change(item: Item, group: list[Head], k: int) -> bool:
     if any(head.at == k for head in group) or item.word.severity:
         return False
     return item.word.change is not None or bool(item.word.quality and item.word.quality.change)
+
+
+_TIP_VERBS = ("terminates", "ends", "lies", "projects", "overlies", "courses", "traverses")
+_DEGREES = {"mild": 1, "mild-moderate": 1.5, "moderate": 2, "mild-severe": 2, "moderate-severe": 2.5, "severe": 3}
 
 
 def _one_side(sides: list[str]) -> str | None:

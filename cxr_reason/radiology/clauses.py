@@ -100,6 +100,8 @@ def _begins_statement(items: list[Item], k: int, negated: bool, verb: bool) -> b
             )
             if item.word.change and item.text.startswith(_AUXILIARY):
                 said = True
+            if negated and positive:
+                return True
             return (
                 ((said and following is not None and not following.cue) or item.word.change is not None)
                 if negated

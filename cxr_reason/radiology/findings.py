@@ -483,15 +483,15 @@ def _fuse(mentions: list[Finding]) -> Finding:
         return mentions[0]
     order = sorted(range(len(mentions)), key=lambda i: (RANK[mentions[i].section], i), reverse=True)
     best = mentions[order[0]]
-    rank = RANK[best.section]
     if best.status == "absent" and best.bound:
         # a bounded absence decides nothing against what another mention states
         best = next((mentions[i] for i in order if mentions[i].status != "absent" or not mentions[i].bound), best)
     elif not best.conflict:
-        same = [mentions[i] for i in order if RANK[mentions[i].section] == rank]
-        best = next((m for m in same if m.status == "present"), best)
+        # stated once outright, it is there: a hedge elsewhere mostly speaks of its cause
+        best = next((mentions[i] for i in order if mentions[i].status == "present"), best)
         if best.certainty == "differential":
-            best = next((m for m in same if m.status == "uncertain" and m.certainty == "probable"), best)
+            same = [mentions[i] for i in order if RANK[mentions[i].section] == RANK[best.section]]
+            best = next((m for m in same if m.certainty == "probable"), best)
     values = {f.name: getattr(best, f.name) for f in fields(Finding)}
     for other in (mentions[i] for i in order):
         if other.status == best.status:

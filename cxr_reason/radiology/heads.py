@@ -94,6 +94,8 @@ def heads_of(items: list[Item]) -> list[Head]:
     used: set[int] = set()  # items eaten by a pair
     for k, item in enumerate(items):
         word = item.word
+        if item.cue == "with":
+            subjects = []
         if word.organ:
             if closed or (k and items[k - 1].text == ":"):  # "Heart and mediastinum: The heart is enlarged"
                 subjects, closed = [], False

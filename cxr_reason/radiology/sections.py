@@ -76,6 +76,7 @@ def sections(text: str) -> list[Section]:
     marks = _headings(text)
     if not marks:
         return [Section("body", 0, len(text))]
+    findings = any(kind in ("findings", "final") for kind, _, _ in marks)
     found = [Section("body", 0, marks[0][1])] if text[: marks[0][1]].strip() else []
     preliminary = False
     for i, (kind, _, start) in enumerate(marks):
@@ -83,7 +84,10 @@ def sections(text: str) -> list[Section]:
         if kind in ("preliminary", "final", "addendum"):
             preliminary = kind == "preliminary"
         name = "body" if kind == "final" else "preliminary" if preliminary and kind != SILENT else kind
-        if kind == SILENT and (rest := _rest_of_silent(text, start, end, last=i + 1 == len(marks))) < end:
+        if (
+            kind == SILENT
+            and (rest := _rest_of_silent(text, start, end, last=i + 1 == len(marks) or not findings)) < end
+        ):
             found += [Section(SILENT, start, rest), Section("preliminary" if preliminary else "body", rest, end)]
         else:
             found.append(Section(name, start, end))
