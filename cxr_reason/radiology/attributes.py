@@ -30,7 +30,8 @@ def assign_attributes(items: list[Item], heads: list[Head]) -> list[Head]:
     trailing: list[list[int]] = [[] for _ in groups]
     first = groups[0][0].low
     # what stands before "with" describes something that we don't know: "loops in the left chest with ..."
-    own[0] += range(next((k + 1 for k in range(first - 1, -1, -1) if items[k].cue == "with"), 0), first)
+    named = LEXICON.findings[groups[0][0].name].device
+    own[0] += range(0 if named else next((k + 1 for k in range(first - 1, -1, -1) if items[k].cue == "with"), 0), first)
     for g, group in enumerate(groups):
         own[g] += range(group[0].low, group[0].high + 1)
         begin = group[0].high + 1
@@ -97,7 +98,7 @@ def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: 
     for k in indices:
         item = items[k]
         word = item.word
-        if not leading and item.verb and item.text.startswith(_TIP_VERBS) and LEXICON.findings[group[0].name].device:
+        if not leading and item.verb and ("tip" in items[group[0].at].text or item.text.startswith(_TIP_VERBS)):
             tip = True
         if item.side and not tip:
             chamber = word.organ in _INNER or (k + 1 < len(items) and items[k + 1].word.organ in _INNER)
@@ -137,7 +138,7 @@ def _is_change(item: Item, group: list[Head], k: int) -> bool:
     return item.word.change is not None or bool(item.word.quality and item.word.quality.change)
 
 
-_TIP_VERBS = ("terminates", "ends", "lies", "projects", "overlies", "courses", "traverses")
+_TIP_VERBS = ("terminates", "ends")
 _DEGREES = {"mild": 1, "mild-moderate": 1.5, "moderate": 2, "mild-severe": 2, "moderate-severe": 2.5, "severe": 3}
 
 
