@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import is_
 from typing import Any, NoReturn
 
 from cxr_reason import __version__
@@ -303,12 +305,82 @@ def dumps_plain(entry: Mapping[str, Any]) -> str:
     return line
 
 
+# What all records of a study say alike. In `FIELDS` they stand together.
+OF_STUDY = ("report", "prior_report", "findings", "labels", "normal", "acute", "quality", "understood")
+
+
+@lru_cache(maxsize=256)
+def _layout(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """`names` as they are written: those before what is the study's, those of the study, the rest."""
+    known = [name for name in FIELDS if name in names]
+    ours = tuple(name for name in known if name in OF_STUDY)
+    start = known.index(ours[0]) if ours else len(known)
+    others = (name for name in names if name not in FIELDS)
+    return tuple(known[:start]), ours, (*known[start + len(ours) :], *others)
+
+
+def dump_lines(records: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    """Each of `records` as `dumps` writes it, encoded and with its newline.
+
+    What follows on a record of the same study shares its report and findings, the very objects, with it: these are
+    encoded once, which is most of the work. Raises ValueError like `dumps`.
+    """
+    shared: list[Any] = []
+    between = b""
+    for record in records:
+        first, ours, last = _layout(tuple(record))
+        try:
+            own = [record[name] for name in ours]
+            if len(own) != len(shared) or not all(map(is_, own, shared)):
+                between, shared = _members(record, ours), own
+            parts = (_members(record, first), between, _members(record, last))
+            yield b"{%b}\n" % b",".join(filter(None, parts))
+        except ValueError:  # a number that JSON doesn't have, or half an emoji: `dumps` knows what to do
+            shared = []
+            yield dumps(record).encode() + b"\n"
+
+
+def _members(record: Mapping[str, Any], names: tuple[str, ...]) -> bytes:
+    return _encode({name: record[name] for name in names})[1:-1].encode()
+
+
 def loads(line: str | bytes) -> Any:
     """Read one line of JSON. Raises ValueError: JSONDecodeError, or `Refused` for what only Python would read."""
     try:
         return _decode(line if isinstance(line, str) else line.decode())
     except RecursionError:
         raise Refused("nested too deeply") from None
+
+
+class Loader:
+    """`loads` for one line after the other: what a line says of its study as the last one did isn't read again.
+
+    Lines of one study then share these values, the very objects, which `dump_lines` makes use of.
+    """
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._values: dict[str, Any] = {}
+
+    def __call__(self, line: str | bytes) -> Any:
+        line = line if isinstance(line, str) else line.decode()
+        start = line.find(_STUDY_BEGINS)
+        end = line.find(_STEPS_BEGIN, start)
+        if start > 0 and end > 0:
+            # A quote after a comma stands outside of texts, so both places are between members; that those are the
+            # record's own, and no inner object's, is certain if each of the three parts can be read by itself.
+            try:
+                before, after = _decode(line[:start] + "}"), _decode("{" + line[end + 1 :])
+                text = line[start + 1 : end]
+                if text != self._text:
+                    self._values, self._text = _decode("{" + text + "}"), text
+                return before | self._values | after
+            except (ValueError, RecursionError):
+                self._text = ""
+        return loads(line)
+
+
+_STUDY_BEGINS, _STEPS_BEGIN = ',"report":', ',"steps":'
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -219,7 +219,7 @@ def _process(
     outcome = _Outcome(rows)
     try:
         result = work(unit)
-        outcome.output = b"".join(map(WRITERS[output_format], result.records))
+        outcome.output = WRITERS[output_format](result.records)
         outcome.rejects = b"".join(_reject_line(reject, first) for reject in result.rejects) if keep_rejects else b""
     except CxrError:
         raise

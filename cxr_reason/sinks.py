@@ -14,7 +14,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,12 +24,12 @@ from cxr_reason.errors import ClosedPipe, CxrError
 STDOUT_FLUSH_SECONDS = 0.1
 
 
-def encode_line(record: Mapping[str, Any]) -> bytes:
-    """A record as a line of JSON; raises ValueError like `records.dumps`."""
-    return records.dumps(record).encode() + b"\n"
+def encode_lines(study: Iterable[Mapping[str, Any]]) -> bytes:
+    """Records, best those of one study, as lines of JSON; raises ValueError like `records.dumps`."""
+    return b"".join(records.dump_lines(study))
 
 
-WRITERS: dict[str, Callable[[Mapping[str, Any]], bytes]] = {"jsonl": encode_line}
+WRITERS: dict[str, Callable[[Iterable[Mapping[str, Any]]], bytes]] = {"jsonl": encode_lines}
 
 
 class Sink(Protocol):

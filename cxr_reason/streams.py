@@ -354,7 +354,7 @@ def _jsonl_rows(lines: Lines) -> Iterator[Row]:
             if text.strip():
                 yield text
 
-    reader = jsonlines.Reader(filled(), loads=records.loads)
+    reader = jsonlines.Reader(filled(), loads=records.Loader())
     while True:
         problem, data = None, None
         try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
-from cxr_reason import columns, records
+from cxr_reason import columns, readings, records
 from cxr_reason.mining import sights, tally, tasks
 from cxr_reason.mining.dice import coin, mix, salt
 from cxr_reason.mining.tasks import Options, Question
@@ -47,13 +47,18 @@ class Settings:
     plain_normals: float = 1.0
     """Share of the plain normal reports that is kept (`is_plain`)."""
 
+    def provenance(self, seal: str | None = None) -> list[dict[str, str]]:
+        """The one entry that every record gets; `seal` is that of the study's reading."""
+        entry = self._entry
+        return [entry if seal is None else entry | {"reading": seal}]
+
     @cached_property
-    def provenance(self) -> list[dict[str, str]]:
-        """The one entry that every record gets."""
+    def _entry(self) -> dict[str, str]:
         policies = {name: getattr(self.options, name) for name in ("negatives", "uncertain", "definition")}
         stamped: dict[str, Any] = {}
         records.stamp(stamped, stage="mine", config=records.config_hash(self.as_dict()), **policies)
-        return list(stamped["provenance"])
+        entry: dict[str, str] = stamped["provenance"][0]
+        return entry
 
     def as_dict(self) -> dict[str, Any]:
         """For `records.config_hash`."""
@@ -84,7 +89,8 @@ def mine(unit: Group | Row, settings: Settings) -> Result:
         return Result(counts={"left out/plain normal": 1})
     study |= _read(reading)
     if settings.findings_only:
-        return Result([_stamped({"id": identity} | study, settings)], counts=tally.count(reading, ()))
+        record = {"id": identity, **study, "provenance": settings.provenance()}
+        return Result([record], counts=tally.count(reading, ()))
     prior = bool(study.get("prior_study_id") or study.get("prior_report"))
     view = sights.look(reading, negatives=settings.options.negatives)
     asked = tasks.questions(seed, reading, view, settings.options, prior=prior)
@@ -95,6 +101,7 @@ def mine(unit: Group | Row, settings: Settings) -> Result:
     if not asked:
         reason = {"check": "no-question", "message": NO_QUESTION}
         return Result(rejects=[Reject(identity, "mine", [reason], study)], counts=counts)
+    study["provenance"] = settings.provenance(readings.seal(study["report"], study["findings"]))
     made = [_record(study, question, seed, settings) for question in asked]
     return Result(made, counts=counts)
 
@@ -181,14 +188,9 @@ def _record(study: Mapping[str, Any], question: Question, seed: int, settings: S
     }
     if not settings.options.thinned:
         record["cell"] = f"{kind}/{question.finding}/{question.cell}"
-    return _stamped(record, settings)
+    return record
 
 
 @lru_cache(maxsize=1024)
 def _slug(name: str) -> str:
     return _SLUG.sub("-", name.lower()).strip("-")
-
-
-def _stamped(record: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    record["provenance"] = settings.provenance
-    return record

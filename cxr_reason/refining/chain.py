@@ -17,6 +17,7 @@ from typing import Any
 
 from cxr_reason.radiology import Finding, Reading, Verdict, read, verify
 from cxr_reason.radiology.verify import Silence
+from cxr_reason.readings import sealed
 from cxr_reason.records import STEP_KINDS
 from cxr_reason.refining.rewrite import NUMBER, Numbering, Said, matches, numbering, sentences
 
@@ -53,9 +54,9 @@ class Problem:
 class Judge:
     """One report, read once, that says of sentences whether it bears them out."""
 
-    def __init__(self, report: str, *, silence: Silence = "normal") -> None:
+    def __init__(self, report: str, *, reading: Reading | None = None, silence: Silence = "normal") -> None:
         self.report = report
-        self.reading: Reading = read(report)
+        self.reading: Reading = reading or read(report)
         self.silence = silence
         self._known: dict[tuple[Any, ...], Verdict] = {}
 
@@ -149,7 +150,9 @@ class Chain:
             isinstance(options, list) and len(options) > 1 and all(isinstance(option, str) for option in options)
         ):
             raise NotAChain("Its options must be a list of at least two texts, or null where the question is open.")
-        judge = _judge(report, judges, silence)
+        judge = judges.get(report)
+        if judge is None:
+            judge = judges[report] = Judge(report, reading=sealed(record, report), silence=silence)
         if judge.reading.rejection:
             raise NotAChain(f"Its report can't be used: {_REJECTIONS[judge.reading.rejection]}.")
         choices = tuple(options or ())
@@ -280,13 +283,6 @@ def says_normal(option: str) -> bool:
 def plain(text: str) -> str:
     """The words of `text` alone, in lower case."""
     return " ".join(re.findall(r"\w+", text.lower()))
-
-
-def _judge(report: str, judges: dict[str, Judge], silence: Silence) -> Judge:
-    judge = judges.get(report)
-    if judge is None:
-        judge = judges[report] = Judge(report, silence=silence)
-    return judge
 
 
 @lru_cache(maxsize=1024)
