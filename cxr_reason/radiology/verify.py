@@ -19,8 +19,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
-from cxr_reason.radiology.findings import Finding, Reading, read, sides_meet, statements
+from cxr_reason.radiology.findings import Finding, statements
 from cxr_reason.radiology.lexicon import LEXICON
+from cxr_reason.radiology.mentions import sides_meet
+from cxr_reason.radiology.reading import Reading, read
 from cxr_reason.radiology.sentences import sentences
 
 Decision = Literal["supported", "contradicted", "unverifiable"]

@@ -1,0 +1,146 @@
+"""A report's findings: what it says is there, is not there, or may be there.
+
+`read` is the engine's door. Evidence comes from findings, impression, addendum and text without heading; what stands
+under indication, history, technique or comparison is never evidence. Labels follow chexpert-labeler's conventions
+(Irvin et al. 2019, arXiv 1901.07031): mention level, not closed upwards, unmentioned = no key.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+from cxr_reason.radiology.assertions import assertions
+from cxr_reason.radiology.findings import Finding, stated_findings
+from cxr_reason.radiology.lexicon import LEXICON, Token
+from cxr_reason.radiology.mentions import mark_conflicts, merge
+from cxr_reason.radiology.rejection import FILM_HEADING, WordCount, rejection_of
+from cxr_reason.radiology.sections import SILENT, sections
+from cxr_reason.radiology.sentences import phrases, sentences
+
+LABELS = (
+    "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesion", "Lung Opacity", "Edema", "Consolidation",
+    "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture", "Support Devices",
+)  # fmt: skip
+
+
+class Sentence(NamedTuple):
+    """text[start:end], the section it stands in, whether that is evidence, and whether the engine could read it."""
+
+    start: int
+    end: int
+    section: str
+    evidence: bool
+    understood: bool
+
+
+class Reading:
+    """What one report says.
+
+    text, sentences, findings (one a mention, in text order), quality (limits of the film that the report names),
+    understood (share of its sentences that the engine could read, 0 to 1), rejection (None, "empty", "language",
+    "not-chest", "not-understood"; a rejected report has no finding and no label).
+    """
+
+    def __init__(
+        self, text: str, sentences: list[Sentence], findings: list[Finding], quality: list[str], understood: float,
+        rejection: str | None,
+    ) -> None:  # fmt: skip
+        self.text = text
+        self.sentences = sentences
+        self.findings = findings
+        self.quality = quality
+        self.understood = understood
+        self.rejection = rejection
+
+    @cached_property
+    def _facts(self) -> list[Finding]:
+        return merge(self.findings)
+
+    def facts(self) -> list[Finding]:
+        """The findings, every mention of one name and side merged; where they differ the better section wins."""
+        return self._facts
+
+    @cached_property
+    def labels(self) -> dict[str, int]:
+        """CheXpert-14 labels that the report mentions: 1 present, 0 absent, -1 uncertain."""
+        found: dict[str, int] = {}
+        worth = {"present": (2, 1), "uncertain": (1, -1), "absent": (0, 0)}
+        best: dict[str, int] = {}
+        for fact in self._facts:
+            if fact.label is None or fact.time not in ("current", "resolved"):
+                continue
+            rank, value = worth[fact.status]
+            if rank > best.get(fact.label, -1):
+                best[fact.label], found[fact.label] = rank, value
+        labels = {label: found[label] for label in LABELS if label in found}
+        stated = any(f.time in ("current", "resolved") for f in self._facts)
+        if stated and all(v == 0 or label == "Support Devices" for label, v in labels.items()):
+            labels = {"No Finding": 1, **labels}
+        return labels
+
+    @cached_property
+    def normal(self) -> bool:
+        """True where the report names nothing abnormal of any kind, devices and old changes included."""
+        current = [f for f in self._facts if f.time in ("current", "resolved")]
+        return bool(current) and all(f.status == "absent" for f in current)
+
+    @cached_property
+    def acute(self) -> bool | None:
+        """True: something acute, new or worse may be there. False: the report denies it. None: it doesn't say."""
+        current = [f for f in self._facts if f.time == "current"]
+        for fact in current:
+            if fact.status != "absent" and fact.acuity not in ("old", "chronic") and fact.change != "stable":
+                entry = LEXICON.findings[fact.name]
+                if entry.acute or fact.acuity == "acute" or (fact.change in ("new", "worse") and not entry.device):
+                    return True
+        denied = any(f.status == "absent" and LEXICON.is_region(f.name) for f in current)
+        return False if denied or self.normal else None
+
+
+# A word that may name a limit of the film where no evidence stands ("TECHNIQUE: portable, supine")
+_LIMIT = re.compile(r"portable|bedside|supine|rotat|semi|recumbent|limited|suboptimal|PORTABLE|SUPINE", re.ASCII)
+
+
+@lru_cache(maxsize=64)
+def read(text: str) -> Reading:
+    """Read one report. Linear in the length of the text; never raises for any text."""
+    found: list[Finding] = []
+    sents: list[Sentence] = []
+    limits: list[str] = []
+    classes: list[str] = []
+    spoken: list[list[Token]] = []
+    for section in sections(text):
+        if section.name == SILENT:
+            if _LIMIT.search(text, section.start, section.end):
+                limits += [i.word.limit for i in phrases(text[section.start : section.end]).items if i.word.limit]
+            sents += [Sentence(*span, SILENT, False, True) for span in sentences(text, section.start, section.end)]
+            continue
+        elsewhere = False  # in the report of another film: "Right shoulder. Healing fracture."
+        for start, end in sentences(text, section.start, section.end):
+            parts = phrases(text[start:end])
+            said = "".join([t.kind for t in parts.tokens])
+            if ("j" in said or "h" in said[:4]) and (film := FILM_HEADING.match(text, start, end)):
+                elsewhere = film["chest"] is None
+            heads = assertions(parts.items)
+            limits += [i.word.limit for i in parts.items if i.word.limit]
+            unknown = said.count("u") + said.count("f")
+            readable = unknown <= (0.5 if heads else 0.4) * len(said)
+            sents.append(Sentence(start, end, section.name, not elsewhere, readable))
+            if elsewhere:
+                continue
+            if heads:
+                found += stated_findings(heads, parts, text, start, end, section.name, sized="0" in said)
+            classes.append(said)
+            spoken.append(parts.tokens)
+    rejection = rejection_of(text, WordCount(classes), spoken, found)
+    if rejection:
+        return Reading(text, sents, [], list(dict.fromkeys(limits)), 0.0, rejection)
+    mark_conflicts(found)
+    quality = list(dict.fromkeys(limits))
+    if any(f.name == "low lung volumes" and f.status == "present" for f in found):
+        quality.append("low volumes")
+    judged = [s for s in sents if s.evidence]
+    share = sum(s.understood for s in judged) / len(judged) if judged else 0.0
+    return Reading(text, sents, found, quality, round(share, 3), None)

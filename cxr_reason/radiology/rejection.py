@@ -1,0 +1,102 @@
+"""Which texts are no English chest X-ray report: empty, of another language, of another film, or in no order."""
+
+from __future__ import annotations
+
+import re
+
+from cxr_reason.radiology.findings import Finding
+from cxr_reason.radiology.lexicon import LEXICON, Token
+
+_LEAST_KNOWN = 0.55  # share of known words under which a text is not ours
+_MOST_BROKEN = 0.24  # share of function words out of place above which a text is no running text
+# Function words in places where running English never has them: "of is", "the the", "no ." (classes: lexicon.py)
+_BROKEN = re.compile(r"(?=[dn][dpvcmn$]|p[vcm$]|v[vcm$]|c[cvm$]|mv|\^[vc])")
+_JOINT = re.compile(r"[dpvcn]")
+_WORD = re.compile(r"[dpvcnkufbjh]")
+
+
+class WordCount:
+    """Counts over a report's words that tell report English from other text."""
+
+    def __init__(self, classes: list[str]) -> None:
+        text = "".join(classes)
+        self.words = len(_WORD.findall(text))
+        self.foreign = text.count("f")
+        self.known = self.words - self.foreign - text.count("u")
+        self.parts = text.count("b") + text.count("j")
+        self.joints = len(_JOINT.findall(text))
+        self.broken = len(_BROKEN.findall(f"^{'$^'.join(classes)}$"))
+
+
+FILM_HEADING = re.compile(
+    r"\s*(?:(?:left|right|bilateral|both|and|the|of|two|three|one|views?|single|ap|pa|lateral|,)\s+)*"
+    r"(?:(?P<chest>chest)|(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["films"])) + r")s?"
+    r"(?:\s+and\s+(?:left\s+|right\s+)?(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["films"])) + r")s?)?)"
+    r"(?:\s+(?:x-?rays?|radiographs?|series|views?|films?))?\s*(?:[:.]|$)", re.IGNORECASE,
+)  # fmt: skip
+_OTHER_IMAGING = re.compile(  # among the first four words
+    r"\W*(?:\w+\W+){0,3}(?:ct|cta|mri|mra|mr|ultrasound|sonogram|pet|tomography|mammogra\w+|dexa|fluoroscop\w+)\b"
+)
+_VIEWS = re.compile(r"\bviews?\b|x-?ray|radiograph")
+_NO_EXAM = re.compile(
+    r"comparison|indication|(?:clinical |medical )?(?:history|information|data)|reason|findings|impression"
+)
+_FILM = re.compile(r"\b(?:chest|thorax|cxr|x-?ray|radiographs?|film|views?|portable|pa|ap)\b")
+
+
+_FEWEST_PAIRS, _ENOUGH_PAIRS = 6, 60  # pairs of words that tell something of their order; that suffice
+_LEAST_ORDER = (
+    -2.0
+)  # mean worth of a pair, less 20 times the share of misplaced function words, under which there is no order
+
+
+def _order(spoken: list[list[Token]]) -> float | None:
+    """The mean worth of a pair of neighbours over the first sentences; None where there are too few to tell.
+
+    A mask may stand for anything, and a colon begins anew.
+    """
+    worth = pairs = 0
+    seen, unseen = LEXICON.order, LEXICON.unseen
+    for tokens in spoken:
+        before = "^"
+        for token in tokens:
+            after = token.order
+            if after == ":":
+                after = "^"
+            elif before != "<x>" and after != "<x>":
+                worth += seen[before].get(after, unseen[before]) if before in seen else -10
+                pairs += 1
+            before = after
+        if pairs >= _ENOUGH_PAIRS:
+            break
+    return worth / pairs if pairs >= _FEWEST_PAIRS else None
+
+
+def rejection_of(text: str, count: WordCount, spoken: list[list[Token]], found: list[Finding]) -> str | None:
+    if not any(c.isalpha() for c in text):
+        return "empty"
+    if count.words and count.foreign / count.words > 0.12 and count.known / count.words < 0.75:
+        return "language"
+    if count.words and count.known / count.words < _LEAST_KNOWN:
+        return "not-understood"
+    misplaced = count.broken / max(count.joints, 1)
+    # long shuffled texts misplace some function words, so that most reports can go unasked
+    order = _order(spoken) if misplaced or count.words <= 100 else None
+    if order is not None and order - 20 * misplaced < (_LEAST_ORDER if count.words > 15 else 2 * _LEAST_ORDER):
+        return "not-understood"
+    if count.joints >= 4 and misplaced > _MOST_BROKEN:
+        return "not-understood"
+    head = text.lstrip()[:120].split("\n", 1)[0][:80].lower()
+    if count.parts or head.startswith(("ct ", "mr", "us ", "x-ray", "xr ")):
+        lower = text.lower()
+        parts = len(_PARTS.findall(lower))
+        elsewhere = _PARTS.search(head) and not _CHEST.search(head) and (parts >= 2 or _VIEWS.search(head))
+        if parts and (elsewhere or not _CHEST.search(lower)):
+            return "not-chest"
+    if _OTHER_IMAGING.match(head) and not _FILM.search(head) and not _NO_EXAM.match(head):
+        return "not-chest"
+    return None if found else "not-understood"
+
+
+_PARTS = re.compile(r"\b(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["parts"])) + r")s?\b", re.IGNORECASE)
+_CHEST = re.compile(r"\b(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["chest"])) + r")\b")
