@@ -73,6 +73,7 @@ def _order(spoken: list[list[Token]]) -> float | None:
 
 
 def rejection_of(text: str, count: WordCount, spoken: list[list[Token]], found: list[Finding]) -> str | None:
+    """Why a text is not ours: "empty", "language", "not-chest", "not-understood"; None where it is."""
     if not any(c.isalpha() for c in text):
         return "empty"
     if count.words and count.foreign / count.words > 0.12 and count.known / count.words < 0.75:
