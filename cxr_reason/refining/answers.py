@@ -129,7 +129,7 @@ def _binary(chain: Chain) -> str | None:
     if answer not in ("yes", "no"):
         return "A yes-no question is answered with neither."
     observed = chain.observed
-    policy = chain.policy("uncertain")
+    policy = chain.policies.get("uncertain")
     for claim in wanted:
         if claim.status == "absent":  # "Are the lungs clear?"
             yes, no = claim, replace(claim, status="present", bound=None)
@@ -218,7 +218,7 @@ def related(one: str, other: str) -> bool:
 
 def _anomaly(chain: Chain) -> str | None:
     reading, observed = chain.judge.reading, chain.observed
-    definition = chain.policy("definition") or _definition_of(chain.question)
+    definition = chain.policies.get("definition") or _definition_of(chain.question)
     says_abnormal = _ABNORMAL.search(chain.answer_text) is not None
     if definition == "any":
         abnormal: bool | None = not reading.normal

@@ -12,19 +12,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from operator import attrgetter
 from typing import Any
 
 from cxr_reason.radiology import Finding, Reading, Verdict, read, verify
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.readings import sealed
 from cxr_reason.records import STEP_KINDS
-from cxr_reason.refining.rewrite import NUMBER, Numbering, Said, matches, numbering, sentences
+from cxr_reason.refining.rewrite import NUMBER, Numbering, Passage, Said, matches, passage, what_counts
 
-# What a verdict depends on; the rest of a claim is where it was read.
-_WHAT_COUNTS = attrgetter(
-    "name", "status", "certainty", "time", "bound", "side", "site", "severity", "size_mm", "change", "acuity"
-)
 BASES = ("stated", "region", "silent")  # from the firmest to the least firm
 DECISIONS = ("supported", "unverifiable", "contradicted")  # from the best to the worst
 WHOLE_FILM = frozenset({"chest abnormality", "cardiopulmonary abnormality"})  # what a normal film lacks
@@ -70,39 +65,33 @@ class Judge:
         """The figures in the report, as they stand there."""
         return frozenset(NUMBER.findall(self.report))
 
-    def verdict(self, claim: Finding) -> Verdict:
-        """The verdict on `claim`. Chains of one study claim the same again in other words, so verdicts are kept."""
-        key = _WHAT_COUNTS(claim)
-        known = self._known.get(key)
+    def verdict(self, claim: Finding, mark: tuple[Any, ...] | None = None) -> Verdict:
+        """The verdict on `claim`. Chains of one study claim the same again in other words, so verdicts are kept.
+
+        `mark` is what counts of the claim, where that is known already.
+        """
+        mark = mark or what_counts(claim)
+        known = self._known.get(mark)
         if known is None:
-            known = self._known[key] = verify(claim, self.reading, silence=self.silence)
+            known = self._known[mark] = verify(claim, self.reading, silence=self.silence)
         return known
 
 
 @dataclass(slots=True)
 class Step:
-    """One step of a chain. Its `sentences` may get fewer or be mended; without any it is dropped."""
+    """One step of a chain. Its sentences may get fewer or be mended (`keep`); without any it is dropped."""
 
     number: int
     kind: str
-    sentences: tuple[Said, ...]
+    passage: Passage
     given: Mapping[str, Any]
     numbering: Numbering | None = None
+    verdicts: list[Verdict] | None = None
+    """On its claims, once they are known: `Chain.verdicts`."""
 
-    @property
-    def text(self) -> str:
-        if len(self.sentences) == 1:
-            return self.sentences[0].text
-        return " ".join(sentence.text for sentence in self.sentences)
-
-    @property
-    def key(self) -> str:
-        """Its words alone, to tell repetitions."""
-        return " ".join(sentence.key for sentence in self.sentences)
-
-    @property
-    def claims(self) -> list[Finding]:
-        return [claim for sentence in self.sentences for claim in sentence.claims]
+    def keep(self, sentences: tuple[Said, ...]) -> None:
+        """Say `sentences` instead."""
+        self.passage, self.verdicts = Passage(sentences), None
 
 
 @dataclass(slots=True)
@@ -118,6 +107,8 @@ class Chain:
     steps: list[Step]
     max_steps: int
     max_chars: int
+    policies: Mapping[str, str]
+    """What mine noted as its policies in the record's provenance."""
     seen: set[Any] = field(default_factory=set)
     """What the kept chains of the same study asked and said."""
 
@@ -166,6 +157,7 @@ class Chain:
             steps=_steps(given, _quotable(answer.strip(), choices)),
             max_steps=max_steps,
             max_chars=max_chars,
+            policies=_policies(record.get("provenance")),
             seen=set() if seen is None else seen,
         )
 
@@ -179,13 +171,13 @@ class Chain:
     @property
     def observed(self) -> list[Finding]:
         """What the observations claim."""
-        return [claim for step in self.steps if step.kind == "observe" for claim in step.claims]
+        return [claim for step in self.steps if step.kind == "observe" for claim in step.passage.claims]
 
     def keys(self) -> dict[str, tuple[Any, ...]]:
         """What no other chain of the same study may share with this one, by what it is."""
         keys: dict[str, tuple[Any, ...]] = {
             "question": ("question", self.question, *sorted(self.options)),
-            "steps": ("steps", *(step.key for step in self.steps)),
+            "steps": ("steps", *[step.passage.key for step in self.steps]),
         }
         if self.record.get("id"):
             keys["id"] = ("id", self.record["id"])
@@ -206,18 +198,21 @@ class Chain:
         index = self.right if self.options else None
         return self.answer if index is None else self.options[index]
 
-    def policy(self, name: str) -> str | None:
-        """What mine noted as its policy `name` in the record's provenance."""
-        for entry in self.record.get("provenance") or ():
-            if isinstance(entry, dict) and isinstance(entry.get(name), str):
-                return str(entry[name])
-        return None
-
     def as_counted(self, claim: Finding) -> Finding:
         """`claim` of an answer as it is meant: with mine's ``--uncertain present``, suspected is present."""
-        if claim.status == "present" and self.policy("uncertain") == "present":
+        if self.policies.get("uncertain") == "present" and claim.status == "present":
             return replace(claim, status="uncertain", certainty="differential")
         return claim
+
+    def verdicts(self, step: Step) -> list[Verdict]:
+        """The verdict on each claim of `step`."""
+        if step.verdicts is None:
+            passage = step.passage
+            if step.kind == "conclude":
+                step.verdicts = [self.verdict(step, claim) for claim in passage.claims]
+            else:
+                step.verdicts = list(map(self.judge.verdict, passage.claims, passage.marks))
+        return step.verdicts
 
     def verdict(self, step: Step, claim: Finding) -> Verdict:
         """The verdict on `claim` of `step`.
@@ -236,17 +231,17 @@ class Chain:
         return [self._written(step, number) for number, step in enumerate(self.steps, 1)]
 
     def _written(self, step: Step, number: int) -> dict[str, Any]:
-        text = step.text
+        text = step.passage.text
         if step.numbering:
             text = step.numbering.with_number(number) + text
         written: dict[str, Any] = {"text": text, "kind": step.kind}
         if step.kind != "plan":
-            written["findings"] = [finding for sentence in step.sentences for finding in sentence.as_dicts]
-            verdicts = [self.verdict(step, claim) for claim in step.claims]
+            written["findings"] = step.passage.as_dicts
+            verdicts = self.verdicts(step)
             if verdicts:
-                written["basis"] = max((verdict.basis for verdict in verdicts), key=BASES.index)
+                written["basis"] = max([verdict.basis for verdict in verdicts], key=BASES.index)
                 written["evidence"] = _together([span for verdict in verdicts for span in verdict.spans])
-                written["verdict"] = max((verdict.verdict for verdict in verdicts), key=DECISIONS.index)
+                written["verdict"] = max([verdict.verdict for verdict in verdicts], key=DECISIONS.index)
         if not step.given.keys() <= OWN_FIELDS:
             written |= {name: value for name, value in step.given.items() if name not in OWN_FIELDS}
         return written
@@ -307,23 +302,35 @@ def _quotable(answer: str, options: tuple[str, ...]) -> str:
     return text if len(text.split()) > 1 else ""  # not "Yes"
 
 
+def _policies(provenance: Any) -> dict[str, str]:
+    """The policies in a record's `provenance`, the first word on each counting."""
+    policies: dict[str, str] = {}
+    for entry in provenance if isinstance(provenance, list) else ():
+        if isinstance(entry, dict):
+            policies = {name: value for name, value in entry.items() if isinstance(value, str)} | policies
+    return policies
+
+
 def _steps(given: Iterable[Any], quotable: str) -> list[Step]:
     steps = []
     for number, entry in enumerate(given, 1):
         fields: Mapping[str, Any] = entry if isinstance(entry, dict) else {}
         text = fields.get("text") if fields else entry
-        own, text = numbering(text) if isinstance(text, str) else (None, "")
+        text = text if isinstance(text, str) else ""
         kind = fields.get("kind")
-        steps.append(Step(number, kind if kind in STEP_KINDS else "", sentences(text), fields, own))
+        kind = kind if kind in STEP_KINDS else ""
+        quoted = quotable if kind == "conclude" and quotable in text else ""
+        own, said = passage(text, quoted)
+        steps.append(Step(number, kind, said, fields, own))
     for step in steps:
         if not step.kind:
-            step.kind = _kind_of(step, last=step is steps[-1])
-        if step.kind == "conclude" and quotable and quotable in step.text:
-            step.sentences = sentences(step.text, quotable)
+            step.kind = _kind_of(step.passage, last=step is steps[-1])
+            if step.kind == "conclude" and quotable and quotable in step.passage.text:
+                step.passage = passage(step.passage.text, quotable)[1]
     return steps
 
 
-def _kind_of(step: Step, *, last: bool) -> str:
-    if last and matches("conclude", step.text):
+def _kind_of(said: Passage, *, last: bool) -> str:
+    if last and matches("conclude", said.text):
         return "conclude"
-    return "plan" if step.sentences and all(sentence.general for sentence in step.sentences) else "observe"
+    return "plan" if said.sentences and all(sentence.general for sentence in said.sentences) else "observe"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-from cxr_reason.radiology import LEXICON, Finding
+from cxr_reason.radiology import LEXICON, Finding, Verdict
 from cxr_reason.refining import answers, rewrite
 from cxr_reason.refining.chain import Chain, Problem, Step, says_normal
 from cxr_reason.refining.rewrite import WHY, Said
@@ -59,10 +59,10 @@ def _talk(kind: str, chain: Chain) -> Problems:
     if kind == "prior" and chain.task == "temporal":
         return
     for step in list(chain.steps):
-        if not any(kind in sentence.talk for sentence in step.sentences):
-            continue
-        kept = [rewrite.mend(sentence, (kind,)) if kind in sentence.talk else sentence for sentence in step.sentences]
-        yield _shortened(chain, step, kept, kind, WHY[kind])
+        if kind in step.passage.talk:
+            told = step.passage.sentences
+            kept = [rewrite.mend(sentence, (kind,)) if kind in sentence.talk else sentence for sentence in told]
+            yield _shortened(chain, step, kept, kind, WHY[kind])
 
 
 def mask(chain: Chain) -> Problems:
@@ -70,8 +70,8 @@ def mask(chain: Chain) -> Problems:
         if any(map(rewrite.masked, texts)):
             yield Problem("mask", f"Its {what} holds a mask, a word that was taken out of the report.", fatal=True)
     for step in list(chain.steps):
-        if any(sentence.masked for sentence in step.sentences):
-            kept = [None if sentence.masked else sentence for sentence in step.sentences]
+        if step.passage.masked:
+            kept = [None if sentence.masked else sentence for sentence in step.passage.sentences]
             yield _shortened(chain, step, kept, "mask", "holds a mask, a word that was taken out of the report")
 
 
@@ -81,9 +81,11 @@ def mask(chain: Chain) -> Problems:
 def claims(chain: Chain) -> Problems:
     """Hold every claim of every step against the report."""
     for step in list(chain.steps):
+        if (step.kind != "observe" or step.passage.checkable) and all(map(_firm, chain.verdicts(step))):
+            continue
         kept: list[Said | None] = []
         why = ""
-        for sentence in step.sentences:
+        for sentence in step.passage.sentences:
             fault = _fault(chain, step, sentence)
             if fault is None:
                 kept.append(sentence)
@@ -94,6 +96,10 @@ def claims(chain: Chain) -> Problems:
             yield _dropped(chain, step, "claims", why or "observes nothing that could be checked")
         elif why:
             yield _shortened(chain, step, kept, "claims", why)
+
+
+def _firm(verdict: Verdict) -> bool:
+    return verdict.verdict == "supported" and verdict.basis != "silent"
 
 
 def _fault(chain: Chain, step: Step, sentence: Said) -> str | None:
@@ -132,7 +138,7 @@ def invented(chain: Chain) -> Problems:
             continue
         kept: list[Said | None] = []
         why = ""
-        for sentence in step.sentences:
+        for sentence in step.passage.sentences:
             fault = _invention(chain, sentence)
             why = why or fault
             kept.append(None if fault else sentence)
@@ -197,10 +203,9 @@ def relevant(chain: Chain) -> Problems:
     if not asked:
         return
     for step in list(chain.steps):
-        if step.kind == "observe" and step.claims and not any(_bears(claim.name, asked) for claim in step.claims):
-            yield _dropped(
-                chain, step, "relevant", f"tells of {step.claims[0].name}, which the question doesn't ask for"
-            )
+        told = step.passage.claims if step.kind == "observe" else ()
+        if told and not any(_bears(claim.name, asked) for claim in told):
+            yield _dropped(chain, step, "relevant", f"tells of {told[0].name}, which the question doesn't ask for")
 
 
 def _asked(chain: Chain) -> frozenset[str]:
@@ -233,12 +238,12 @@ def degenerate(chain: Chain) -> Problems:
     """
     told: set[str] = set()
     for step in list(chain.steps):
-        key = step.key
+        key = step.passage.key
         if " " not in key:
             yield _dropped(chain, step, "degenerate", "says nothing")
         elif key in told:
             yield _dropped(chain, step, "degenerate", "repeats an earlier step")
-        elif step.sentences[-1].unfinished:
+        elif step.passage.sentences[-1].unfinished:
             yield _dropped(chain, step, "degenerate", "breaks off")
         told.add(key)
     if not chain.of_kind("observe") and not answers.rests_on_silence(chain):
@@ -256,7 +261,7 @@ def conclusion(chain: Chain) -> Problems:
     last, observed = chain.conclusion, chain.observed
     if last is None:
         return
-    for claim in last.claims:
+    for claim in last.passage.claims:
         counted = chain.as_counted(claim)
         if counted.status != "absent" and not any(answers.entails(seen, counted) for seen in observed):
             yield Problem("conclusion", f"It {_claimed(claim)}, which no step observed.", last.number, fatal=True)
@@ -267,7 +272,7 @@ def answer(chain: Chain) -> Problems:
     """See that the answer is one of the options, and the one that the conclusion names."""
     last = chain.conclusion
     if not chain.options:
-        if last and not answers.states_answer(chain, last.text, last.claims):
+        if last and not answers.states_answer(chain, last.passage.text, last.passage.claims):
             yield Problem("answer", "The conclusion doesn't state the answer.", last.number, fatal=True)
         return
     right = chain.right
@@ -279,7 +284,7 @@ def answer(chain: Chain) -> Problems:
         return
     if last is None:
         return
-    named = answers.named(chain, last.text, last.claims)
+    named = answers.named(chain, last.passage.text, last.passage.claims)
     if named is None:
         yield Problem("answer", "The conclusion doesn't say which option it chooses.", last.number, fatal=True)
     elif named != right:
@@ -287,7 +292,7 @@ def answer(chain: Chain) -> Problems:
 
 
 def length(chain: Chain) -> Problems:
-    characters = sum(len(step.text) for step in chain.steps)
+    characters = sum(len(step.passage.text) for step in chain.steps)
     if len(chain.steps) > chain.max_steps:
         yield Problem("length", f"It has {len(chain.steps)} steps; {chain.max_steps} are allowed.", fatal=True)
     elif characters > chain.max_chars:
@@ -308,10 +313,10 @@ def duplicate(chain: Chain) -> Problems:
 def _shortened(chain: Chain, step: Step, kept: Sequence[Said | None], check: str, why: str) -> Problem:
     """Leave `kept` of `step`, a sentence or None for each of its own. Without any the step is dropped."""
     left = tuple(sentence for sentence in kept if sentence is not None)
-    lost = (sentence for sentence, rest in zip(step.sentences, kept, strict=True) if rest is None)
+    lost = (sentence for sentence, rest in zip(step.passage.sentences, kept, strict=True) if rest is None)
     if not left or any(map(_hedges_another, lost)):
         return _dropped(chain, step, check, why)
-    step.sentences = left
+    step.keep(left)
     return Problem(check, f"Step {step.number} {why}. The words were taken out.", step.number)
 
 

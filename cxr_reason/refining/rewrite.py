@@ -1,7 +1,7 @@
 """What a sentence of a chain says, what it must not talk of, and how it is mended.
 
-`sentences` reads a step's text into `Said`s, one a sentence: the claims it makes, the forbidden talk in it, the signs
-and numbers it names. That depends on the text alone and is cached, since chains repeat their sentences.
+`passage` reads a step's text into `Said`s, one a sentence: the claims it makes, the forbidden talk in it, the signs
+and numbers it names. That depends on the text alone and is cached, since chains repeat their steps.
 
 `mend` takes forbidden talk out of a sentence, `without_claims` takes clauses out whose claims don't hold. Both give
 back only what is safe: every claim of the mended sentence stood in the old one with the same status, at least the same
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 from cxr_reason.radiology import Finding, claims
@@ -26,6 +27,10 @@ from cxr_reason.radiology import Finding, claims
 TALK = ("leak", "prior", "history", "advice")
 CACHED_TEXTS = 16_384
 
+# What a verdict depends on; the rest of a claim is where it was read.
+what_counts = attrgetter(
+    "name", "status", "certainty", "time", "bound", "side", "site", "severity", "size_mm", "change", "acuity"
+)
 # Fields that tell where a finding was read.
 _PLACE = frozenset({"span", "section", "conflict"})
 # From the weakest to the strongest.
@@ -126,19 +131,44 @@ class Said:
         return _UNFINISHED.search(self.text) is not None
 
     @cached_property
-    def as_dicts(self) -> list[dict[str, Any]]:
-        """Its claims as a step holds them. Where they stand in the report is the step's `evidence`, not theirs."""
-        return [{name: value for name, value in claim.as_dict().items() if name not in _PLACE} for claim in self.claims]
-
-    @cached_property
     def key(self) -> str:
         """Its words alone, to tell repetitions."""
         return " ".join(_WORD.findall(self.text.lower()))
 
 
+class Passage:
+    """The sentences of a step, and what they come to together. Steps of the same text share it."""
+
+    __slots__ = ("as_dicts", "checkable", "claims", "key", "marks", "masked", "sentences", "talk", "text")
+
+    def __init__(self, sentences: tuple[Said, ...]) -> None:
+        self.sentences = sentences
+        self.text = " ".join([sentence.text for sentence in sentences])
+        self.key = " ".join([sentence.key for sentence in sentences])
+        """Its words alone, to tell repetitions."""
+        self.claims = tuple([claim for sentence in sentences for claim in sentence.claims])
+        self.marks = tuple(map(what_counts, self.claims))
+        self.as_dicts = [_as_dict(claim) for claim in self.claims]
+        self.talk = frozenset([kind for sentence in sentences for kind in sentence.talk])
+        self.masked = any(sentence.masked for sentence in sentences)
+        self.checkable = bool(self.claims) and all(said.claims or said.general for said in sentences)
+        """Whether it claims something, and says nothing that can't be checked."""
+
+
+def _as_dict(claim: Finding) -> dict[str, Any]:
+    """A claim as a step holds it. Where it stands in the report is the step's `evidence`, not the claim's."""
+    return {name: value for name, value in claim.as_dict().items() if name not in _PLACE}
+
+
 @lru_cache(maxsize=CACHED_TEXTS)
+def passage(text: str, quoted: str = "") -> tuple[Numbering | None, Passage]:
+    """A step's `text`, read, and the number that it starts with. A sentence of it may quote a list of findings."""
+    number, text = numbering(text)
+    return number, Passage(sentences(text, quoted))
+
+
 def sentences(text: str, quoted: str = "") -> tuple[Said, ...]:
-    """The sentences of a step's `text`, read. `quoted` is a list of findings that one of them may quote."""
+    """The sentences of `text`, read. `quoted` is a list of findings that one of them may quote."""
     parts: list[str] = []
     for part in _SENTENCE_END.split(text.strip()):
         if parts and _NO_END.search(parts[-1]):
