@@ -97,7 +97,7 @@ def _assertions(items: tuple[Item, ...]) -> list[Head]:
         if any(i.tells for i in clause):
             heads = assign_attributes(clause, heads)
         heads = _without_general(clause, heads)
-        if indices and indices[0] and items[indices[0] - 1].text in ("which", "that") and before:
+        if indices and indices[0] and items[indices[0] - 1].text in ("which", "that", ":") and before:
             for head in heads:  # "an opacity in the lingula, which may be pneumonia"
                 if head.side is None and head.status == "uncertain" and is_lateral(head):
                     head.side = before.side

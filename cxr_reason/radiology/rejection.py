@@ -45,9 +45,9 @@ _FILM = re.compile(r"\b(?:chest|thorax|cxr|x-?ray|radiographs?|film|views?|porta
 
 
 _FEWEST_PAIRS, _ENOUGH_PAIRS = 6, 60  # pairs of words that tell something of their order; that suffice
-_LEAST_ORDER = (
-    -2.0
-)  # mean worth of a pair, less 20 times the share of misplaced function words, under which there is no order
+# The mean worth of a pair of words, less 35 times the share of misplaced function words and 12 times that of sentences
+# which begin in lower case, under which there is no order; short texts tell less, so that more is allowed them.
+_LEAST_ORDER, _LENIENCE = -2.0, 40.0
 
 
 def _order(spoken: list[list[Token]]) -> float | None:
@@ -72,18 +72,28 @@ def _order(spoken: list[list[Token]]) -> float | None:
     return worth / pairs if pairs >= _FEWEST_PAIRS else None
 
 
+_END = re.compile(r"[.!?](?=\s)")
+_LOWERED = re.compile(r"[.!?] [a-z]")
+
+
+def _lowered(text: str) -> float:
+    """The share of sentences that begin in lower case, in a text that has capitals at all."""
+    ends = len(_END.findall(text))
+    return len(_LOWERED.findall(text)) / ends if ends and not text.islower() else 0.0
+
+
 def rejection_of(text: str, count: WordCount, spoken: list[list[Token]], found: list[Finding]) -> str | None:
     """Why a text is not ours: "empty", "language", "not-chest", "not-understood"; None where it is."""
     if not any(c.isalpha() for c in text):
         return "empty"
     if count.words and count.foreign / count.words > 0.12 and count.known / count.words < 0.75:
         return "language"
-    if count.words and count.known / count.words < _LEAST_KNOWN:
+    if count.words and count.known / count.words < _LEAST_KNOWN and (count.words >= 6 or not found):
         return "not-understood"
     misplaced = count.broken / max(count.joints, 1)
     # long shuffled texts misplace some function words, so that most reports can go unasked
     order = _order(spoken) if misplaced or count.words <= 100 else None
-    if order is not None and order - 20 * misplaced < (_LEAST_ORDER if count.words > 15 else 2 * _LEAST_ORDER):
+    if order is not None and order - 35 * misplaced - 12 * _lowered(text) < _LEAST_ORDER - _LENIENCE / count.words:
         return "not-understood"
     if count.joints >= 4 and misplaced > _MOST_BROKEN:
         return "not-understood"

@@ -166,7 +166,9 @@ class _Walk:
     def not_seen(self, k: int, item: Item) -> None:
         if any(h.status == "present" for h in self.done):
             for head in self.done:
-                if not head.region:
+                if not head.region and head.time == "history":
+                    _resolve(head, "resolved")  # "the previously described opacity is not seen"
+                elif not head.region:
                     _deny(head)
         elif k < self.last:
             self.neg, self.fresh = True, True
@@ -208,8 +210,17 @@ class _Walk:
                 head.certainty = "differential"
 
     def either_or(self, k: int, item: Item) -> None:
-        if not self.neg and self.done and (rivals := self._rivals(k)):
-            _compete(self.done[-1], rivals, self.neg)
+        if self.neg or not self.done or not (rivals := self._rivals(k)):
+            return
+        _compete(self.done[-1], rivals, self.neg)
+        later = self.done[-1]
+        for head in reversed(self.done[:-1]):  # "may be A, B or C"
+            between = self.items[head.high + 1 : later.low]
+            if head.status != "uncertain" or not all(i.cue == "comma" or i.modifier for i in between):
+                break
+            head.certainty = "differential"
+            head.alternatives.append(later.name)
+            later = head
 
     def past(self, k: int, item: Item) -> None:
         self.history = "strong" if _STRONG_HISTORY.search(item.text) else "weak"
@@ -218,6 +229,11 @@ class _Walk:
 
     def supposed(self, k: int, item: Item) -> None:
         self.hypothetical = True
+
+    def favored_over(self, k: int, item: Item) -> None:
+        for head in self._recent(k):
+            _hedge(head, "probable")
+        self.hedge = "possible"
 
     def advised(self, k: int, item: Item) -> None:
         for head in self.done:  # "chest tube placement is recommended"
@@ -302,6 +318,7 @@ _ACTS: dict[str, Callable[[_Walk, int, Item], None]] = {
     "history": _Walk.past,
     "hypothetical": _Walk.supposed,
     "advised": _Walk.advised,
+    "favored_over": _Walk.favored_over,
     "limited_view": _Walk.unseen,
     "there": _Walk.there,
     "mask": _Walk.mask,
