@@ -18,7 +18,7 @@ from cxr_reason.radiology import Finding, Reading, Verdict, read, verify
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.readings import sealed
 from cxr_reason.records import STEP_KINDS
-from cxr_reason.refining.rewrite import NUMBER, Numbering, Passage, Said, matches, passage, what_counts
+from cxr_reason.refining.rewrite import NUMBER, Numbering, Passage, Said, matches, passage, quoting, what_counts
 
 BASES = ("stated", "region", "silent")  # from the firmest to the least firm
 DECISIONS = ("supported", "unverifiable", "contradicted")  # from the best to the worst
@@ -319,14 +319,14 @@ def _steps(given: Iterable[Any], quotable: str) -> list[Step]:
         text = text if isinstance(text, str) else ""
         kind = fields.get("kind")
         kind = kind if kind in STEP_KINDS else ""
-        quoted = quotable if kind == "conclude" and quotable in text else ""
-        own, said = passage(text, quoted)
+        quotes = kind == "conclude" and quotable and quotable in text
+        own, said = quoting(text, quotable) if quotes else passage(text)
         steps.append(Step(number, kind, said, fields, own))
     for step in steps:
         if not step.kind:
             step.kind = _kind_of(step.passage, last=step is steps[-1])
             if step.kind == "conclude" and quotable and quotable in step.passage.text:
-                step.passage = passage(step.passage.text, quotable)[1]
+                step.passage = quoting(step.passage.text, quotable)[1]
     return steps
 
 

@@ -243,7 +243,7 @@ def degenerate(chain: Chain) -> Problems:
             yield _dropped(chain, step, "degenerate", "says nothing")
         elif key in told:
             yield _dropped(chain, step, "degenerate", "repeats an earlier step")
-        elif step.passage.sentences[-1].unfinished:
+        elif step.passage.unfinished:
             yield _dropped(chain, step, "degenerate", "breaks off")
         told.add(key)
     if not chain.of_kind("observe") and not answers.rests_on_silence(chain):

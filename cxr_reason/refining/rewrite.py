@@ -16,7 +16,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from importlib.resources import files
 from itertools import pairwise
 from operator import attrgetter
@@ -25,7 +25,7 @@ from typing import Any
 from cxr_reason.radiology import Finding, claims
 
 TALK = ("leak", "prior", "history", "advice")
-CACHED_TEXTS = 16_384
+CACHED_TEXTS = 12_288
 
 # What a verdict depends on; the rest of a claim is where it was read.
 what_counts = attrgetter(
@@ -99,15 +99,19 @@ _ITEM_END = re.compile(r"[,;]\s+(?:and\s+)?")
 
 
 class Said:
-    """One sentence of a chain, as far as the text alone tells. What is seldom needed is worked out when it is.
+    """One sentence of a chain, as far as the text alone tells.
 
     `quoted` is a list of findings that it quotes, such as the option that a conclusion names. It is read by itself.
     What plans or explains in `general` claims nothing of this film.
     """
 
+    __slots__ = ("claims", "general", "key", "masked", "numbers", "quoted", "signs", "talk", "text")
+
     def __init__(self, text: str, quoted: str = "") -> None:
         lower = text.lower()
         self.text = text
+        self.key = " ".join(_WORD.findall(lower))
+        """Its words alone, to tell repetitions."""
         self.quoted = quoted
         self.general = _CUES["plan"].search(lower) is not None and not _ASSERTS.search(_FRAMES.sub("", lower))
         self.claims: tuple[Finding, ...] = ()
@@ -121,25 +125,15 @@ class Said:
         self.signs: tuple[str, ...] = tuple(_SIGNS.findall(lower))
         self.numbers: tuple[str, ...] = tuple(NUMBER.findall(text))
 
-    @cached_property
+    @property
     def inferred(self) -> bool:
         return matches("inferred", self.text)
-
-    @cached_property
-    def unfinished(self) -> bool:
-        """Whether it breaks off."""
-        return _UNFINISHED.search(self.text) is not None
-
-    @cached_property
-    def key(self) -> str:
-        """Its words alone, to tell repetitions."""
-        return " ".join(_WORD.findall(self.text.lower()))
 
 
 class Passage:
     """The sentences of a step, and what they come to together. Steps of the same text share it."""
 
-    __slots__ = ("as_dicts", "checkable", "claims", "key", "marks", "masked", "sentences", "talk", "text")
+    __slots__ = ("as_dicts", "checkable", "claims", "key", "marks", "masked", "sentences", "talk", "text", "unfinished")
 
     def __init__(self, sentences: tuple[Said, ...]) -> None:
         self.sentences = sentences
@@ -150,6 +144,8 @@ class Passage:
         self.marks = tuple(map(what_counts, self.claims))
         self.as_dicts = [_as_dict(claim) for claim in self.claims]
         self.talk = frozenset([kind for sentence in sentences for kind in sentence.talk])
+        self.unfinished = bool(sentences) and _UNFINISHED.search(sentences[-1].text) is not None
+        """Whether it breaks off."""
         self.masked = any(sentence.masked for sentence in sentences)
         self.checkable = bool(self.claims) and all(said.claims or said.general for said in sentences)
         """Whether it claims something, and says nothing that can't be checked."""
@@ -161,8 +157,14 @@ def _as_dict(claim: Finding) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=CACHED_TEXTS)
-def passage(text: str, quoted: str = "") -> tuple[Numbering | None, Passage]:
-    """A step's `text`, read, and the number that it starts with. A sentence of it may quote a list of findings."""
+def passage(text: str) -> tuple[Numbering | None, Passage]:
+    """A step's `text`, read, and the number that it starts with."""
+    number, text = numbering(text)
+    return number, Passage(sentences(text))
+
+
+def quoting(text: str, quoted: str) -> tuple[Numbering | None, Passage]:
+    """Like `passage`, for a conclusion that quotes a list of findings: the like seldom comes twice."""
     number, text = numbering(text)
     return number, Passage(sentences(text, quoted))
 
@@ -175,13 +177,13 @@ def sentences(text: str, quoted: str = "") -> tuple[Said, ...]:
             parts[-1] += f" {part}"
         elif part:
             parts.append(part)
-    return tuple(said(part, quoted if quoted in part else "") for part in parts)
+    return tuple(Said(part, quoted) if quoted and quoted in part else said(part) for part in parts)
 
 
 @lru_cache(maxsize=CACHED_TEXTS)
-def said(text: str, quoted: str = "") -> Said:
-    """`text`, a sentence that may quote a list of findings, read."""
-    return Said(text, quoted)
+def said(text: str) -> Said:
+    """`text`, a sentence, read."""
+    return Said(text)
 
 
 @lru_cache(maxsize=CACHED_TEXTS)
@@ -278,7 +280,8 @@ def _without(sentence: Said, text: str, unwanted: Callable[[str], bool]) -> Said
 def _checked(sentence: Said, text: str, *, lost: str) -> Said | None:
     """`text` as a sentence, if it claims nothing more than `sentence`, of which the clauses `lost` were left out."""
     text = _finished(text)
-    mended = said(text, sentence.quoted if sentence.quoted in text else "")
+    quotes = sentence.quoted and sentence.quoted in text
+    mended = Said(text, sentence.quoted) if quotes else said(text)
 
     def hedges(words: str) -> int:
         return len(_CUES["hedge"].findall(words.lower()))
