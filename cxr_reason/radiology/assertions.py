@@ -13,6 +13,7 @@ the list before it; severity covers its own noun only. A diagnosis takes the sid
 
 from __future__ import annotations
 
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -40,17 +41,18 @@ class Statement(NamedTuple):
 def assertions(items: tuple[Item, ...]) -> tuple[Statement, ...]:
     """The findings that a sentence's phrases state.
 
-    The result depends on the phrases alone, and archives repeat them, so it is remembered.
+    The result depends on the phrases alone, and archives repeat them, so sentences and clauses are remembered.
     """
-    known = _REMEMBERED.get(items)
+    known = _SENTENCES.get(items)
     if known is None:
-        if len(_REMEMBERED) >= _MOST_REMEMBERED:
-            _REMEMBERED.clear()
-        known = _REMEMBERED[items] = tuple([Statement(_fields(h), h.low, h.high, h.event) for h in _assertions(items)])
+        if len(_SENTENCES) >= _MOST_REMEMBERED:
+            _SENTENCES.clear()
+        known = _SENTENCES[items] = _sentence(items)
     return known
 
 
-_REMEMBERED: dict[tuple[Item, ...], tuple[Statement, ...]] = {}
+_SENTENCES: dict[tuple[Item, ...], tuple[Statement, ...]] = {}
+_CLAUSES: dict[tuple[Item, ...], tuple[tuple[Head, dict[str, Any]], ...]] = {}
 _MOST_REMEMBERED = 50_000
 _FROM_HEAD = (
     "name",
@@ -84,33 +86,51 @@ def _fields(head: Head) -> dict[str, Any]:
     return fields
 
 
-def _assertions(items: tuple[Item, ...]) -> list[Head]:
-    result: list[Head] = []
+def _sentence(items: tuple[Item, ...]) -> tuple[Statement, ...]:
+    found: list[Statement] = []
     asked = bool(items) and items[-1].text == "?" and (items[0].cue == "be" or items[0].text == "is there")
     general = asked or any(i.cue == "general" for i in items)  # a question or general knowledge, nothing of this film
     before: Head | None = None  # the last finding of the clause before
     for clause, indices in clauses(list(items)):
-        heads = heads_of(clause)
-        if not heads:
-            continue
-        heads = assign_status(clause, heads)
-        if any(i.tells for i in clause):
-            heads = assign_attributes(clause, heads)
-        heads = _without_general(clause, heads)
-        if indices and indices[0] and items[indices[0] - 1].text in ("which", "that", ":") and before:
-            for head in heads:  # "an opacity in the lingula, which may be pneumonia"
-                if head.side is None and head.status == "uncertain" and is_lateral(head):
-                    head.side = before.side
-        before = heads[-1] if heads else None
-        for head in heads:
-            head.low, head.high = indices[head.low], indices[head.high]
+        key = tuple(clause)
+        heads = _CLAUSES.get(key)
+        if heads is None:
+            if len(_CLAUSES) >= _MOST_REMEMBERED:
+                _CLAUSES.clear()
+            heads = _CLAUSES[key] = tuple([(head, _fields(head)) for head in _clause(clause)])
+        follows = before and indices and indices[0] and items[indices[0] - 1].text in ("which", "that", ":")
+        for head, fields in heads:
             if general:
-                head.time = "hypothetical"
-            if head.time == "history" and head.change in _EXISTING:
-                head.time = "current"
-            if head.time != "void" and (head.status == "absent" or head.name not in _ONLY_DENIED):
-                result.append(head)
-    return _without_parts(result)
+                fields = _fields(replace(head, time="hypothetical"))
+            elif (
+                follows
+                and before
+                and before.side
+                and head.side is None
+                and head.status == "uncertain"
+                and is_lateral(head)
+            ):
+                fields = _fields(replace(head, side=before.side))  # "an opacity in the lingula, which may be pneumonia"
+            found.append(Statement(fields, indices[head.low], indices[head.high], head.event))
+        before = heads[-1][0] if heads else None
+    return tuple(_without_parts(found))
+
+
+def _clause(items: list[Item]) -> list[Head]:
+    """The heads of one clause that state something; `low` and `high` count within it."""
+    heads = heads_of(items)
+    if not heads:
+        return []
+    heads = assign_status(items, heads)
+    if any(i.tells for i in items):
+        heads = assign_attributes(items, heads)
+    kept = []
+    for head in _without_general(items, heads):
+        if head.time == "history" and head.change in _EXISTING:
+            head.time = "current"
+        if head.time != "void" and (head.status == "absent" or head.name not in _ONLY_DENIED):
+            kept.append(head)
+    return kept
 
 
 def _without_general(items: list[Item], heads: list[Head]) -> list[Head]:
@@ -132,13 +152,22 @@ def _without_general(items: list[Item], heads: list[Head]) -> list[Head]:
 _PARTS: dict[str, list[str]] = LEXICON.data["parts"]
 
 
-def _without_parts(heads: list[Head]) -> list[Head]:
+def _without_parts(found: list[Statement]) -> list[Statement]:
     """Leave out what belongs to a device named beside it: a pacemaker's leads are the pacemaker."""
-    kept = []
-    for head in heads:
-        whole = next((h for h in heads if h.name in _PARTS.get(head.name, ())), None)
+    names = {statement.fields["name"] for statement in found}
+    if not any(names.intersection(_PARTS.get(name, ())) for name in names):
+        return found
+    kept: list[Statement] = []
+    changes: dict[str, str] = {}
+    for statement in found:
+        whole = next((name for name in _PARTS.get(statement.fields["name"], ()) if name in names), None)
         if whole is None:
-            kept.append(head)
-        elif whole.change is None:
-            whole.change = head.change
-    return kept
+            kept.append(statement)
+        elif statement.fields["change"]:
+            changes[whole] = statement.fields["change"]
+    return [
+        s._replace(fields={**s.fields, "change": changes[s.fields["name"]]})
+        if s.fields["name"] in changes and s.fields["change"] is None
+        else s
+        for s in kept
+    ]

@@ -34,6 +34,7 @@ FILM_HEADING = re.compile(
     r"(?:\s+and\s+(?:left\s+|right\s+)?(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["films"])) + r")s?)?)"
     r"(?:\s+(?:x-?rays?|radiographs?|series|views?|films?))?\s*(?:[:.]|$)", re.IGNORECASE,
 )  # fmt: skip
+_HINTS = ("ct", "mr", "ultras", "sonog", "pet", "tomog", "mammo", "dexa", "fluoro")
 _OTHER_IMAGING = re.compile(  # among the first four words
     r"\W*(?:\w+\W+){0,3}(?:ct|cta|mri|mra|mr|ultrasound|sonogram|pet|tomography|mammogra\w+|dexa|fluoroscop\w+)\b"
 )
@@ -91,9 +92,10 @@ def rejection_of(text: str, count: WordCount, spoken: list[list[Token]], found: 
     if count.words and count.known / count.words < _LEAST_KNOWN and (count.words >= 6 or not found):
         return "not-understood"
     misplaced = count.broken / max(count.joints, 1)
-    # long shuffled texts misplace some function words, so that most reports can go unasked
-    order = _order(spoken) if misplaced or count.words <= 100 else None
-    if order is not None and order - 35 * misplaced - 12 * _lowered(text) < _LEAST_ORDER - _LENIENCE / count.words:
+    lowered = _lowered(text)
+    # most reports can go unasked: shuffled words misplace some function words, or begin sentences in lower case
+    order = _order(spoken) if misplaced or lowered or count.words <= 40 or text.islower() else None
+    if order is not None and order - 35 * misplaced - 12 * lowered < _LEAST_ORDER - _LENIENCE / count.words:
         return "not-understood"
     if count.joints >= 4 and misplaced > _MOST_BROKEN:
         return "not-understood"
@@ -104,7 +106,12 @@ def rejection_of(text: str, count: WordCount, spoken: list[list[Token]], found: 
         elsewhere = _PARTS.search(head) and not _CHEST.search(head) and (parts >= 2 or _VIEWS.search(head))
         if parts and (elsewhere or not _CHEST.search(lower)):
             return "not-chest"
-    if _OTHER_IMAGING.match(head) and not _FILM.search(head) and not _NO_EXAM.match(head):
+    if (
+        any(hint in head for hint in _HINTS)
+        and _OTHER_IMAGING.match(head)
+        and not _FILM.search(head)
+        and not _NO_EXAM.match(head)
+    ):
         return "not-chest"
     return None if found else "not-understood"
 
