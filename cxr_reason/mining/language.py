@@ -21,6 +21,8 @@ class Manner:
     """ "a" for what can be counted, "" for what can't, "plural" for what is always several."""
     noun: str
     plural: str
+    plural_end: str
+    """Its last word, by which more than one is known in a report."""
     short: str
     size: bool
     side: str
@@ -52,13 +54,15 @@ def _manner(name: str, said: dict[str, Any]) -> Manner:
     entry = LEXICON.findings[name]
     article = said.get("article", "a" if entry.article in ("a", "an") else entry.article)
     noun = said.get("noun") or entry.noun
+    plural = said.get("plural") or (noun if article == "plural" else f"{noun}s")
     return Manner(
         name=name,
         label=entry.label,
         region=entry.region,
         article=article,
         noun=noun,
-        plural=said.get("plural") or (noun if article == "plural" else f"{noun}s"),
+        plural=plural,
+        plural_end=plural.split()[-1],
         short=said.get("short") or noun,
         size=said.get("size", False),
         side=said.get("side", "before"),

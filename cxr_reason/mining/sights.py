@@ -138,19 +138,20 @@ def _sights(facts: list[Finding], reading: Reading) -> list[Sight]:
     Where sides are told of a finding, a mention of it without a side adds nothing.
     """
     sided = {fact.name for fact in facts if fact.side}
+    mentions: dict[tuple[str, str], list[Finding]] = {}
+    for mention in reading.findings:
+        mentions.setdefault((mention.name, mention.status), []).append(mention)
     sights = []
     for fact in facts:
-        if (fact.side is None and fact.name in sided) or not MANNERS[fact.name].told:
+        name, status, side = fact.name, fact.status, fact.side
+        if (side is None and name in sided) or not MANNERS[name].told:
             continue
         details = wording.details_of(fact, reading.text)
-        spans = [
-            list(mention.span)
-            for mention in reading.findings
-            if mention.name == fact.name and mention.status == fact.status and mention.side in (None, fact.side)
-        ]
-        claim = wording.claim(details, fact.status, fact.certainty, fact.alternatives)
+        said = mentions.get((name, status), ())
+        spans = [list(mention.span) for mention in said if mention.side is None or mention.side == side]
+        claim = wording.claim(details, status, fact.certainty, tuple(fact.alternatives))
         evidence = spans or [list(fact.span)]
-        sights.append(Sight(details, fact.status, fact.certainty, fact.alternatives, evidence, fact.change, claim))
+        sights.append(Sight(details, status, fact.certainty, fact.alternatives, evidence, fact.change, claim))
     sights.sort(key=lambda sight: _ORDER[MANNERS[sight.name].region])
     return sights
 

@@ -27,7 +27,7 @@ from cxr_reason.radiology import LEXICON, Reading
 from cxr_reason.records import TASKS
 
 # Of the answers that the balance leaves, this share is asked; without thinning out, normal films would drown the rest.
-BINARY_SHARE = 0.4
+BINARY_SHARE = 0.3
 BINARY_AT_MOST = 4
 SET_AT_MOST = 3
 WRONG = 3  # wrong options beside the right one
@@ -85,16 +85,16 @@ def binary(study: int, reading: Reading, view: View, options: Options) -> Iterat
     yes = _askable(view, suspected=options.uncertain == "present")
     made = 0
     for name, sights in yes.items():
-        if made < BINARY_AT_MOST and coin(study, "yes", name) < _share(name, "yes", options):
+        if made < BINARY_AT_MOST and _is_drawn(study, "yes", name, options):
             made += 1
             yield _binary(study, name, "Yes", sights, None)
     for name, ground in view.denials.items():
-        if made < BINARY_AT_MOST and name not in yes and coin(study, "no", name) < _share(name, "no", options):
+        if made < BINARY_AT_MOST and name not in yes and _is_drawn(study, "no", name, options):
             made += 1
             yield _binary(study, name, "No", [], ground)
     if options.uncertain == "absent":
         for name, sights in _by_name(view.suspected).items():
-            if made < BINARY_AT_MOST and name not in yes and coin(study, "doubt", name) < _share(name, "no", options):
+            if made < BINARY_AT_MOST and name not in yes and _is_drawn(study, "no", name, options, "doubt"):
                 made += 1
                 yield _binary(study, name, "No", sights, None)
 
@@ -135,9 +135,10 @@ def _shares(name: str, negatives: str) -> dict[str, float]:
     return {"yes": min(1.0, denied / there), "no": min(1.0, there / denied)} if there and denied else {}
 
 
-def _share(name: str, answer: str, options: Options) -> float:
-    """With what chance an `answer` about `name` is asked for, so that yes and no come out alike."""
-    return _shares(name, options.negatives).get(answer, 0.0) * (BINARY_SHARE if options.thinned else 1.0)
+def _is_drawn(study: int, answer: str, name: str, options: Options, why: str = "") -> bool:
+    """Whether an `answer` about `name` is asked for: by such a chance that yes and no come out alike."""
+    chance = _shares(name, options.negatives).get(answer, 0.0)
+    return chance > 0 and coin(study, why or answer, name) < chance * (BINARY_SHARE if options.thinned else 1.0)
 
 
 # ------------------------------------------------------------------------------------------------------------- single

@@ -21,7 +21,6 @@ PLAIN = {"mild": "mild", "moderate": "moderate", "severe": "severe"}
 _MASK = re.compile(r"X{2,}|_{2,}|\[\*\*|\*\*\]", re.IGNORECASE)
 # In a tip, these would be taken for the side of the device.
 _SIDE = re.compile(r"\b(?:left|right|bilateral)\b(?! (?:atri|ventric|main|brachio|subclav))", re.IGNORECASE)
-_WORD = re.compile(r"[a-z]+")
 _LEADING = {"above", "about", "approximately", "at", "below", "beneath", "beyond", "in", "inside", "just", "near", "of"}
 _LEADING |= {"on", "over", "overlying", "past", "pointing", "projecting", "terminating", "under", "well", "within"}
 # With these, a noun is graded by an adverb: "mildly low lung volumes".
@@ -56,7 +55,7 @@ def details_of(finding: Finding, report: str) -> Details:
     manner = MANNERS[finding.name]
     start, end = finding.span
     device = finding.device or {}
-    several = manner.article == "a" and manner.plural.split()[-1] in _WORD.findall(report[start:end].lower())
+    several = manner.article == "a" and manner.plural_end in report[start:end].lower()
     lung_place = finding.site in PLACES and manner.region in ("lungs", "pleura")
     return Details(
         name=finding.name,
@@ -72,12 +71,13 @@ def details_of(finding: Finding, report: str) -> Details:
     )
 
 
-def claim(details: Details, status: str, certainty: str, alternatives: list[str] | None = None) -> dict[str, Any]:
-    """The finding that a sentence made from `details` claims, ready for a step's `findings`."""
+@lru_cache(maxsize=1 << 12)
+def claim(details: Details, status: str, certainty: str, alternatives: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The finding that a sentence made from `details` claims, ready for a step's `findings`, which share it."""
     manner = MANNERS[details.name]
     said: dict[str, Any] = {"name": details.name, "label": manner.label, "status": status, "certainty": certainty}
     if alternatives:
-        said["alternatives"] = alternatives
+        said["alternatives"] = list(alternatives)
     for field, value in (("bound", details.bound), ("side", details.side if says_side(details) else None)):
         if value:
             said[field] = value
