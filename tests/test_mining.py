@@ -624,3 +624,24 @@ def test_tasks_can_be_chosen(cxr: Run) -> None:
     for task in TASKS[:4]:
         made = [json.loads(line) for line in cxr("mine", str(EXAMPLES), "--tasks", task).stdout.splitlines()]
         assert {record["task"] for record in made} == {task}
+
+
+@pytest.mark.parametrize(
+    ("report", "unsaid"),
+    [
+        ("No gross focal opacity. Heart size is normal. The aorta is tortuous.", "gross"),
+        ("No XXXX effusion. Heart size is normal. The aorta is tortuous.", "masked"),
+        ("No new opacity. Heart size is normal. The aorta is tortuous.", "new"),
+        ("The lungs are otherwise clear. The aorta is tortuous.", "other"),
+        ("Opacity in the left mid lung. Midline retrocardiac opacity.", "retrocardiac opacity on the left"),
+    ],
+)
+def test_what_no_reader_would_say_is_left_out(report: str, unsaid: str) -> None:
+    for record in mined(report, tasks=("anomaly",)):
+        assert not [step["text"] for step in record["steps"] if re.search(rf"\b{unsaid}", step["text"])]
+
+
+def test_gross_denials_are_said_as_adverbs() -> None:
+    made = mined("The lungs are grossly clear.", tasks=("anomaly",))
+    said = [step["text"] for record in made for step in record["steps"]]
+    assert any(re.search(r"\bgrossly (?:clear|normal)", text) for text in said)

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from cxr_reason import readings, records
 from cxr_reason.mining import miner
 from cxr_reason.radiology import Reading, read
-from cxr_reason.streams import Row
+from cxr_reason.refining.checks import CHECKS
+from cxr_reason.refining.study import refine
+from cxr_reason.streams import Group, Row
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "reports.csv"
 REPORT = "Small left pleural effusion. No pneumothorax. Endotracheal tube 4 cm above the carina. A 7 mm nodule."
@@ -112,3 +114,22 @@ def test_the_loader_is_not_misled(line: str) -> None:
     loader = records.Loader()
     for _ in range(2):
         assert outcome(loader, line) == outcome(records.loads, line)
+
+
+def test_refine_makes_the_same_of_a_sealed_record_and_of_one_without_seal() -> None:
+    settings: dict[str, Any] = {"silence": "normal", "max_steps": 24, "max_chars": 6000, "config": "0" * 12}
+    checked = 0
+    with EXAMPLES.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            given = mined(row.get("report") or "")
+            bare = copy.deepcopy(given)
+            for record in bare:
+                del record["provenance"][0]["reading"]
+            made = [
+                refine(Group("s1", [Row("records", 1, record) for record in study]), checks=tuple(CHECKS), **settings)
+                for study in (given, bare)
+            ]
+            sealed, unsealed = ([record["steps"] for record in result.records] for result in made)
+            assert sealed == unsealed
+            checked += len(sealed)
+    assert checked > 80

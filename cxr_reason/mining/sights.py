@@ -14,9 +14,6 @@ from cxr_reason.radiology import LEXICON, Finding, Reading
 NEGATIVES = ("stated", "region", "silent")
 """On what a No may rest; each holds those before it."""
 
-# Bounds with a hidden word in them, or that compare with a film that isn't there.
-_UNSAYABLE = {"masked", "new", "other", "interval"}
-
 _ORDER = {region: number for number, region in enumerate(REGIONS)}
 _URGENCY = {"critical": 0, "urgent": 1, "routine": 2}
 
@@ -48,7 +45,7 @@ def look(reading: Reading, *, negatives: str = "region") -> View:
             continue
         told = fact.time == "current" and fact.name not in conflicts
         if told and fact.status == "absent" and fact.certainty == "definite":
-            if not _UNSAYABLE.intersection((fact.bound or "").split()):
+            if fact.bound is None or wording.is_sayable(fact.name, fact.bound):
                 absent.append(fact)
             continue
         positive.add(fact.name)
@@ -148,6 +145,8 @@ def _sights(facts: list[Finding], reading: Reading) -> list[Sight]:
             continue
         details = wording.details_of(fact, reading.text)
         said = mentions.get((name, status), ())
+        if side and details.site and not any(m.side == side and m.site == fact.site for m in said):
+            details = details._replace(site=None)  # "left opacity" and "retrocardiac opacity" may be two
         spans = [list(mention.span) for mention in said if mention.side is None or mention.side == side]
         claim = wording.claim(details, status, fact.certainty, tuple(fact.alternatives))
         evidence = spans or [list(fact.span)]

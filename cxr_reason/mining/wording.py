@@ -8,7 +8,7 @@ Reading a sentence back with `radiology.claims` gives the finding that it was ma
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from cxr_reason.mining.language import MANNERS, PLACES, PLACES_SIDE_AFTER, PLACES_WITH_SIDE, SENTENCES, Manner
@@ -26,6 +26,8 @@ _LEADING |= {"on", "over", "overlying", "past", "pointing", "projecting", "termi
 # With these, a noun is graded by an adverb: "mildly low lung volumes".
 _ADJECTIVES = {"low", "enlarged", "increased", "prominent"}
 _NORMAL = re.compile(r" (?=normal|clear|intact|unremarkable|midline)")
+# Bounds with a hidden word in them, or that compare with a film that isn't there.
+_UNSAYABLE = {"masked", "new", "other", "interval"}
 _VOWEL = re.compile(r"(?:[aeio]|u(?!n[ia]|s|t)|8|11\b|18\b)", re.IGNORECASE)
 _CAPITALS = re.compile(r"\b(svc|ivc|ge|t\d{1,2}|c\d)\b")
 
@@ -166,6 +168,15 @@ def absent(details: Details) -> tuple[str, ...]:
     if details.bound:
         own = tuple(_NORMAL.sub(f" {details.bound}ly ", text, count=1) for text in own)
     return own or _filled(SENTENCES["absent"], phrase(details, article=False))
+
+
+@cache
+def is_sayable(name: str, bound: str) -> bool:
+    """Whether an absence within `bound` can be said: "the lungs are grossly clear", but not "no gross opacity"."""
+    words = set(bound.split())
+    if "gross" in words:
+        return bound == "gross" and any(_NORMAL.search(text) for text in MANNERS[name].absent)
+    return not words & _UNSAYABLE
 
 
 @lru_cache(maxsize=1 << 14)
