@@ -134,7 +134,7 @@ def _binary(chain: Chain) -> str | None:
         if claim.status == "absent":  # "Are the lungs clear?"
             yes, no = claim, replace(claim, status="present", bound=None)
         else:
-            yes = chain.as_counted(replace(claim, status="present", certainty="definite"))
+            yes = chain.as_counted([replace(claim, status="present", certainty="definite")])[0]
             no = _denial(claim)
         sought, other = (yes, no) if answer == "yes" else (no, yes)
         if any(entails(seen, other) for seen in observed):
@@ -171,7 +171,7 @@ def _choice(chain: Chain) -> str | None:
         return "The answer is none of the options."
     observed = chain.observed
     for other, option in enumerate(chain.options):
-        wanted = tuple(chain.as_counted(claim) for claim in stated(option))
+        wanted = chain.as_counted(stated(option))
         if other == index:
             if says_normal(option):
                 if not chain.judge.reading.normal:
@@ -193,7 +193,7 @@ def _choice(chain: Chain) -> str | None:
 
 
 def _open(chain: Chain) -> str | None:
-    wanted, observed = tuple(chain.as_counted(claim) for claim in stated(chain.answer)), chain.observed
+    wanted, observed = chain.as_counted(stated(chain.answer)), chain.observed
     if says_normal(chain.answer):
         return None if chain.judge.reading.normal else "The answer is “normal”, and the report isn't."
     if not wanted:

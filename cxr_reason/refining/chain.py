@@ -9,7 +9,7 @@ the text is what a model learns.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -198,11 +198,14 @@ class Chain:
         index = self.right if self.options else None
         return self.answer if index is None else self.options[index]
 
-    def as_counted(self, claim: Finding) -> Finding:
-        """`claim` of an answer as it is meant: with mine's ``--uncertain present``, suspected is present."""
-        if self.policies.get("uncertain") == "present" and claim.status == "present":
-            return replace(claim, status="uncertain", certainty="differential")
-        return claim
+    def as_counted(self, claims: Sequence[Finding]) -> Sequence[Finding]:
+        """`claims` of an answer as they are meant: with mine's ``--uncertain present``, suspected is present."""
+        if self.policies.get("uncertain") != "present":
+            return claims
+        return [
+            replace(claim, status="uncertain", certainty="differential") if claim.status == "present" else claim
+            for claim in claims
+        ]
 
     def verdicts(self, step: Step) -> list[Verdict]:
         """The verdict on each claim of `step`."""
@@ -223,7 +226,7 @@ class Chain:
         if step.kind == "conclude":
             if claim.name in WHOLE_FILM and claim.status == "absent" and says_normal(self.answer_text):
                 return _THE_ANSWER
-            claim = self.as_counted(claim)
+            claim = self.as_counted([claim])[0]
         return self.judge.verdict(claim)
 
     def as_steps(self) -> list[dict[str, Any]]:

@@ -67,7 +67,7 @@ def _talk(kind: str, chain: Chain) -> Problems:
 
 def mask(chain: Chain) -> Problems:
     for what, texts in (("question", (chain.question,)), ("answer", (chain.answer,)), ("options", chain.options)):
-        if any(map(rewrite.masked, texts)):
+        if rewrite.masked(*texts):
             yield Problem("mask", f"Its {what} holds a mask, a word that was taken out of the report.", fatal=True)
     for step in list(chain.steps):
         if step.passage.masked:
@@ -134,7 +134,7 @@ def _claimed(claim: Finding) -> str:
 def invented(chain: Chain) -> Problems:
     """Drop observations with a sign, a number or a detail that nothing in the report states."""
     for step in list(chain.steps):
-        if step.kind != "observe":
+        if step.kind != "observe" or not step.passage.detailed:
             continue
         kept: list[Said | None] = []
         why = ""
@@ -155,7 +155,7 @@ def _invention(chain: Chain, sentence: Said) -> str:
         if number not in judge.numbers and not _measured(sentence.claims, judge.reading.findings):
             return f"gives a figure that the report doesn't ({number})"
     for claim in sentence.claims:
-        if claim.status != "absent":
+        if rewrite.has_details(claim):
             detail = _unstated_detail(claim, judge.reading.findings)
             if detail:
                 return f"gives a detail of {claim.name} that the report doesn't ({detail})"
@@ -261,8 +261,7 @@ def conclusion(chain: Chain) -> Problems:
     last, observed = chain.conclusion, chain.observed
     if last is None:
         return
-    for claim in last.passage.claims:
-        counted = chain.as_counted(claim)
+    for claim, counted in zip(last.passage.claims, chain.as_counted(last.passage.claims), strict=True):
         if counted.status != "absent" and not any(answers.entails(seen, counted) for seen in observed):
             yield Problem("conclusion", f"It {_claimed(claim)}, which no step observed.", last.number, fatal=True)
             return

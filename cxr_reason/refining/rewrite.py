@@ -133,7 +133,19 @@ class Said:
 class Passage:
     """The sentences of a step, and what they come to together. Steps of the same text share it."""
 
-    __slots__ = ("as_dicts", "checkable", "claims", "key", "marks", "masked", "sentences", "talk", "text", "unfinished")
+    __slots__ = (
+        "as_dicts",
+        "checkable",
+        "claims",
+        "detailed",
+        "key",
+        "marks",
+        "masked",
+        "sentences",
+        "talk",
+        "text",
+        "unfinished",
+    )
 
     def __init__(self, sentences: tuple[Said, ...]) -> None:
         self.sentences = sentences
@@ -149,6 +161,14 @@ class Passage:
         self.masked = any(sentence.masked for sentence in sentences)
         self.checkable = bool(self.claims) and all(said.claims or said.general for said in sentences)
         """Whether it claims something, and says nothing that can't be checked."""
+        self.detailed = any(said.signs or said.numbers for said in sentences) or any(map(has_details, self.claims))
+        """Whether it says anything that could be invented: a sign, a number, a detail."""
+
+
+def has_details(claim: Finding) -> bool:
+    """Whether `claim` says of something that is or may be there where, how much, how large or how old it is."""
+    details = claim.side or claim.severity or claim.site or claim.acuity or claim.device
+    return claim.status != "absent" and bool(details)
 
 
 def _as_dict(claim: Finding) -> dict[str, Any]:
@@ -207,9 +227,9 @@ def wholly_read(option: str) -> bool:
 
 
 @lru_cache(maxsize=CACHED_TEXTS)
-def masked(text: str) -> bool:
-    """Whether `text` holds a mask."""
-    return MASK.search(text) is not None
+def masked(*texts: str) -> bool:
+    """Whether one of `texts` holds a mask."""
+    return any(map(MASK.search, texts))
 
 
 def matches(section: str, text: str) -> bool:
