@@ -58,7 +58,7 @@ def assert_linear(work: Callable[[str], object], make: Callable[[int], str], siz
     """
     for n in (size // QUARTER, size):
         ratios = []
-        for end in ("", "."):
+        for end in ("", ".", " ."):
             small, large = (seconds(work, make(part) + end) for part in (n // QUARTER, n))
             ratios.append(large / small)
             if ratios[-1] <= BOUND:

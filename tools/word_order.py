@@ -26,9 +26,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import generate  # noqa: E402
 
-from cxr_reason.radiology.lexicon import Token, word_class  # noqa: E402
+from cxr_reason.radiology.lexicon import LEXICON  # noqa: E402
 from cxr_reason.radiology.sections import sections  # noqa: E402
-from cxr_reason.radiology.sentences import sentences, tokens  # noqa: E402
+from cxr_reason.radiology.sentences import lowered, sentences, words  # noqa: E402
 
 TARGET = ROOT / "cxr_reason" / "radiology" / "word_order.json"
 REPORTS, WORDS, SMOOTHING, CLIP = 6000, 400, 0.5, 3.0
@@ -49,23 +49,23 @@ def corpus() -> Iterator[tuple[str, int]]:
             yield item["text"], OWN_WEIGHT
 
 
-def sentence_tokens(text: str) -> Iterator[list[Token]]:
+def sentence_words(text: str) -> Iterator[list[str]]:
     for section in sections(text):
         for start, end in sentences(text, section.start, section.end):
-            yield tokens(text[start:end])[0]
+            yield [LEXICON.canonical(word) for word in words(lowered(text[start:end]))]
 
 
 def main() -> None:
-    texts = [(sentence, weight) for text, weight in corpus() for sentence in sentence_tokens(text)]
+    texts = [(sentence, weight) for text, weight in corpus() for sentence in sentence_words(text)]
     common = collections.Counter[str]()
     for sentence, weight in texts:
-        for token in sentence:
-            common[token.word] += weight
+        for word in sentence:
+            common[word] += weight
     names = ["^", "$", *sorted(w for w, _ in common.most_common(WORDS) if w != "\0")]
     known = set(names)
     pairs = collections.Counter[tuple[str, str]]()
     for sentence, weight in texts:
-        line = ["^", *(t.word if t.word in known else word_class(t) for t in sentence), "$"]
+        line = ["^", *(word if word in known else LEXICON.class_of(word) for word in sentence), "$"]
         for pair in pairwise(line):
             pairs[pair] += weight
     left, right = collections.Counter[str](), collections.Counter[str]()

@@ -13,6 +13,7 @@ the list before it; severity covers its own noun only. A diagnosis takes the sid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -43,12 +44,21 @@ def assertions(items: tuple[Item, ...]) -> tuple[Statement, ...]:
 
     The result depends on the phrases alone, and archives repeat them, so sentences and clauses are remembered.
     """
+    items = items[: _end(items)]
     known = _SENTENCES.get(items)
     if known is None:
         if len(_SENTENCES) >= _MOST_REMEMBERED:
             _SENTENCES.clear()
         known = _SENTENCES[items] = _sentence(items)
     return known
+
+
+def _end(items: Sequence[Item]) -> int:
+    """How many of the items may say something: "... since the film of" hangs in the air, its date is no phrase."""
+    end = len(items)
+    while end and (items[end - 1].joint or (end > 1 and items[end - 1].text == "film" and items[end - 2].joint)):
+        end -= 1
+    return end
 
 
 _SENTENCES: dict[tuple[Item, ...], tuple[Statement, ...]] = {}
@@ -92,6 +102,7 @@ def _sentence(items: tuple[Item, ...]) -> tuple[Statement, ...]:
     general = asked or any(i.cue == "general" for i in items)  # a question or general knowledge, nothing of this film
     before: Head | None = None  # the last finding of the clause before
     for clause, indices in clauses(list(items)):
+        clause = clause[: _end(clause)]
         key = tuple(clause)
         heads = _CLAUSES.get(key)
         if heads is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cxr_reason.radiology.assertions import Statement, assertions
 from cxr_reason.radiology.lexicon import LEXICON
-from cxr_reason.radiology.sentences import Phrases, phrases
+from cxr_reason.radiology.sentences import Phrases, lowered, phrases
 
 
 @dataclass
@@ -67,9 +67,12 @@ _OPTIONAL = tuple(
 
 def statements(text: str, start: int, end: int) -> list[Finding]:
     """The findings that the sentence text[start:end] states; spans count in the text, the section is "body"."""
-    parts = phrases(text[start:end])
-    sized = any(t.kind == "0" for t in parts.tokens)
+    parts = phrases(lowered(text[start:end]))
+    sized = _NUMBER_LETTER in parts.letters
     return stated_findings(assertions(parts.items), parts, text, start, end, "body", sized=sized)
+
+
+_NUMBER_LETTER = LEXICON.letters["0"]
 
 
 def stated_findings(
@@ -83,23 +86,26 @@ def stated_findings(
     sized: bool,
 ) -> list[Finding]:
     found = []
+    span = parts.spans()
     for shared, first, last, event in statements:
-        low = start + parts.starts[first]
+        low, high = span(first, last)
         finding = Finding.__new__(Finding)  # a copy of the shared fields: several times as fast as __init__
-        finding.__dict__ = {**shared, "span": [low, start + parts.ends[last]], "section": section}
-        if LEXICON.findings[finding.name].device:
-            finding.device = _device(finding, text[start:end], low - start, event)
+        finding.__dict__ = {**shared, "span": [start + low, start + high], "section": section}
+        if shared["name"] in _DEVICES:
+            finding.device = _device(finding, text[start:end], low, event)
         found.append(finding)
-    if sized:
+    if sized and _UNIT.search(text, start, end):
         for size in _SIZE.finditer(text, start, end):
             _attach_size(size, found)
     return found
 
 
+_DEVICES = frozenset(entry.name for entry in LEXICON.findings.values() if entry.device)
 _SIZE = re.compile(
     r"(?<![\w.])(\d+(?:\.\d+)?)(?:\s*(?:[x\u00d7]|by|-|to)\s*\d+(?:\.\d+)?){0,3}[\s-]?"
     r"(mm|cm|millimeters?|centimeters?|millimetres?|centimetres?)\b", re.IGNORECASE,
 )  # fmt: skip
+_UNIT = re.compile(r"[mM][mM]|[cC][mM]|[mM][eE][tT]")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -131,6 +137,7 @@ _POSITION = re.compile(
     r" (?:position|placement|location)"
     r"|malpositioned|malposition|misplaced|kinked|coiled|too (?:high|low)|low[- ]lying|high[- ]lying)\b", re.IGNORECASE,
 )  # fmt: skip
+_POSITIONED = re.compile(r"posit|plac|locat|kink|coil|too |lying", re.IGNORECASE)
 _EVENTS = {"new": "placed"}
 
 
@@ -141,7 +148,7 @@ def _device(finding: Finding, sentence: str, start: int, event: str | None) -> d
         tail = sentence[start:]
         if _PLACED.search(tail) and (match := _DISTANCE.search(tail) or _TIP.search(tail)):
             device["tip"] = " ".join((match.groupdict().get("place") or match.group(1)).split())
-        if match := _POSITION.search(sentence):
+        if _POSITIONED.search(sentence) and (match := _POSITION.search(sentence)):
             device["position"] = match.group(1).lower()
     if event := event or _EVENTS.get(finding.change or ""):
         device["event"] = event

@@ -1,7 +1,8 @@
-"""The lexicon: what `lexicon.toml` says, compiled once into a word trie.
+"""The lexicon: what `lexicon.toml` says, compiled once into an automaton that finds its phrases.
 
-`LEXICON` is made at first use of this module and never changes. A phrase of the file becomes a path of canonical words
-in the trie, and its end holds a `Word`: everything that the phrase may mean (a finding, an organ, a side, a cue ...).
+`LEXICON` is made at first use of this module and never changes. Every word that it knows has a letter of a private
+alphabet, so that a sentence is a string with a letter a word, and all phrases are found in one pass (Aho-Corasick).
+What a phrase may mean (a finding, an organ, a side, a cue ...) is a `Word`, made when it is first met.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from ahocorasick_rs import AhoCorasick, Implementation, MatchKind
 
 MASK = "\0"  # the canonical word for a de-identified word
 ORDINAL = "#"
@@ -113,6 +116,7 @@ class Item:
     head: bool = False  # names a finding or a quality
     verb: bool = False
     tells: bool = False  # may give a finding an attribute
+    joint: bool = False  # joins what stands before to what follows, so that last it says nothing
     modifier: bool = False  # says something of a finding: side, site, severity, change, acuity, bound
 
     def settle(self) -> Item:
@@ -121,6 +125,7 @@ class Item:
         self.cue = word.cue
         self.head = word.finding is not None or word.quality is not None
         self.verb = word.cue in ("be", "there", "not_seen") or self.text.startswith(_AUXILIARIES)
+        self.joint = word.cue in _JOINTS and not self.head
         self.modifier = bool(word.side or word.site or word.severity or word.change or word.acuity or word.bound)
         self.tells = self.modifier or self.side is not None
         if word.quality is not None and (word.quality.change or word.quality.name == "calcified"):
@@ -133,20 +138,13 @@ class Item:
         values = _word_values(word)
         named = word.finding or word.organ or word.site or word.limit
         plain = named and not (word.cue or word.severity or word.change or word.quality or word.bound or word.acuity)
-        text = "calcif" in self.text if plain else self.text
+        text = ("calcif" in self.text, "tip" in self.text) if plain else self.text
         return (*values, word.quality and word.quality.name, self.side, text)
 
 
 _word_values = attrgetter(*(name for name in Word.__slots__ if name != "quality"))
+_JOINTS = frozenset({"of", "in", "comma", "article", "and"})
 _AUXILIARIES = ("has ", "have ", "is ", "are ", "was ", "were ")
-
-
-@dataclass(slots=True)
-class Node:
-    """One word on the way through the trie."""
-
-    next: dict[str, Node] = field(default_factory=dict)
-    item: Item | None = None
 
 
 def expand(phrase: str) -> Iterator[str]:
@@ -177,20 +175,26 @@ def plurals(word: str) -> list[str]:
     return [word + "s"]
 
 
-class Token(NamedTuple):
-    """A word of a text: as the lexicon spells it, its class (see `Lexicon.classes`), and where its phrases begin."""
-
-    word: str
-    kind: str
-    node: Node | None
-    order: str  # the word, or its class, as word_order.json knows it
+Place = tuple[int, int, int]
+"""A phrase's number, its first word, and the word after its last."""
 
 
-def word_class(token: Token) -> str:
-    """The class that stands for a word which word_order.json doesn't hold."""
-    return f"<{token.kind}{'N' if token.node else ''}>"
+class Letters(dict[str, str]):
+    """A word of a text, in lower case -> its letter; worked out when it is first met."""
+
+    def __init__(self, letter_of: Callable[[str], str]) -> None:
+        super().__init__()
+        self._letter_of = letter_of
+
+    def __missing__(self, word: str) -> str:
+        if len(self) > _MOST_WORDS:
+            self.clear()
+        letter = self[word] = self._letter_of(word)
+        return letter
 
 
+_MOST_WORDS = 20_000
+_FIRST_LETTER = 0x4E00  # of the private alphabet; words that the lexicon doesn't know have their class for a letter
 _SPECIAL = {"mask": MASK, **dict.fromkeys(_ORDINALS, ORDINAL)}
 
 
@@ -198,13 +202,19 @@ class Lexicon:
     """`lexicon.toml`, ready for use.
 
     Attributes: `findings` (name -> Entry), `organs` (organ -> findings denied when it is normal), `qualities`,
-    `refine` (finding -> {organ -> finding}), `root` (the trie), `vocabulary` (every word that it knows).
+    `refine` (finding -> {organ -> finding}), `vocabulary` (every word that it knows), `letters` (word of a text -> its
+    letter), `kinds` (for `str.translate`: letter -> class), `orders` (letter -> the word or class that stands for it in
+    word_order.json).
     """
 
     def __init__(self, path: Path) -> None:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
         self.data = data
-        self.root = Node()
+        self._alphabet: dict[str, str] = {}
+        self._numbers: dict[str, int] = {}  # phrase, as letters -> its number
+        self._phrases: list[list[Any]] = []  # of each phrase: its text, then meaning, value, meaning, value ...
+        self._items: list[Item | None] = []
+        self._same: dict[tuple[Any, ...], Item] = {}
         self.foreign = frozenset(data["words"]["foreign"].split()) - set(data["words"]["function"].split())
         self.vocabulary: set[str] = set(_ORDINALS)
         for group in ("function", "report", "other"):
@@ -213,10 +223,13 @@ class Lexicon:
         self.organs: dict[str, tuple[str, ...]] = {}
         self.qualities: dict[str, Quality] = {}
         self.refine: dict[str, dict[str, str]] = data["refine"]
-        self.tokens: dict[str, Token] = {}  # the words met so far
         self._load(data)
-        self._settle(self.root, {})
-        self._corrections = self._index_corrections()
+        self._automaton = AhoCorasick(
+            list(self._numbers),
+            matchkind=MatchKind.LeftmostLongest,
+            implementation=Implementation.ContiguousNFA,
+            store_patterns=False,
+        )
         # a letter for every word: what it does in a sentence, for telling report English from other text
         films = [film.split()[-1] for film in data["elsewhere"]["films"]]
         self.classes: dict[str, str] = {
@@ -229,7 +242,15 @@ class Lexicon:
         table = json.loads(order.read_text(encoding="utf-8")) if order.exists() else {"seen": {}, "unseen": {}}
         self.order: dict[str, dict[str, int]] = table["seen"]  # 10 ln(P(b | a) / P(b)), tools/word_order.py
         self.unseen: dict[str, int] = table["unseen"]
-        self._number, self._ordinal = self._token("0"), self._token(ORDINAL)
+        self._openers = frozenset(key[0] for key in self._numbers)
+        words = {*self.vocabulary, *self.classes, *self.order}
+        self.kinds: dict[int, str] = {}
+        self.orders: dict[str, str] = {"u": "<u>", ".": "<.>"}
+        for word in words:
+            letter = self._letter(word)
+            self.kinds[ord(letter)] = self.classes.get(word) or _kind_of_unknown(word)
+            self.orders[letter] = word if word in self.order else self.class_of(word)
+        self.letters = Letters(self._letter_of)
 
     # ------------------------------------------------------------------ building
     def _load(self, data: dict[str, Any]) -> None:
@@ -277,31 +298,43 @@ class Lexicon:
     def _insert(self, words: list[str], meaning: str, value: Any) -> None:
         if not words:
             return
-        node = self.root
-        for word in words:
-            word = _SPECIAL.get(word, word)
-            following = node.next.get(word)
-            if following is None:
-                self.vocabulary.add(word)
-                following = node.next[word] = Node()
-            node = following
-        if node.item is None:
-            text = " ".join(words)
-            node.item = Item(Word(), text, _inner_side(text))
-        if getattr(node.item.word, meaning) is None:
-            setattr(node.item.word, meaning, value)
-        if meaning == "side":
-            node.item.side = node.item.word.side
+        canonical = [_SPECIAL.get(word, word) for word in words]
+        self.vocabulary.update(canonical)
+        key = "".join([self._letter(word) for word in canonical])
+        number = self._numbers.setdefault(key, len(self._phrases))
+        if number == len(self._phrases):
+            self._phrases.append([" ".join(words)])
+            self._items.append(None)
+        self._phrases[number] += (meaning, value)
 
-    def _settle(self, node: Node, same: dict[tuple[Any, ...], Item]) -> None:
-        """Complete every item, and let phrases of one meaning share one: "effusion" and "pleural effusions"."""
-        if node.item:
-            node.item = same.setdefault(node.item.settle().meaning(), node.item)
-        for child in node.next.values():
-            self._settle(child, same)
+    def _letter(self, word: str) -> str:
+        letter = self._alphabet.get(word)
+        if letter is None:
+            letter = self._alphabet[word] = chr(_FIRST_LETTER + len(self._alphabet))
+        return letter
+
+    # ------------------------------------------------------------------ phrases
+    def phrases(self, letters: str) -> tuple[tuple[Item, ...], list[Place]]:
+        """What every phrase in a sentence means, and where it stands: longest first from the left."""
+        made = self._items
+        places = self._automaton.find_matches_as_indexes(letters)
+        return tuple([made[number] or self._item(number) for number, _, _ in places]), places
+
+    def _item(self, number: int) -> Item:
+        """The phrase's item; phrases of one meaning share one: "effusion" and "pleural effusions"."""
+        text, *told = self._phrases[number]
+        item = Item(Word(), text, _inner_side(text))
+        for meaning, value in zip(told[::2], told[1::2], strict=True):
+            if getattr(item.word, meaning) is None:
+                setattr(item.word, meaning, value)
+            if meaning == "side":
+                item.side = item.word.side
+        item = self._items[number] = self._same.setdefault(item.settle().meaning(), item)
+        return item
 
     # ------------------------------------------------------------------ words
-    def _index_corrections(self) -> dict[str, str]:
+    @cached_property
+    def _corrections(self) -> dict[str, str]:
         """Every long word with one letter left out -> the word, where that is unambiguous (SymSpell's index)."""
         index: dict[str, str] = {}
         for word in self.vocabulary:
@@ -311,26 +344,23 @@ class Lexicon:
                     index[key] = word if index.setdefault(key, word) == word else ""
         return index
 
-    def token(self, word: str) -> Token:
+    def _letter_of(self, word: str) -> str:
+        canonical = self.canonical(word)
+        return self._alphabet.get(canonical) or _kind_of_unknown(canonical)
+
+    def class_of(self, word: str) -> str:
+        """What stands for a canonical word in word_order.json, unless the word itself is there."""
+        opener = "N" if self._alphabet.get(word) in self._openers else ""
+        return f"<{self.classes.get(word) or _kind_of_unknown(word)}{opener}>"
+
+    def canonical(self, word: str) -> str:
         """The word as the lexicon spells it: British spelling and one slip in a long word undone, numbers classed.
 
         `word` is in lower case. The first letter is never corrected, and an unknown word stays as it is.
         """
         if word[0].isdigit():
-            return self._ordinal if word[-1] in "hdt" else self._number
-        if len(self.tokens) > 20_000:
-            self.tokens.clear()
-        token = self.tokens[word] = self._token(self._canonical_of(_POSSESSIVE.sub("", word)))
-        return token
-
-    def _token(self, word: str) -> Token:
-        kind = self.classes.get(word) or ("u" if word.isalpha() else ".")
-        token = Token(word, kind, self.root.next.get(word), word)
-        return token if word in self.order else token._replace(order=word_class(token))
-
-    def canonical(self, word: str) -> str:
-        """`token(word)`, only the word."""
-        return self.token(word).word
+            return ORDINAL if word[-1] in "hdt" else "0"
+        return self._canonical_of(_POSSESSIVE.sub("", word))
 
     def _canonical_of(self, word: str) -> str:
         if word.endswith(("n't", "n\u2019t")):
@@ -395,6 +425,10 @@ class Lexicon:
     def is_region(self, name: str) -> bool:
         """True for names that carry a statement about a whole region ("lung abnormality")."""
         return name.endswith(" abnormality")
+
+
+def _kind_of_unknown(word: str) -> str:
+    return "u" if word.isalpha() else "."
 
 
 def _inner_side(text: str) -> str | None:

@@ -50,7 +50,7 @@ def mark_conflicts(found: list[Finding]) -> None:
                 for b in mentions[i + 1 : _MOST_COMPARED]:
                     if _opposed(a, b):
                         a.conflict = b.conflict = True
-        _mark_swapped_sides(mentions)
+            _mark_swapped_sides(mentions)
     for finding in found:
         entry = LEXICON.findings[finding.name]
         if finding.status != "present" or finding.time != "current" or not (entry.acute or entry.urgency != "routine"):

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from cxr_reason.radiology.assertions import assertions
 from cxr_reason.radiology.findings import Finding, stated_findings
-from cxr_reason.radiology.lexicon import LEXICON, Token
+from cxr_reason.radiology.lexicon import LEXICON
 from cxr_reason.radiology.mentions import mark_conflicts, merge
 from cxr_reason.radiology.rejection import FILM_HEADING, WordCount, rejection_of
 from cxr_reason.radiology.sections import SILENT, sections
-from cxr_reason.radiology.sentences import phrases, sentences
+from cxr_reason.radiology.sentences import lowered, phrases, sentences
 
 LABELS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesion", "Lung Opacity", "Edema", "Consolidation",
@@ -110,17 +110,18 @@ def read(text: str) -> Reading:
     sents: list[Sentence] = []
     limits: list[str] = []
     classes: list[str] = []
-    spoken: list[list[Token]] = []
+    spoken: list[str] = []
+    lower, kinds = lowered(text), LEXICON.kinds
     for section in sections(text):
         if section.name == SILENT:
             if _LIMIT.search(text, section.start, section.end):
-                limits += [i.word.limit for i in phrases(text[section.start : section.end]).items if i.word.limit]
+                limits += [i.word.limit for i in phrases(lower[section.start : section.end]).items if i.word.limit]
             sents += [Sentence(*span, SILENT, False, True) for span in sentences(text, section.start, section.end)]
             continue
         elsewhere = False  # in the report of another film: "Right shoulder. Healing fracture."
         for start, end in sentences(text, section.start, section.end):
-            parts = phrases(text[start:end])
-            said = "".join([t.kind for t in parts.tokens])
+            parts = phrases(lower[start:end])
+            said = parts.letters.translate(kinds)
             if ("j" in said or "h" in said[:4]) and (film := FILM_HEADING.match(text, start, end)):
                 elsewhere = film["chest"] is None
             heads = assertions(parts.items)
@@ -133,7 +134,7 @@ def read(text: str) -> Reading:
             if heads:
                 found += stated_findings(heads, parts, text, start, end, section.name, sized="0" in said)
             classes.append(said)
-            spoken.append(parts.tokens)
+            spoken.append(parts.letters)
     rejection = rejection_of(text, WordCount(classes), spoken, found)
     if rejection:
         return Reading(text, sents, [], list(dict.fromkeys(limits)), 0.0, rejection)

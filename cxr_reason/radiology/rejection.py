@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 
 from cxr_reason.radiology.findings import Finding
-from cxr_reason.radiology.lexicon import LEXICON, Token
+from cxr_reason.radiology.lexicon import LEXICON
 
 _LEAST_KNOWN = 0.55  # share of known words under which a text is not ours
 _MOST_BROKEN = 0.24  # share of function words out of place above which a text is no running text
 # Function words in places where running English never has them: "of is", "the the", "no ." (classes: lexicon.py)
 _BROKEN = re.compile(r"(?=[dn][dpvcmn$]|p[vcm$]|v[vcm$]|c[cvm$]|mv|\^[vc])")
-_JOINT = re.compile(r"[dpvcn]")
-_WORD = re.compile(r"[dpvcnkufbjh]")
 
 
 class WordCount:
@@ -20,11 +18,12 @@ class WordCount:
 
     def __init__(self, classes: list[str]) -> None:
         text = "".join(classes)
-        self.words = len(_WORD.findall(text))
-        self.foreign = text.count("f")
-        self.known = self.words - self.foreign - text.count("u")
-        self.parts = text.count("b") + text.count("j")
-        self.joints = len(_JOINT.findall(text))
+        count = text.count
+        self.words = len(text) - count("x") - count("0") - count("m") - count(".")
+        self.foreign = count("f")
+        self.known = self.words - self.foreign - count("u")
+        self.parts = count("b") + count("j")
+        self.joints = sum(map(count, "dpvcn"))
         self.broken = len(_BROKEN.findall(f"^{'$^'.join(classes)}$"))
 
 
@@ -34,7 +33,7 @@ FILM_HEADING = re.compile(
     r"(?:\s+and\s+(?:left\s+|right\s+)?(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["films"])) + r")s?)?)"
     r"(?:\s+(?:x-?rays?|radiographs?|series|views?|films?))?\s*(?:[:.]|$)", re.IGNORECASE,
 )  # fmt: skip
-_HINTS = ("ct", "mr", "ultras", "sonog", "pet", "tomog", "mammo", "dexa", "fluoro")
+_HINT = re.compile("ct|mr|ultras|sonog|pet|tomog|mammo|dexa|fluoro")
 _OTHER_IMAGING = re.compile(  # among the first four words
     r"\W*(?:\w+\W+){0,3}(?:ct|cta|mri|mra|mr|ultrasound|sonogram|pet|tomography|mammogra\w+|dexa|fluoroscop\w+)\b"
 )
@@ -51,17 +50,17 @@ _FEWEST_PAIRS, _ENOUGH_PAIRS = 6, 60  # pairs of words that tell something of th
 _LEAST_ORDER, _LENIENCE = -2.0, 40.0
 
 
-def _order(spoken: list[list[Token]]) -> float | None:
+def _order(spoken: list[str]) -> float | None:
     """The mean worth of a pair of neighbours over the first sentences; None where there are too few to tell.
 
     A mask may stand for anything, and a colon begins anew.
     """
     worth = pairs = 0
-    seen, unseen = LEXICON.order, LEXICON.unseen
-    for tokens in spoken:
+    seen, unseen, orders = LEXICON.order, LEXICON.unseen, LEXICON.orders
+    for letters in spoken:
         before = "^"
-        for token in tokens:
-            after = token.order
+        for letter in letters:
+            after = orders[letter]
             if after == ":":
                 after = "^"
             elif before != "<x>" and after != "<x>":
@@ -73,19 +72,20 @@ def _order(spoken: list[list[Token]]) -> float | None:
     return worth / pairs if pairs >= _FEWEST_PAIRS else None
 
 
+_LETTER = re.compile(r"[^\W\d_]")
 _END = re.compile(r"[.!?](?=\s)")
 _LOWERED = re.compile(r"[.!?] [a-z]")
 
 
 def _lowered(text: str) -> float:
     """The share of sentences that begin in lower case, in a text that has capitals at all."""
-    ends = len(_END.findall(text))
-    return len(_LOWERED.findall(text)) / ends if ends and not text.islower() else 0.0
+    begun = len(_LOWERED.findall(text))
+    return begun / len(_END.findall(text)) if begun and not text.islower() else 0.0
 
 
-def rejection_of(text: str, count: WordCount, spoken: list[list[Token]], found: list[Finding]) -> str | None:
+def rejection_of(text: str, count: WordCount, spoken: list[str], found: list[Finding]) -> str | None:
     """Why a text is not ours: "empty", "language", "not-chest", "not-understood"; None where it is."""
-    if not any(c.isalpha() for c in text):
+    if not _LETTER.search(text):
         return "empty"
     if count.words and count.foreign / count.words > 0.12 and count.known / count.words < 0.75:
         return "language"
@@ -95,7 +95,7 @@ def rejection_of(text: str, count: WordCount, spoken: list[list[Token]], found: 
     lowered = _lowered(text)
     # most reports can go unasked: shuffled words misplace some function words, or begin sentences in lower case
     order = _order(spoken) if misplaced or lowered or count.words <= 40 or text.islower() else None
-    if order is not None and order - 35 * misplaced - 12 * lowered < _LEAST_ORDER - _LENIENCE / count.words:
+    if order is not None and order - 35 * misplaced - 12 * lowered < _LEAST_ORDER - _LENIENCE / max(count.words, 1):
         return "not-understood"
     if count.joints >= 4 and misplaced > _MOST_BROKEN:
         return "not-understood"
@@ -106,12 +106,7 @@ def rejection_of(text: str, count: WordCount, spoken: list[list[Token]], found: 
         elsewhere = _PARTS.search(head) and not _CHEST.search(head) and (parts >= 2 or _VIEWS.search(head))
         if parts and (elsewhere or not _CHEST.search(lower)):
             return "not-chest"
-    if (
-        any(hint in head for hint in _HINTS)
-        and _OTHER_IMAGING.match(head)
-        and not _FILM.search(head)
-        and not _NO_EXAM.match(head)
-    ):
+    if _HINT.search(head) and _OTHER_IMAGING.match(head) and not _FILM.search(head) and not _NO_EXAM.match(head):
         return "not-chest"
     return None if found else "not-understood"
 

@@ -7,6 +7,7 @@ never hold evidence (`SILENT`): what they name was asked or known, not seen.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from cxr_reason.radiology.lexicon import LEXICON
@@ -25,6 +26,7 @@ class Section(NamedTuple):
 
 _KIND = {heading: kind for kind, headings in LEXICON.data["sections"].items() for heading in headings}
 _LONGEST = max(len(h.split()) for h in _KIND)
+_REACH = 60  # characters before a colon in which its heading stands
 _START = re.compile(r"[.;:!?]")
 _ALONE = re.compile(r"(?:^|(?<=\n))[ \t]*([A-Z][A-Z ]{2,40}[A-Z])[ \t]*(?=\n)")
 _BLANK = re.compile(r"\n[ \t]*\n")
@@ -38,32 +40,36 @@ def _headings(text: str) -> list[tuple[str, int, int]]:
     found = []
     at = text.find(":")
     while at >= 0:
-        if mark := _heading_before(text, at):
-            found.append(mark)
+        begin = max(0, at - _REACH)
+        line = max(begin, text.rfind("\n", begin, at) + 1)
+        if known := _heading(text[line:at], line > begin or begin == 0):
+            kind, start = known
+            found.append((kind, line + start, at + 1))
         at = text.find(":", at + 1)
     if "\n" in text:
-        for line in _ALONE.finditer(text):
-            if kind := _KIND.get(" ".join(line.group(1).lower().split())):
-                found.append((kind, line.start(), line.end()))
+        for alone in _ALONE.finditer(text):
+            if named := _KIND.get(" ".join(alone.group(1).lower().split())):
+                found.append((named, alone.start(), alone.end()))
         found.sort(key=lambda mark: mark[1])
     return found
 
 
-def _heading_before(text: str, colon: int) -> tuple[str, int, int] | None:
-    begin = max(0, colon - 60)
-    line = max(begin, text.rfind("\n", begin, colon) + 1)
-    window = text[line:colon]
+@lru_cache(maxsize=4096)
+def _heading(window: str, opens: bool) -> tuple[str, int] | None:
+    """The kind of the heading that ends `window`, the text before a colon, and where in it it starts.
+
+    `opens`: whether a line or the text starts with `window`.
+    """
     cut = max((m.end() for m in _START.finditer(window)), default=0)
     head = window[cut:].strip(" \t*#>_-(")
     words = head.lower().split()
     if words and words[-1].lstrip("#").isdigit():
         words.pop()
-    at_start = cut > 0 or line > begin or begin == 0
-    if at_start and (kind := _KIND.get(" ".join(words).removesuffix("(s)"))):
-        return kind, line + cut, colon + 1
+    if (cut > 0 or opens) and (kind := _KIND.get(" ".join(words).removesuffix("(s)"))):
+        return kind, cut
     for n in range(min(_LONGEST, len(words)), 0, -1):
         if (kind := _KIND.get(" ".join(words[-n:]))) and (last := " ".join(head.split()[-n:])).isupper():
-            return kind, colon - len(window[cut:]) + window[cut:].rfind(last.split()[0]), colon + 1
+            return kind, cut + window[cut:].rfind(last.split()[0])
     return None
 
 

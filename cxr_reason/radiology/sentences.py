@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
-from cxr_reason.radiology.lexicon import LEXICON, Item, Token
+from cxr_reason.radiology.lexicon import LEXICON, Item, Place
 
 # "Dr. Hale", "approx. 2 cm", "p.m. today", "1. No effusion" do not end a sentence.
 _ABBREVIATIONS = frozenset(
@@ -40,6 +41,8 @@ _ABBREVIATIONS = frozenset(
         "ext",
     ]
 )
+_WORD_BEFORE = re.compile(r"[A-Za-z]{4}")
+_ENDS_OF_ABBREVIATIONS = frozenset(word[-4:] for word in _ABBREVIATIONS if len(word) >= 4)
 _LONGEST = 1200  # characters; a longer stretch without an end is no sentence, and is cut so that time stays linear
 # Every branch begins with a literal, which lets `re` skip fast to the next candidate.
 _BREAK = re.compile(
@@ -47,8 +50,8 @@ _BREAK = re.compile(
 )
 _BULLET = re.compile(r"(?:\s|[-*•>]|\(?\d{1,2}[.)](?!\d)|[a-h]\)\s)*")
 _TOKEN = re.compile(
-    r"[tlc]\d{1,2}\b|[a-z\u00c0-\u024f]+(?:['\u2019][a-z]{1,2}\b)?|\d+(?:[.,]\d+)*(?:st|nd|rd|th)?|[^\s\w.'\"\u2019*()_\[\]-]"
-    r"|(?<=\s)-(?=\s)|_{2,}|\[\*\*[^\]]{0,80}\*\*\]|[^\W\d_]+"
+    r"([tlc]\d{1,2}\b|[a-z\u00c0-\u024f]+(?:['\u2019][a-z]{1,2}\b)?|\d+(?:[.,/:]\d+)*(?:st|nd|rd|th)?|[^\s\w.'\"\u2019*()_\[\]-]"
+    r"|(?<=\s)-(?=\s)|_{2,}|\[\*\*[^\]]{0,80}\*\*\]|[^\W\d_]+)"
 )
 
 
@@ -74,6 +77,8 @@ def sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 def _goes_on(text: str, position: int, dot: int, stop: int) -> bool:
     """Whether the full stop at `dot` belongs to an abbreviation, an initial or the number of a list."""
+    if _WORD_BEFORE.match(text, dot - 4) and text[dot - 4 : dot].lower() not in _ENDS_OF_ABBREVIATIONS:
+        return False  # most sentences end so
     last = text[max(text.rfind(" ", position, dot) + 1, text.rfind("\n", position, dot) + 1, position, dot - 12) : dot]
     if len(last) > 7:
         return False
@@ -100,46 +105,39 @@ def _pieces(text: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
 
 
 class Phrases(NamedTuple):
-    """What stands in one sentence: its words, the lexicon's phrases, and where each of these begins and ends."""
+    """What stands in one sentence: its words as letters, the lexicon's phrases, and what tells where they stand."""
 
-    tokens: list[Token]
+    letters: str
     items: tuple[Item, ...]
-    starts: list[int]
-    ends: list[int]
+    places: list[Place]
+    parts: list[str]  # what is between words, word, between, word, ..., between
+
+    def spans(self) -> Callable[[int, int], tuple[int, int]]:
+        """A function that gives, for two items by their numbers, where the first begins and the last ends."""
+        ends, places = list(accumulate(map(len, self.parts))), self.places
+
+        def span(first: int, last: int) -> tuple[int, int]:
+            return ends[2 * places[first][1]], ends[2 * places[last][2] - 1]
+
+        return span
 
 
-def tokens(sentence: str) -> tuple[list[Token], list[re.Match[str]]]:
-    """Its words, numbers, masks and marks as the lexicon spells them, and the matches that tell where they stand."""
-    lower = sentence.lower()
-    if len(lower) != len(sentence):  # a few letters grow when lowered
-        lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in sentence)
-    matches = list(_TOKEN.finditer(lower))
-    known, learn = LEXICON.tokens.get, LEXICON.token
-    return [known(raw := m.group()) or learn(raw) for m in matches], matches
+def lowered(text: str) -> str:
+    """`text` in lower case, letter by letter: a few letters grow when lowered, and these stay."""
+    lower = text.lower()
+    return lower if len(lower) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+
+
+def words(sentence: str) -> list[str]:
+    """The words, numbers, masks and marks of a sentence in lower case."""
+    return _TOKEN.split(sentence)[1::2]
 
 
 def phrases(sentence: str) -> Phrases:
-    """Every phrase of the lexicon in a sentence, longest first from the left."""
-    words, matches = tokens(sentence)
-    items: list[Item] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    stop = -1
-    for i in [i for i, word in enumerate(words) if word.node]:
-        if i < stop:
-            continue
-        node = words[i].node
-        assert node is not None
-        best, after = node.item, i + 1
-        for j in range(after, len(words)):
-            node = node.next.get(words[j].word)
-            if node is None:
-                break
-            if node.item is not None:
-                best, after = node.item, j + 1
-        if best is not None:
-            items.append(best)
-            starts.append(matches[i].start())
-            ends.append(matches[after - 1].end())
-            stop = after
-    return Phrases(words, tuple(items), starts, ends)
+    """The words of a sentence (in lower case), and every phrase of the lexicon in it, longest first from the left."""
+    parts = _TOKEN.split(sentence)
+    letters = "".join(map(_letter, parts[1::2]))
+    return Phrases(letters, *LEXICON.phrases(letters), parts)
+
+
+_letter = LEXICON.letters.__getitem__
