@@ -14,7 +14,7 @@ import stat
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
@@ -179,16 +179,16 @@ class Progress:
             self._bar.stop()
             self._bar = None
 
-    def advance(self, n: int = 1, *, fraction: float | None = None) -> None:
-        """Count `n` more. `fraction` in [0, 1] says how much of the input is behind us, where `total` is unknown."""
+    def advance(self, n: int = 1, *, fraction: Callable[[], float | None] | None = None) -> None:
+        """Count `n` more. `fraction` tells how much of the input is behind us, in [0, 1], where `total` is unknown."""
         self.count += n
-        if fraction is not None:
-            self.fraction = fraction
         if self._bar is None:
             return
         now = time.monotonic()
         if now - self._drawn >= REDRAW_SECONDS:
             self._drawn = now
+            if fraction is not None:
+                self.fraction = fraction()
             assert self._task is not None
             self._bar.update(self._task, status=self.status(now - self._started), refresh=True)
 

@@ -22,13 +22,13 @@ _NOTHING = vars(Finding("", None, ""))
 def seal(report: str, findings: Sequence[Mapping[str, Any]]) -> str:
     """16 hex digits that stand for a report, what this engine reads in it, and the engine."""
     told = records.dumps_plain({"report": report, "findings": findings})
-    return hashlib.blake2b(told.encode(), key=_engine(), digest_size=8).hexdigest()
+    return hashlib.blake2b(told, key=_engine(), digest_size=8).hexdigest()
 
 
 def sealed(record: Mapping[str, Any], report: str) -> Reading | None:
     """The reading of `report` that `record` carries, None where it carries none, or one that its seal doesn't fit.
 
-    It lacks what only mine asks for: its sentences, and the limits of the film.
+    It lacks what only mine asks for, the limits of the film.
     """
     provenance, findings = record.get("provenance"), record.get("findings")
     first = provenance[0] if isinstance(provenance, list) and provenance else None
@@ -40,7 +40,7 @@ def sealed(record: Mapping[str, Any], report: str) -> Reading | None:
             return None
     except ValueError:  # an infinite size, which is none of ours
         return None
-    return Reading(report, [], [_finding(entry) for entry in findings], [], 1.0, None)
+    return Reading(report, [_finding(entry) for entry in findings], [], 1.0, None)
 
 
 def _finding(entry: Mapping[str, Any]) -> Finding:

@@ -16,6 +16,8 @@ from functools import lru_cache
 from operator import is_
 from typing import Any, NoReturn
 
+import orjson
+
 from cxr_reason import __version__
 
 LABELS = (
@@ -285,24 +287,47 @@ def dumps(record: Mapping[str, Any]) -> str:
     Raises ValueError, naming the field, for NaN and infinity, which JSON doesn't have. Lone surrogates (half an emoji,
     as in broken exports) are written as escapes, so the line is always valid UTF-8.
     """
+    return _dumped(record).decode()
+
+
+def _dumped(record: Mapping[str, Any]) -> bytes:
     ordered = {name: record[name] for name in FIELDS if name in record}
     if len(ordered) < len(record):
         ordered |= {name: value for name, value in record.items() if name not in FIELDS}
     return dumps_plain(ordered)
 
 
-def dumps_plain(entry: Mapping[str, Any]) -> str:
-    """Like `dumps`, for objects that are no records (rejects): keys keep their order."""
+def dumps_plain(entry: Mapping[str, Any]) -> bytes:
+    """Like `dumps`, encoded, for objects that are no records (rejects): keys keep their order."""
+    try:
+        return _encoded(entry)
+    except ValueError:  # a number that JSON doesn't have or orjson can't write, or half an emoji
+        pass
     try:
         line = _encode(entry)
     except ValueError:
         raise ValueError(f"{_not_finite(entry)} holds NaN or infinity, which JSON can't say") from None
-    if not line.isascii():
-        try:
-            line.encode()
-        except UnicodeEncodeError:
-            return _encode_ascii(entry)
+    try:
+        return line.encode()
+    except UnicodeEncodeError:
+        return _encode_ascii(entry).encode()
+
+
+def _encoded(entry: Mapping[str, Any]) -> bytes:
+    """JSON by orjson, several times as fast as json. Raises ValueError where the two may differ.
+
+    orjson writes NaN as null, so a null is taken only from members that are never numbers.
+    """
+    try:
+        line = orjson.dumps(entry)
+    except orjson.JSONEncodeError as error:
+        raise ValueError from error
+    if (nulls := line.count(b"null")) and nulls != sum(map(line.count, _NULLS)):
+        raise ValueError
     return line
+
+
+_NULLS = (b'"label":null', b'"acute":null', b'"options":null')
 
 
 # What all records of a study say alike. In `FIELDS` they stand together.
@@ -335,13 +360,13 @@ def dump_lines(records: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
                 between, shared = _members(record, ours), own
             parts = (_members(record, first), between, _members(record, last))
             yield b"{%b}\n" % b",".join(filter(None, parts))
-        except ValueError:  # a number that JSON doesn't have, or half an emoji: `dumps` knows what to do
-            shared = []
-            yield dumps(record).encode() + b"\n"
+        except ValueError:  # `dumps` knows what to do
+            shared, between = [], b""
+            yield _dumped(record) + b"\n"
 
 
 def _members(record: Mapping[str, Any], names: tuple[str, ...]) -> bytes:
-    return _encode({name: record[name] for name in names})[1:-1].encode()
+    return _encoded({name: record[name] for name in names})[1:-1]
 
 
 def loads(line: str | bytes) -> Any:

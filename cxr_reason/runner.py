@@ -159,7 +159,7 @@ def run(
             # Half a chunk must not be saved. Stdout is never saved, and may block for as long as its reader likes.
             with signals.held() if ledger.resumable else nullcontext():
                 ledger.add(chunk, outcomes)
-            progress.advance(sum(outcome.rows for outcome in outcomes), fraction=source.fraction())
+            progress.advance(sum(outcome.rows for outcome in outcomes), fraction=source.fraction)
         summary = ledger.commit()
     broken = summary.unreadable + summary.failed
     if broken > max_failed * summary.rows:
@@ -264,7 +264,7 @@ def _line(
     file: str, line: int, identity: str | None, stage: str, reasons: list[dict[str, str]], held: Mapping[str, Any]
 ) -> bytes:
     reject = {"file": file, "line": line, "id": identity, "stage": stage, "reasons": reasons, **held}
-    return records.dumps_plain(reject).encode() + b"\n"
+    return records.dumps_plain(reject) + b"\n"
 
 
 def _reason(check: str, message: str) -> dict[str, str]:

@@ -108,7 +108,7 @@ def test_progress_tells_count_rate_and_time_left() -> None:
     unknown = console.progress("mine", unit="reports")
     unknown.advance(300)
     assert unknown.status(1.0) == "300 reports  300/s"
-    unknown.advance(0, fraction=0.01)
+    unknown.fraction = 0.01
     assert unknown.status(36.0) == "300 reports  8/s  59:24 left"
 
 

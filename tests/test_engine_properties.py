@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -148,3 +150,27 @@ def test_reading_time_is_linear(shape: str) -> None:
 def test_verifying_time_is_linear_in_the_claim(shape: str) -> None:
     make, size = SHAPES[shape]
     assert_linear(lambda claim: verify(claim, REPORTS[0]), make, size // 4)
+
+
+READ_FROM = """
+import json, sys
+from cxr_reason.radiology import read
+start, texts = json.load(sys.stdin)
+found = {}
+for text in texts[start:] + texts[:start]:
+    found[text] = [finding.as_dict() for finding in read(text).findings]
+print(json.dumps([found[text] for text in texts]))
+"""
+
+
+def test_what_was_read_before_changes_nothing() -> None:
+    """The engine remembers phrases, sentences and clauses; a run that begins elsewhere must read the same."""
+
+    def reading_from(start: int) -> str:
+        told = json.dumps([start, REPORTS])
+        done = subprocess.run([sys.executable, "-c", READ_FROM], input=told, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    first = reading_from(0)
+    assert len(first) > 10_000
+    assert all(reading_from(start) == first for start in (7, 38, 101))

@@ -39,29 +39,29 @@ class Statement(NamedTuple):
     event: str | None  # of a device
 
 
-def assertions(items: tuple[Item, ...]) -> tuple[Statement, ...]:
-    """The findings that a sentence's phrases state.
+def assertions(items: tuple[Item, ...]) -> tuple[tuple[Statement, ...], tuple[str, ...]]:
+    """The findings that a sentence's phrases state, and the limits of the film that they name.
 
     The result depends on the phrases alone, and archives repeat them, so sentences and clauses are remembered.
     """
-    items = items[: _end(items)]
     known = _SENTENCES.get(items)
     if known is None:
         if len(_SENTENCES) >= _MOST_REMEMBERED:
             _SENTENCES.clear()
-        known = _SENTENCES[items] = _sentence(items)
+        limits = tuple([item.word.limit for item in items if item.word.limit])
+        known = _SENTENCES[items] = _sentence(items[: _end(items)]), limits
     return known
 
 
 def _end(items: Sequence[Item]) -> int:
     """How many of the items may say something: "... since the film of" hangs in the air, its date is no phrase."""
     end = len(items)
-    while end and (items[end - 1].joint or (end > 1 and items[end - 1].text == "film" and items[end - 2].joint)):
+    while end and (items[end - 1].joint or (end > 1 and items[end - 1].film and items[end - 2].joint)):
         end -= 1
     return end
 
 
-_SENTENCES: dict[tuple[Item, ...], tuple[Statement, ...]] = {}
+_SENTENCES: dict[tuple[Item, ...], tuple[tuple[Statement, ...], tuple[str, ...]]] = {}
 _CLAUSES: dict[tuple[Item, ...], tuple[tuple[Head, dict[str, Any]], ...]] = {}
 _MOST_REMEMBERED = 50_000
 _FROM_HEAD = (
@@ -165,6 +165,8 @@ _PARTS: dict[str, list[str]] = LEXICON.data["parts"]
 
 def _without_parts(found: list[Statement]) -> list[Statement]:
     """Leave out what belongs to a device named beside it: a pacemaker's leads are the pacemaker."""
+    if len(found) < 2:
+        return found
     names = {statement.fields["name"] for statement in found}
     if not any(names.intersection(_PARTS.get(name, ())) for name in names):
         return found

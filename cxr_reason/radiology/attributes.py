@@ -52,9 +52,10 @@ def assign_attributes(items: list[Item], heads: list[Head]) -> list[Head]:
         if verb.cue == "be":  # "the left shows ...", "the right lung is clear without ..."
             for head in heads:
                 head.side = head.side or (items[0].word.side if is_lateral(head) else None)
-    twins = [(head, t) for g, group in enumerate(groups) for head in group if (t := _twin(items, own[g], head))]
-    for head, twin in twins:
-        heads.insert(heads.index(head) + 1, twin)
+    if {"left", "right"} <= {item.word.side for item in items}:
+        twins = [(head, t) for g, group in enumerate(groups) for head in group if (t := _twin(items, own[g], head))]
+        for head, twin in twins:
+            heads.insert(heads.index(head) + 1, twin)
     return heads
 
 
@@ -97,6 +98,8 @@ def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: 
     tip = False
     for k in indices:
         item = items[k]
+        if not (item.tells or item.verb):
+            continue
         word = item.word
         if not leading and item.verb and ("tip" in items[group[0].at].text or item.text.startswith(_TIP_VERBS)):
             tip = True

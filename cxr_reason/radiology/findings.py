@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, fields
-from typing import Any
+from itertools import accumulate
+from math import isfinite
+from typing import Any, NamedTuple
 
-from cxr_reason.radiology.assertions import Statement, assertions
+from cxr_reason.radiology.assertions import assertions
 from cxr_reason.radiology.lexicon import LEXICON
-from cxr_reason.radiology.sentences import Phrases, lowered, phrases
+from cxr_reason.radiology.sentences import lowered, phrases
 
 
 @dataclass
@@ -49,9 +51,9 @@ class Finding:
             "status": self.status,
             "certainty": self.certainty,
         }
+        told = self.__dict__
         for name in _OPTIONAL:
-            value = getattr(self, name)
-            if value:
+            if value := told[name]:
                 out[name] = value
         if self.time != "current":
             out["time"] = self.time
@@ -65,41 +67,46 @@ _OPTIONAL = tuple(
 )
 
 
-def statements(text: str, start: int, end: int) -> list[Finding]:
-    """The findings that the sentence text[start:end] states; spans count in the text, the section is "body"."""
-    parts = phrases(lowered(text[start:end]))
-    sized = _NUMBER_LETTER in parts.letters
-    return stated_findings(assertions(parts.items), parts, text, start, end, "body", sized=sized)
+class Said(NamedTuple):
+    """What a sentence says, wherever it stands: its words as letters and by their classes (lexicon.py), the limits of
+    the film that it names, and the fields of each of its findings with the span in the sentence.
+    """
+
+    letters: str
+    classes: str
+    limits: tuple[str, ...]
+    stated: list[tuple[dict[str, Any], int, int]]
 
 
-_NUMBER_LETTER = LEXICON.letters["0"]
+def said(sentence: str) -> Said:
+    """Read one sentence."""
+    letters, items, places, parts = phrases(lowered(sentence))
+    statements, limits = assertions(items)
+    found: list[tuple[dict[str, Any], int, int]] = []
+    if statements:
+        ends = list(accumulate(map(len, parts)))
+        for shared, first, last, event in statements:
+            low, high = ends[2 * places[first][1]], ends[2 * places[last][2] - 1]
+            if shared["name"] in _DEVICES:
+                shared = {**shared, "device": _device(shared, sentence, low, event)}
+            found.append((shared, low, high))
+        if _NUMBER_LETTER in letters and _UNIT.search(sentence):
+            for size in _SIZE.finditer(sentence):
+                _attach_size(size, found)
+    return Said(letters, letters.translate(LEXICON.kinds), limits, found)
 
 
-def stated_findings(
-    statements: tuple[Statement, ...],
-    parts: Phrases,
-    text: str,
-    start: int,
-    end: int,
-    section: str,
-    *,
-    sized: bool,
-) -> list[Finding]:
+def placed(said: Said, start: int, section: str = "body") -> list[Finding]:
+    """The findings of a sentence that starts at `start` of a text; their spans count in the text."""
     found = []
-    span = parts.spans()
-    for shared, first, last, event in statements:
-        low, high = span(first, last)
+    for told, low, high in said.stated:
         finding = Finding.__new__(Finding)  # a copy of the shared fields: several times as fast as __init__
-        finding.__dict__ = {**shared, "span": [start + low, start + high], "section": section}
-        if shared["name"] in _DEVICES:
-            finding.device = _device(finding, text[start:end], low, event)
+        finding.__dict__ = {**told, "span": [start + low, start + high], "section": section}
         found.append(finding)
-    if sized and _UNIT.search(text, start, end):
-        for size in _SIZE.finditer(text, start, end):
-            _attach_size(size, found)
     return found
 
 
+_NUMBER_LETTER = LEXICON.letters["0"]
 _DEVICES = frozenset(entry.name for entry in LEXICON.findings.values() if entry.device)
 _SIZE = re.compile(
     r"(?<![\w.])(\d+(?:\.\d+)?)(?:\s*(?:[x\u00d7]|by|-|to)\s*\d+(?:\.\d+)?){0,3}[\s-]?"
@@ -109,17 +116,19 @@ _UNIT = re.compile(r"[mM][mM]|[cC][mM]|[mM][eE][tT]")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
-def _attach_size(size: re.Match[str], found: list[Finding]) -> None:
+def _attach_size(size: re.Match[str], found: list[tuple[dict[str, Any], int, int]]) -> None:
     """A measurement belongs to the nearest finding that is no device and not denied."""
     start, end = size.span()
-    candidates = [f for f in found if f.status != "absent" and f.device is None]
+    candidates = [n for n, (told, _, _) in enumerate(found) if told["status"] != "absent" and told["device"] is None]
     if not candidates:
         return
-    near = min(candidates, key=lambda f: f.span[0] - end if f.span[0] >= end else start - f.span[1] + 3)
-    if near.size is None:
+    near = min(candidates, key=lambda n: found[n][1] - end if found[n][1] >= end else start - found[n][2] + 3)
+    told, low, high = found[near]
+    if told["size"] is None:
         scale = 10.0 if size.group(2)[0] in "cC" else 1.0
-        near.size = " ".join(size.group().split())
-        near.size_mm = round(max(float(x) for x in _NUMBER.findall(size.group())) * scale, 2)
+        value = round(max(float(x) for x in _NUMBER.findall(size.group())) * scale, 2)
+        told = {**told, "size": " ".join(size.group().split()), "size_mm": value if isfinite(value) else None}
+        found[near] = told, low, high
 
 
 _PLACED = re.compile(r"tip|termin|end|lie|proj|cours|seen|cm |mm ")
@@ -141,15 +150,15 @@ _POSITIONED = re.compile(r"posit|plac|locat|kink|coil|too |lying", re.IGNORECASE
 _EVENTS = {"new": "placed"}
 
 
-def _device(finding: Finding, sentence: str, start: int, event: str | None) -> dict[str, str]:
+def _device(shared: dict[str, Any], sentence: str, start: int, event: str | None) -> dict[str, str]:
     """{type, tip, position, event}: what the sentence says of a device; keys without a statement are left out."""
-    device = {"type": finding.name}
-    if finding.status != "absent":
+    device = {"type": shared["name"]}
+    if shared["status"] != "absent":
         tail = sentence[start:]
         if _PLACED.search(tail) and (match := _DISTANCE.search(tail) or _TIP.search(tail)):
             device["tip"] = " ".join((match.groupdict().get("place") or match.group(1)).split())
         if _POSITIONED.search(sentence) and (match := _POSITION.search(sentence)):
             device["position"] = match.group(1).lower()
-    if event := event or _EVENTS.get(finding.change or ""):
+    if event := event or _EVENTS.get(shared["change"] or ""):
         device["event"] = event
     return device

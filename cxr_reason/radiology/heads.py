@@ -104,10 +104,7 @@ def heads_of(items: list[Item]) -> list[Head]:
             if word.finding is None and word.quality is None:
                 continue
         if word.finding is not None:
-            before, (after, joint) = _organs_before(items, k), _organs_after(items, k)
-            named = [(h.name, h.at) for h in heads if k - h.at <= 3]
-            named += [("device", h.at) for h in heads if LEXICON.findings[h.name].device and k - h.at <= 2]
-            names = _refined(word.finding, named + before, after if joint else [])
+            names = _refined(items, k, word.finding, heads)
             for name in names:
                 head = Head(name, k, k, k, calcified="calcif" in item.text)
                 if k and (quality := items[k - 1].word.quality) and quality.certainty:
@@ -148,12 +145,18 @@ def _head(name: str, k: int, low: int, high: int, quality: Quality) -> Head:
     return head
 
 
-def _refined(name: str, before: list[tuple[str, int]], after: list[tuple[str, int]]) -> list[str]:
+def _refined(items: list[Item], k: int, name: str, heads: list[Head]) -> list[str]:
+    """What the finding that item k names is, given the organs and findings that stand with it; often just that."""
     table = LEXICON.refine.get(name)
-    if table:
-        for organ, _ in [*before[::-1], *after[:1]]:
-            if organ in table:
-                return [table[organ]] if table[organ] else []
+    if table is None:
+        return [name]
+    before, (after, joint) = _organs_before(items, k), _organs_after(items, k)
+    near = [h.name for h in heads if k - h.at <= 3]
+    near += ["device" for h in heads if LEXICON.findings[h.name].device and k - h.at <= 2]
+    near += [organ for organ, _ in before]
+    for other in [*near[::-1], *([after[0][0]] if joint and after else [])]:
+        if other in table:
+            return [table[other]] if table[other] else []
     return [name]
 
 

@@ -117,6 +117,7 @@ class Item:
     verb: bool = False
     tells: bool = False  # may give a finding an attribute
     joint: bool = False  # joins what stands before to what follows, so that last it says nothing
+    film: bool = False  # names the chest by its film: "the study of yesterday"
     modifier: bool = False  # says something of a finding: side, site, severity, change, acuity, bound
 
     def settle(self) -> Item:
@@ -126,6 +127,7 @@ class Item:
         self.head = word.finding is not None or word.quality is not None
         self.verb = word.cue in ("be", "there", "not_seen") or self.text.startswith(_AUXILIARIES)
         self.joint = word.cue in _JOINTS and not self.head
+        self.film = word.organ == "chest" and not _THORAX.search(self.text)
         self.modifier = bool(word.side or word.site or word.severity or word.change or word.acuity or word.bound)
         self.tells = self.modifier or self.side is not None
         if word.quality is not None and (word.quality.change or word.quality.name == "calcified"):
@@ -133,15 +135,18 @@ class Item:
         return self
 
     def meaning(self) -> tuple[Any, ...]:
-        """What tells this item from others. The words count only where scope rules look at them."""
+        """What tells this item from others. The words count only where rules look at them: an item that two phrases
+        share has the words of whichever was met first.
+        """
         word = self.word
         values = _word_values(word)
         named = word.finding or word.organ or word.site or word.limit
         plain = named and not (word.cue or word.severity or word.change or word.quality or word.bound or word.acuity)
         text = ("calcif" in self.text, "tip" in self.text) if plain else self.text
-        return (*values, word.quality and word.quality.name, self.side, text)
+        return (*values, word.quality and word.quality.name, self.side, self.film, text)
 
 
+_THORAX = re.compile("chest|thora")
 _word_values = attrgetter(*(name for name in Word.__slots__ if name != "quality"))
 _JOINTS = frozenset({"of", "in", "comma", "article", "and"})
 _AUXILIARIES = ("has ", "have ", "is ", "are ", "was ", "were ")

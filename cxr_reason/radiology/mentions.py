@@ -5,7 +5,7 @@ addendum > impression > findings > preliminary read; within a section the later 
 
 from __future__ import annotations
 
-from dataclasses import fields
+from copy import copy
 
 from cxr_reason.radiology.findings import Finding
 from cxr_reason.radiology.lexicon import LEXICON
@@ -52,10 +52,10 @@ def mark_conflicts(found: list[Finding]) -> None:
                         a.conflict = b.conflict = True
             _mark_swapped_sides(mentions)
     for finding in found:
-        entry = LEXICON.findings[finding.name]
-        if finding.status != "present" or finding.time != "current" or not (entry.acute or entry.urgency != "routine"):
+        if finding.status != "present" or finding.time != "current" or not _weighty(finding):
             continue
-        if not _weighty(finding):
+        entry = LEXICON.findings[finding.name]
+        if not entry.acute and entry.urgency == "routine":
             continue
         for general in LEXICON.ancestors(finding.name) & by_name.keys():
             for denied in by_name[general][:_MOST_COMPARED]:
@@ -93,6 +93,9 @@ def merge(found: list[Finding]) -> list[Finding]:
     for finding in found:
         by_name.setdefault(finding.name, []).append(finding)
     for name, mentions in by_name.items():
+        if len(mentions) == 1:
+            groups[name, None, ""] = mentions
+            continue
         sides = {m.side for m in mentions if m.side and m.time in ("current", "resolved")}
         for mention in mentions:
             era = "now" if mention.time in ("current", "resolved") else mention.time
@@ -123,11 +126,12 @@ def _fuse(mentions: list[Finding]) -> Finding:
         if best.certainty == "differential":
             same = [mentions[i] for i in order if RANK[mentions[i].section] == RANK[best.section]]
             best = next((m for m in same if m.certainty == "probable"), best)
-    values = {f.name: getattr(best, f.name) for f in fields(Finding)}
+    fused = copy(best)
+    values = fused.__dict__
     for other in (mentions[i] for i in order):
         if other.status == best.status:
             for name in ("side", "site", "severity", "size", "size_mm", "change", "acuity", "device"):
                 values[name] = values[name] or getattr(other, name)
             values["calcified"] = values["calcified"] or other.calcified
-    values["conflict"] = any(m.conflict for m in mentions)
-    return Finding(**values)
+    fused.conflict = any(m.conflict for m in mentions)
+    return fused

@@ -8,11 +8,11 @@ under indication, history, technique or comparison is never evidence. Labels fol
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-from cxr_reason.radiology.assertions import assertions
-from cxr_reason.radiology.findings import Finding, stated_findings
+from cxr_reason.radiology.findings import Finding, Said, placed, said
 from cxr_reason.radiology.lexicon import LEXICON
 from cxr_reason.radiology.mentions import mark_conflicts, merge
 from cxr_reason.radiology.rejection import FILM_HEADING, WordCount, rejection_of
@@ -44,15 +44,23 @@ class Reading:
     """
 
     def __init__(
-        self, text: str, sentences: list[Sentence], findings: list[Finding], quality: list[str], understood: float,
-        rejection: str | None,
-    ) -> None:  # fmt: skip
+        self, text: str, findings: list[Finding], quality: list[str], understood: float, rejection: str | None
+    ) -> None:
         self.text = text
-        self.sentences = sentences
         self.findings = findings
         self.quality = quality
         self.understood = understood
         self.rejection = rejection
+
+    @cached_property
+    def sentences(self) -> list[Sentence]:
+        found = []
+        for start, end, section, told, elsewhere in _walk(self.text):
+            if told is None:
+                found += [Sentence(*span, section, False, True) for span in sentences(self.text, start, end)]
+            else:
+                found.append(Sentence(start, end, section, not elsewhere, _readable(told)))
+        return found
 
     @cached_property
     def _facts(self) -> list[Finding]:
@@ -103,45 +111,56 @@ class Reading:
 _LIMIT = re.compile(r"portable|bedside|supine|rotat|semi|recumbent|limited|suboptimal|PORTABLE|SUPINE", re.ASCII)
 
 
+def _walk(text: str) -> Iterator[tuple[int, int, str, Said | None, bool]]:
+    """(start, end, section, what it says, whether it speaks of another film) of every sentence that may be evidence.
+
+    Silent sections come whole, as saying None.
+    """
+    for section in sections(text):
+        if section.name == SILENT:
+            yield section.start, section.end, SILENT, None, False
+            continue
+        elsewhere = False  # in the report of another film: "Right shoulder. Healing fracture."
+        for start, end in sentences(text, section.start, section.end):
+            told = said(text[start:end])
+            if ("j" in told.classes or "h" in told.classes[:4]) and (film := FILM_HEADING.match(text, start, end)):
+                elsewhere = film["chest"] is None
+            yield start, end, section.name, told, elsewhere
+
+
+def _readable(told: Said) -> bool:
+    unknown = told.classes.count("u") + told.classes.count("f")
+    return unknown <= (0.5 if told.stated else 0.4) * len(told.classes)
+
+
 @lru_cache(maxsize=64)
 def read(text: str) -> Reading:
     """Read one report. Linear in the length of the text; never raises for any text."""
     found: list[Finding] = []
-    sents: list[Sentence] = []
     limits: list[str] = []
     classes: list[str] = []
     spoken: list[str] = []
-    lower, kinds = lowered(text), LEXICON.kinds
-    for section in sections(text):
-        if section.name == SILENT:
-            if _LIMIT.search(text, section.start, section.end):
-                limits += [i.word.limit for i in phrases(lower[section.start : section.end]).items if i.word.limit]
-            sents += [Sentence(*span, SILENT, False, True) for span in sentences(text, section.start, section.end)]
+    judged = understood = 0
+    for start, end, section, told, elsewhere in _walk(text):
+        if told is None:
+            if _LIMIT.search(text, start, end):
+                _, items, _, _ = phrases(lowered(text[start:end]))
+                limits += [item.word.limit for item in items if item.word.limit]
             continue
-        elsewhere = False  # in the report of another film: "Right shoulder. Healing fracture."
-        for start, end in sentences(text, section.start, section.end):
-            parts = phrases(lower[start:end])
-            said = parts.letters.translate(kinds)
-            if ("j" in said or "h" in said[:4]) and (film := FILM_HEADING.match(text, start, end)):
-                elsewhere = film["chest"] is None
-            heads = assertions(parts.items)
-            limits += [i.word.limit for i in parts.items if i.word.limit]
-            unknown = said.count("u") + said.count("f")
-            readable = unknown <= (0.5 if heads else 0.4) * len(said)
-            sents.append(Sentence(start, end, section.name, not elsewhere, readable))
-            if elsewhere:
-                continue
-            if heads:
-                found += stated_findings(heads, parts, text, start, end, section.name, sized="0" in said)
-            classes.append(said)
-            spoken.append(parts.letters)
+        limits += told.limits
+        if elsewhere:
+            continue
+        judged += 1
+        understood += _readable(told)
+        if told.stated:
+            found += placed(told, start, section)
+        classes.append(told.classes)
+        spoken.append(told.letters)
     rejection = rejection_of(text, WordCount(classes), spoken, found)
     if rejection:
-        return Reading(text, sents, [], list(dict.fromkeys(limits)), 0.0, rejection)
+        return Reading(text, [], list(dict.fromkeys(limits)), 0.0, rejection)
     mark_conflicts(found)
     quality = list(dict.fromkeys(limits))
     if any(f.name == "low lung volumes" and f.status == "present" for f in found):
         quality.append("low volumes")
-    judged = [s for s in sents if s.evidence]
-    share = sum(s.understood for s in judged) / len(judged) if judged else 0.0
-    return Reading(text, sents, found, quality, round(share, 3), None)
+    return Reading(text, found, quality, round(understood / judged, 3) if judged else 0.0, None)

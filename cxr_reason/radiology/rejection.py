@@ -10,7 +10,12 @@ from cxr_reason.radiology.lexicon import LEXICON
 _LEAST_KNOWN = 0.55  # share of known words under which a text is not ours
 _MOST_BROKEN = 0.24  # share of function words out of place above which a text is no running text
 # Function words in places where running English never has them: "of is", "the the", "no ." (classes: lexicon.py)
-_BROKEN = re.compile(r"(?=[dn][dpvcmn$]|p[vcm$]|v[vcm$]|c[cvm$]|mv|\^[vc])")
+_BROKEN = tuple(
+    first + second
+    for firsts, seconds in (("dn", "dpvcmn$"), ("p", "vcm$"), ("v", "vcm$"), ("c", "cvm$"), ("m", "v"), ("^", "vc"))
+    for first in firsts
+    for second in seconds
+)
 
 
 class WordCount:
@@ -24,7 +29,7 @@ class WordCount:
         self.known = self.words - self.foreign - count("u")
         self.parts = count("b") + count("j")
         self.joints = sum(map(count, "dpvcn"))
-        self.broken = len(_BROKEN.findall(f"^{'$^'.join(classes)}$"))
+        self.broken = sum(map(f"^{'$^'.join(classes)}$".count, _BROKEN))
 
 
 FILM_HEADING = re.compile(
@@ -102,14 +107,15 @@ def rejection_of(text: str, count: WordCount, spoken: list[str], found: list[Fin
     head = text.lstrip()[:120].split("\n", 1)[0][:80].lower()
     if count.parts or head.startswith(("ct ", "mr", "us ", "x-ray", "xr ")):
         lower = text.lower()
-        parts = len(_PARTS.findall(lower))
-        elsewhere = _PARTS.search(head) and not _CHEST.search(head) and (parts >= 2 or _VIEWS.search(head))
-        if parts and (elsewhere or not _CHEST.search(lower)):
+        elsewhere = _PARTS.search(head) and not _CHEST.search(head)
+        if elsewhere and (_VIEWS.search(head) or len(_PARTS.findall(lower)) >= 2):
+            return "not-chest"
+        if not _CHEST.search(lower) and _PARTS.search(lower):
             return "not-chest"
     if _HINT.search(head) and _OTHER_IMAGING.match(head) and not _FILM.search(head) and not _NO_EXAM.match(head):
         return "not-chest"
     return None if found else "not-understood"
 
 
-_PARTS = re.compile(r"\b(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["parts"])) + r")s?\b", re.IGNORECASE)
+_PARTS = re.compile(r"\b(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["parts"])) + r")s?\b")
 _CHEST = re.compile(r"\b(?:" + "|".join(map(re.escape, LEXICON.data["elsewhere"]["chest"])) + r")\b")

@@ -28,7 +28,7 @@ _KIND = {heading: kind for kind, headings in LEXICON.data["sections"].items() fo
 _LONGEST = max(len(h.split()) for h in _KIND)
 _REACH = 60  # characters before a colon in which its heading stands
 _START = re.compile(r"[.;:!?]")
-_ALONE = re.compile(r"(?:^|(?<=\n))[ \t]*([A-Z][A-Z ]{2,40}[A-Z])[ \t]*(?=\n)")
+_ALONE = re.compile(r"\n[ \t]*([A-Z][A-Z ]{2,40}[A-Z])[ \t]*(?=\n)")
 _BLANK = re.compile(r"\n[ \t]*\n")
 _SENTENCE = re.compile(r"[.!?]\s")
 
@@ -47,9 +47,9 @@ def _headings(text: str) -> list[tuple[str, int, int]]:
             found.append((kind, line + start, at + 1))
         at = text.find(":", at + 1)
     if "\n" in text:
-        for alone in _ALONE.finditer(text):
+        for alone in _ALONE.finditer("\n" + text):  # places count from the "\n" before a line
             if named := _KIND.get(" ".join(alone.group(1).lower().split())):
-                found.append((named, alone.start(), alone.end()))
+                found.append((named, alone.start(), alone.end() - 1))
         found.sort(key=lambda mark: mark[1])
     return found
 

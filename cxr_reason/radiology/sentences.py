@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from itertools import accumulate
-from typing import NamedTuple
+from collections.abc import Iterator
 
 from cxr_reason.radiology.lexicon import LEXICON, Item, Place
 
@@ -104,24 +102,6 @@ def _pieces(text: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
         yield begin, stop
 
 
-class Phrases(NamedTuple):
-    """What stands in one sentence: its words as letters, the lexicon's phrases, and what tells where they stand."""
-
-    letters: str
-    items: tuple[Item, ...]
-    places: list[Place]
-    parts: list[str]  # what is between words, word, between, word, ..., between
-
-    def spans(self) -> Callable[[int, int], tuple[int, int]]:
-        """A function that gives, for two items by their numbers, where the first begins and the last ends."""
-        ends, places = list(accumulate(map(len, self.parts))), self.places
-
-        def span(first: int, last: int) -> tuple[int, int]:
-            return ends[2 * places[first][1]], ends[2 * places[last][2] - 1]
-
-        return span
-
-
 def lowered(text: str) -> str:
     """`text` in lower case, letter by letter: a few letters grow when lowered, and these stay."""
     lower = text.lower()
@@ -133,11 +113,14 @@ def words(sentence: str) -> list[str]:
     return _TOKEN.split(sentence)[1::2]
 
 
-def phrases(sentence: str) -> Phrases:
-    """The words of a sentence (in lower case), and every phrase of the lexicon in it, longest first from the left."""
+def phrases(sentence: str) -> tuple[str, tuple[Item, ...], list[Place], list[str]]:
+    """What stands in a sentence (in lower case): its words as letters; the lexicon's phrases, longest first from the
+    left, and where they stand among the words; and its parts (what is between words, word, between, ..., between).
+    """
     parts = _TOKEN.split(sentence)
     letters = "".join(map(_letter, parts[1::2]))
-    return Phrases(letters, *LEXICON.phrases(letters), parts)
+    items, places = LEXICON.phrases(letters)
+    return letters, items, places, parts
 
 
 _letter = LEXICON.letters.__getitem__

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
-from cxr_reason.radiology.findings import Finding, statements
+from cxr_reason.radiology.findings import Finding, placed, said
 from cxr_reason.radiology.lexicon import LEXICON
 from cxr_reason.radiology.mentions import sides_meet
 from cxr_reason.radiology.reading import Reading, read
@@ -52,7 +52,7 @@ def claims(text: str) -> list[Finding]:
 def _claims(text: str) -> tuple[Finding, ...]:
     found = []
     for start, end in sentences(text, 0, len(text)):
-        found += [f for f in statements(text, start, end) if f.time in ("current", "resolved")]
+        found += [f for f in placed(said(text[start:end]), start) if f.time in ("current", "resolved")]
     return tuple(found)
 
 
