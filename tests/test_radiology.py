@@ -597,6 +597,13 @@ def test_text_that_is_no_chest_report_is_rejected(text: str, reason: str) -> Non
     assert_rejected(text, {reason}, text)
 
 
+def test_an_indication_of_another_part_is_no_other_film() -> None:
+    text = "INDICATION: Arthroscopy of the knee next week.\nFINDINGS: The lungs are clear. Degenerative thoracic spine."
+    assert names(text) == ["degenerative change"]
+    text = "INDICATION: Chest wall and knee pain.\nFINDINGS: Two views of the knee. No fracture of the tibia."
+    assert_rejected(text, {"not-chest", "not-understood"}, text)
+
+
 def test_other_films_in_one_report_are_left_out() -> None:
     text = "Right shoulder. Healing fracture of the humerus. Chest. The lungs are clear."
     assert [(f.name, f.status) for f in read(text).findings] == [("lung abnormality", "absent")]
