@@ -11,7 +11,7 @@ import re
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-from cxr_reason.radiology.assertions import assertions
+from cxr_reason.radiology.assertions import POINTING, Statement, assertions, referred
 from cxr_reason.radiology.findings import Finding, stated_findings
 from cxr_reason.radiology.lexicon import LEXICON
 from cxr_reason.radiology.mentions import mark_conflicts, merge
@@ -118,6 +118,7 @@ def read(text: str) -> Reading:
                 limits += [i.word.limit for i in phrases(lower[section.start : section.end]).items if i.word.limit]
             sents += [Sentence(*span, SILENT, False, True) for span in sentences(text, section.start, section.end)]
             continue
+        before: tuple[Statement, ...] = ()  # what the sentence before states
         elsewhere = False  # in the report of another film: "Right shoulder. Healing fracture."
         for start, end in sentences(text, section.start, section.end):
             parts = phrases(lower[start:end])
@@ -125,6 +126,9 @@ def read(text: str) -> Reading:
             if ("j" in said or "h" in said[:4]) and (film := FILM_HEADING.match(text, start, end)):
                 elsewhere = film["chest"] is None
             heads = assertions(parts.items)
+            if heads and before and parts.letters[0] in POINTING:
+                heads = referred(heads, parts.items, parts.letters, before)
+            before = heads
             limits += [i.word.limit for i in parts.items if i.word.limit]
             unknown = said.count("u") + said.count("f")
             readable = unknown <= (0.5 if heads else 0.4) * len(said)
