@@ -293,6 +293,9 @@ def test_history_and_hypothesis_count_for_no_label() -> None:
         ("Opacity in the right middle lobe, likely pneumonia.", [("lung opacity", "right"), ("pneumonia", "right")]),
         ("The right lung is clear.", [("lung abnormality", "right")]),
         ("Effusions are seen bilaterally.", [("pleural effusion", "bilateral")]),
+        ("Pleural effusion: small, left.", [("pleural effusion", "left")]),
+        ("Pinching of the left costophrenic sinus.", [("blunted costophrenic angle", "left")]),
+        ("Reservoir on the right.", [("port", "right")]),
     ],
 )
 def test_sides(text: str, expected: list[tuple[str, str | None]]) -> None:
