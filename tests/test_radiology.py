@@ -469,6 +469,8 @@ def test_calcification() -> None:
     assert one("Calcified granuloma in the left lung.", "granuloma").calcified
     assert one("The pleural plaques are calcified.", "pleural plaque").calcified
     assert not one("Granuloma in the left lung.", "granuloma").calcified
+    assert one("Ovoid calcific density near the left apex.", "lung nodule").calcified
+    assert one("Calcific density at the left base.", "lung opacity").calcified
 
 
 # Devices
@@ -545,6 +547,13 @@ def test_sides_stay_apart() -> None:
         ("The pneumothorax has resolved.", {"No Finding": 1, "Pneumothorax": 0}),
         ("The lungs are clear.", {"No Finding": 1}),
         ("Left effusion. No right effusion.", {"Pleural Effusion": 1}),
+        ("Bilateral apical thickening.", {"Pleural Other": 1}),
+        ("The paratracheal soft tissue is thickened.", {"Enlarged Cardiomediastinum": 1}),
+        ("Opacity at the right costophrenic sulcus.", {"Lung Opacity": 1}),
+        ("Perihilar haziness.", {"Lung Opacity": 1}),
+        ("Haziness of the pulmonary vessels. Scoliosis.", {"No Finding": 1}),
+        ("Two bone anchors in the glenoid.", {"No Finding": 1, "Support Devices": 1}),
+        ("The left pleural effusion has not ___ since then.", {"Pleural Effusion": 1}),
     ],
 )  # fmt: skip
 def test_labels(text: str, labels: dict[str, int]) -> None:
