@@ -293,10 +293,85 @@ def test_history_and_hypothesis_count_for_no_label() -> None:
         ("Opacity in the right middle lobe, likely pneumonia.", [("lung opacity", "right"), ("pneumonia", "right")]),
         ("The right lung is clear.", [("lung abnormality", "right")]),
         ("Effusions are seen bilaterally.", [("pleural effusion", "bilateral")]),
+        ("Pleural effusion: small, left.", [("pleural effusion", "left")]),
+        ("Pinching of the left costophrenic sinus.", [("blunted costophrenic angle", "left")]),
+        ("Reservoir on the right.", [("port", "right")]),
     ],
 )
 def test_sides(text: str, expected: list[tuple[str, str | None]]) -> None:
     assert [(f.name, f.side) for f in read(text).findings] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Bibasilar and left apical opacities.", [("bilateral", "base"), ("left", "apex")]),
+        ("Left mid lung and bibasilar airspace opacities.", [("bilateral", "base"), ("left", "mid lung")]),
+        ("Scarring in the right upper lobe and both bases.", [("bilateral", "base"), ("right", "upper lobe")]),
+        ("Nodules in the left upper and right lower lobes.", [("bilateral", None)]),
+        ("Infiltrates in the left lung and right apex.", [("bilateral", None)]),
+        ("Granulomas at both the right base and left apex.", [("bilateral", None)]),
+        ("Scarring in the left apex and the lingula.", [("left", None)]),
+        ("Bilateral opacities, most pronounced in the left base.", [("bilateral", "base")]),
+        ("Bibasilar opacities and left effusion.", [("bilateral", "base"), ("left", None)]),
+    ],
+)
+def test_places_of_one_list(text: str, expected: list[tuple[str, str | None]]) -> None:
+    assert [(f.side, f.site) for f in read(text).findings] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Left basilar opacity due to scarring.", ["left", "left"]),
+        ("Density of the right apex typical for tuberculosis.", ["right", "right"]),
+        ("Left effusion, possibly due to pneumonia.", ["left", None]),
+        ("Opacities representing atelectasis in the left base.", ["left", "left"]),
+        ("Infiltrates suspicious for aspiration bilaterally.", ["bilateral", "bilateral"]),
+        ("Increased markings with atelectasis in the left base.", [None, "left"]),
+        ("Lingular infiltrate and a trace effusion, likely aspiration.", ["left", None, "left"]),
+        ("Lingular density; likely scarring.", ["left", "left"]),
+        ("Left effusion; possible pneumonia.", ["left", None]),
+        ("A right apical ___ bulla.", ["right"]),
+        ("Left effusion and right apical ___ bulla.", ["left", "right"]),
+        ("Nodule with spiculation in the left apex.", ["left"]),
+        ("Effusion with shift to the right.", [None]),
+        ("Reticulation throughout the lungs.", ["bilateral"]),
+        ("Symmetrical basal atelectasis.", ["bilateral"]),
+    ],
+)
+def test_sides_said_elsewhere_in_the_sentence(text: str, expected: list[str | None]) -> None:
+    assert [f.side for f in read(text).findings] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "side"),
+    [
+        ("Vague density in the lingula. This could be atelectasis.", "left"),
+        ("Densities in both lower lobes. Findings favor atelectasis.", "bilateral"),
+        ("Streaky opacity in the left base. ___ atelectasis.", None),
+        ("Left base opacity. Right effusion. This may be atelectasis.", None),
+        ("Left base opacity and right apical nodule. This may be atelectasis.", None),
+        ("Left base opacity. The findings may be due to pneumonia with atelectasis.", None),
+        ("FINDINGS: Left base opacity.\nIMPRESSION: These findings may be atelectasis.", None),
+    ],
+)
+def test_a_diagnosis_takes_the_side_of_the_sentence_before(text: str, side: str | None) -> None:
+    assert one(text, "atelectasis").side == side
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "side"),
+    [
+        ("Generator in the right axilla with a ventricular lead.", "cardiac lead", "right"),
+        ("Pacemaker with its generator on the right.", "pacemaker", "right"),
+        ("Right PICC and a left-sided catheter.", "picc", "right"),
+        ("Nasogastric tube and a left-sided catheter.", "enteric tube", None),
+        ("Dialysis catheter ending in the right atrium.", "dialysis catheter", None),
+    ],
+)
+def test_sides_of_devices(text: str, name: str, side: str | None) -> None:
+    assert one(text, name).side == side
 
 
 @pytest.mark.parametrize(
@@ -394,6 +469,8 @@ def test_calcification() -> None:
     assert one("Calcified granuloma in the left lung.", "granuloma").calcified
     assert one("The pleural plaques are calcified.", "pleural plaque").calcified
     assert not one("Granuloma in the left lung.", "granuloma").calcified
+    assert one("Ovoid calcific density near the left apex.", "lung nodule").calcified
+    assert one("Calcific density at the left base.", "lung opacity").calcified
 
 
 # Devices
@@ -470,6 +547,13 @@ def test_sides_stay_apart() -> None:
         ("The pneumothorax has resolved.", {"No Finding": 1, "Pneumothorax": 0}),
         ("The lungs are clear.", {"No Finding": 1}),
         ("Left effusion. No right effusion.", {"Pleural Effusion": 1}),
+        ("Bilateral apical thickening.", {"Pleural Other": 1}),
+        ("The paratracheal soft tissue is thickened.", {"Enlarged Cardiomediastinum": 1}),
+        ("Opacity at the right costophrenic sulcus.", {"Lung Opacity": 1}),
+        ("Perihilar haziness.", {"Lung Opacity": 1}),
+        ("Haziness of the pulmonary vessels. Scoliosis.", {"No Finding": 1}),
+        ("Two bone anchors in the glenoid.", {"No Finding": 1, "Support Devices": 1}),
+        ("The left pleural effusion has not ___ since then.", {"Pleural Effusion": 1}),
     ],
 )  # fmt: skip
 def test_labels(text: str, labels: dict[str, int]) -> None:
@@ -595,6 +679,13 @@ def assert_rejected(text: str, reasons: set[str], what: str) -> None:
 )
 def test_text_that_is_no_chest_report_is_rejected(text: str, reason: str) -> None:
     assert_rejected(text, {reason}, text)
+
+
+def test_an_indication_of_another_part_is_no_other_film() -> None:
+    text = "INDICATION: Arthroscopy of the knee next week.\nFINDINGS: The lungs are clear. Degenerative thoracic spine."
+    assert names(text) == ["degenerative change"]
+    text = "INDICATION: Chest wall and knee pain.\nFINDINGS: Two views of the knee. No fracture of the tibia."
+    assert_rejected(text, {"not-chest", "not-understood"}, text)
 
 
 def test_other_films_in_one_report_are_left_out() -> None:

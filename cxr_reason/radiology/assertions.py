@@ -18,7 +18,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from cxr_reason.radiology.attributes import assign_attributes, is_lateral
+from cxr_reason.radiology.attributes import assign_attributes, is_lateral, lateral, may_be
 from cxr_reason.radiology.clauses import clauses
 from cxr_reason.radiology.heads import Head, heads_of
 from cxr_reason.radiology.lexicon import LEXICON, Item
@@ -109,22 +109,31 @@ def _sentence(items: tuple[Item, ...]) -> tuple[Statement, ...]:
             if len(_CLAUSES) >= _MOST_REMEMBERED:
                 _CLAUSES.clear()
             heads = _CLAUSES[key] = tuple([(head, _fields(head)) for head in _clause(clause)])
-        follows = before and indices and indices[0] and items[indices[0] - 1].text in ("which", "that", ":")
+        follows = ""  # what makes this clause speak of the clause before
+        if before and before.side and clause:
+            follows = items[indices[0] - 1].text
+            means = clause[0].cue in _MEANING or clause[0].word.organ == "chest"  # "the appearance suggests ..."
+            if follows not in _RELATIVES and not (means and follows in _BREAKS):
+                follows = ""
         for head, fields in heads:
             if general:
                 fields = _fields(replace(head, time="hypothetical"))
             elif (
                 follows
                 and before
-                and before.side
                 and head.side is None
-                and head.status == "uncertain"
                 and is_lateral(head)
-            ):
-                fields = _fields(replace(head, side=before.side))  # "an opacity in the lingula, which may be pneumonia"
+                and (head.status == "uncertain" if follows in _RELATIVES else may_be(before.name, head.name))
+            ):  # "an opacity in the lingula, which may be pneumonia", "a left base opacity; likely atelectasis"
+                fields = _fields(replace(head, side=before.side))
             found.append(Statement(fields, indices[head.low], indices[head.high], head.event))
         before = heads[-1][0] if heads else None
     return tuple(_without_parts(found))
+
+
+_RELATIVES = frozenset({"which", "that", ":"})
+_BREAKS = frozenset({";", "\u2013", "\u2014"})
+_MEANING = frozenset({"probable", "possible", "mask"})
 
 
 def _clause(items: list[Item]) -> list[Head]:
@@ -171,16 +180,21 @@ def _without_parts(found: list[Statement]) -> list[Statement]:
     if not any(names.intersection(_PARTS.get(name, ())) for name in names):
         return found
     kept: list[Statement] = []
-    changes: dict[str, str] = {}
+    told: dict[str, dict[str, Any]] = {}  # what the parts tell of their whole
+    placed = {s.fields["name"] for s in found if s.fields["side"]}
     for statement in found:
-        whole = next((name for name in _PARTS.get(statement.fields["name"], ()) if name in names), None)
-        if whole is None:
+        fields = statement.fields
+        wholes = [name for name in _PARTS.get(fields["name"], ()) if name in names]
+        if not wholes:
             kept.append(statement)
-        elif statement.fields["change"]:
-            changes[whole] = statement.fields["change"]
+            continue
+        if fields["change"]:
+            told.setdefault(wholes[0], {})["change"] = fields["change"]
+        if fields["side"] and len(wholes) == 1 and wholes[0] not in placed and lateral(wholes[0]):
+            told.setdefault(wholes[0], {})["side"] = fields["side"]  # "a generator on the right with a lead"
     return [
-        s._replace(fields={**s.fields, "change": changes[s.fields["name"]]})
-        if s.fields["name"] in changes and s.fields["change"] is None
+        s._replace(fields={**s.fields, **{key: value for key, value in more.items() if s.fields[key] is None}})
+        if (more := told.get(s.fields["name"]))
         else s
         for s in kept
     ]

@@ -42,21 +42,85 @@ def assign_attributes(items: list[Item], heads: list[Head]) -> list[Head]:
         trailing[g] += range(begin, cut)
         if g + 1 < n:
             own[g + 1] += range(cut, end)
+    split: list[tuple[Head, list[_Place]]] = []
     for g, group in enumerate(groups):
         _take(items, own[g], group, leading=True)
-        near = next((i for i, k in enumerate(trailing[g]) if items[k].cue == "with"), None)
-        _take(items, trailing[g][:near], group, leading=False)
+        near = next((i for i, k in enumerate(trailing[g]) if items[k].cue == "with"), len(trailing[g]))
+        tail = trailing[g][:near]
+        _take(items, tail, group, leading=False)
+        if group[0].side is None and not LEXICON.findings[group[0].name].device:
+            _take(items, _place_beyond(items, trailing[g][near + 1 :]), group, leading=False)
+        lists = [k for k in own[g] if k < group[0].at], [*(k for k in own[g] if k > group[0].at), *tail]
+        split += [(head, _places(items, indices)) for head in group for indices in lists]
     _share(items, groups, own, trailing)
     if len(items) > 2 and items[0].word.side:
         verb = items[2] if items[1].word.organ == "lungs" else items[1]
         if verb.cue == "be":  # "the left shows ...", "the right lung is clear without ..."
             for head in heads:
                 head.side = head.side or (items[0].word.side if is_lateral(head) else None)
+    twins = [(head, t) for head, places in split if len(places) > 1 and (t := _spread(head, places))]
     if {"left", "right"} <= {item.word.side for item in items}:
-        twins = [(head, t) for g, group in enumerate(groups) for head in group if (t := _twin(items, own[g], head))]
-        for head, twin in twins:
-            heads.insert(heads.index(head) + 1, twin)
+        own_words = [(head, own[g]) for g, group in enumerate(groups) for head in group]
+        twins[:0] = [(head, t) for head, indices in own_words if (t := _twin(items, indices, head))]
+    for head, twin in twins:
+        heads.insert(heads.index(head) + 1, twin)
     return heads
+
+
+_Place = tuple[str, str | None]
+"""A side, and the site on it."""
+_IN_PLACES = frozenset({"in", "of", "article", "mask"})
+_HELD = frozenset({"lungs", "airspace", "interstitium", "markings", "hila", "pleura", "ribs"})  # with or in a place
+
+
+def _places(items: list[Item], indices: list[int]) -> list[_Place]:
+    """The places of a plain list: "bibasilar and right upper lobe", "in the left apex and the right base"."""
+    if not any(items[k].cue == "and" for k in indices):
+        return []
+    parts: list[list[Item]] = [[]]
+    for k in indices:
+        if items[k].cue in ("and", "comma"):
+            parts.append([])
+        else:
+            parts[-1].append(items[k])
+    parts = [part for part in parts if part]
+    places = []
+    for n, part in enumerate(parts):
+        side = next((item.side for item in reversed(part) if item.side), None)  # "both left base and lingula"
+        plain = all(i.cue in _IN_PLACES or i.side or i.word.site or i.word.organ in _HELD for i in part)
+        if side is None or (n and not plain):
+            return []
+        places.append((side, next((item.word.site for item in part if item.word.site), None)))
+    return places
+
+
+def _spread(head: Head, places: list[_Place]) -> Head | None:
+    """Give a finding all the places of a list. "Bibasilar and right upper lobe opacities" are two findings: where a
+    place on one side stands beside one on both, return the one-sided finding.
+    """
+    if not is_lateral(head) or head.side is None:
+        return None
+    sides = {side for side, _ in places}
+    sites = {site for _, site in places}
+    if "bilateral" not in sides or len(sides) == 1:
+        head.side = _one_side(list(sides))
+        head.site = sites.pop() if len(sites) == 1 else None
+        return None
+    alone = [place for place in places if place[0] != "bilateral"]
+    if len({side for side, _ in alone}) > 1:
+        head.side, head.site = "bilateral", None
+        return None
+    head.side, head.site = next(place for place in places if place[0] == "bilateral")
+    site = alone[0][1] if len({site for _, site in alone}) == 1 else None
+    return replace(head, side=alone[0][0], site=site, alternatives=list(head.alternatives))
+
+
+def _place_beyond(items: list[Item], indices: list[int]) -> list[int]:
+    """The place that follows what a finding comes with: "a nodule with spiculation in the left apex"."""
+    begin = next((n for n, k in enumerate(indices) if items[k].cue == "in"), None)
+    if begin is None or any(items[k].head or items[k].cue not in (None, "article") for k in indices[:begin]):
+        return []
+    return indices[begin:]
 
 
 def _twin(items: list[Item], indices: list[int], head: Head) -> Head | None:
@@ -88,7 +152,7 @@ def _split_gap(items: list[Item], begin: int, end: int) -> int:
     """Which items between two heads belong to the first: up to the last separator, or the preposition's phrase."""
     for k in range(end - 1, begin - 1, -1):
         cue = items[k].cue
-        if cue is not None and cue not in ("article", "of", "in"):
+        if cue is not None and cue not in ("article", "of", "in", "mask"):
             return k
     return end if items[begin].word.cue in ("in", "of") else begin
 
@@ -162,9 +226,13 @@ _MIDLINE = frozenset(LEXICON.data["midline"]["findings"])
 _CAUSE = re.compile(r"due to|secondary|relat|caused|because|owing|result|setting|context")
 
 
-def is_lateral(head: Head) -> bool:
+def lateral(name: str) -> bool:
     """Whether the finding can have a side."""
-    return head.name not in _MIDLINE and LEXICON.findings[head.name].region not in _MIDLINE_REGIONS
+    return name not in _MIDLINE and LEXICON.findings[name].region not in _MIDLINE_REGIONS
+
+
+def is_lateral(head: Head) -> bool:
+    return lateral(head.name)
 
 
 def _share(items: list[Item], groups: list[list[Head]], own: list[list[int]], trailing: list[list[int]]) -> None:
@@ -173,55 +241,62 @@ def _share(items: list[Item], groups: list[list[Head]], own: list[list[int]], tr
         _share_change(items, groups, own, trailing)
         return
     joined = [_plain(items, groups[g][0].high + 1, groups[g + 1][0].low) for g in range(n - 1)]
+    sign = groups[0][0]
     for g in range(1, n):
         first = groups[g - 1][0]
-        if not first.side:
-            continue
+        listed = g > 1 and _listed(items, groups[g - 2][0].high + 1, first.low)
+        if first.side or not listed or not is_lateral(first):
+            sign = first  # else the sign stays: "lingular infiltrate and a trace effusion, likely aspiration"
         for head in groups[g]:
             if head.side is not None or not is_lateral(head):
                 continue
-            if joined[g - 1] and head.certainty == first.certainty:  # a side that leads a plain list covers it
-                if head.status == first.status:
+            if first.side and joined[g - 1] and head.certainty == first.certainty:
+                if head.status == first.status:  # a side that leads a plain list covers it
                     head.side = first.side
-            elif head.status != "absent" and first.status != "absent" and _diagnosis(items, first, head):
-                head.side = first.side
+            elif sign.side and head.status != "absent" and sign.status != "absent":
+                between = items[first.high + 1 : head.low]
+                if _diagnosis(between, head) or (sign is first and _explains(between, sign, head)):
+                    head.side = sign.side
     for g in range(n - 2, -1, -1):  # a side that closes a list covers it
         later = groups[g + 1][0]
         between = items[groups[g][0].high + 1 : later.low]
         linked = all(i.cue in _LIST or i.cue in ("probable", "possible", "unlikely") or i.modifier for i in between)
-        if linked and later.side and any(items[k].side for k in trailing[g + 1]):
+        if later.side and any(items[k].side for k in trailing[g + 1]):
+            meant = all(i.cue in ("probable", "possible", "article") or i.text in _MEANING for i in between)
             for head in groups[g]:
-                if head.side is None and head.status == later.status and is_lateral(head):
+                if head.side is not None or not is_lateral(head):
+                    continue
+                if (linked and head.status == later.status) or (
+                    meant and head.name in _DESCRIPTIVE and head.status == "present" and later.status != "absent"
+                ):  # "opacities representing atelectasis in the left base"
                     head.side, head.site = later.side, head.site or later.site
     _share_change(items, groups, own, trailing)
 
 
-def _diagnosis(items: list[Item], sign: Head, head: Head) -> bool:
-    """Whether head is what the sign may mean: "left opacity, likely pneumonia"; no cause, no companion."""
-    between = items[sign.high + 1 : head.low]
+def _diagnosis(between: list[Item], head: Head) -> bool:
+    """Whether head is what the sign before it may mean: "left opacity, likely pneumonia"; no cause, no companion."""
     if any(i.cue == "with" or _CAUSE.search(i.text) for i in between):
         return False
     if any(i.cue == "mask" for i in between) and not any(i.cue == "and" for i in between):
         return True  # "opacity in the left base, XXXX atelectasis"
-    return head.hedged_by_word or head.certainty == "differential" or _is_sign(items, sign, head)
+    return head.hedged_by_word or head.certainty == "differential" or any(i.text in _MEANING for i in between)
 
 
-def _is_sign(items: list[Item], sign: Head, diagnosis: Head) -> bool:
-    between = {i.cue for i in items[sign.high + 1 : diagnosis.low]}
-    return bool(between & {"sign_of"}) and any(
-        i.text
-        in (
-            "representing",
-            "represents",
-            "represent",
-            "reflecting",
-            "reflects",
-            "reflect",
-            "corresponding to",
-            "indicating",
-        )
-        for i in items[sign.high + 1 : diagnosis.low]
-    )
+_MEANING = frozenset(LEXICON.data["diagnosis"]["meaning"])
+_DESCRIPTIVE = frozenset(LEXICON.data["diagnosis"]["descriptive"])
+
+
+def _explains(between: list[Item], sign: Head, head: Head) -> bool:
+    """Whether head is the cause of a sign that only describes, and so is where that is: "opacity due to scarring"."""
+    return any(_CAUSE.search(i.text) for i in between) and may_be(sign.name, head.name)
+
+
+def may_be(sign: str, diagnosis: str) -> bool:
+    """Whether the one only describes what the other names, so that both are in one place: opacity and atelectasis."""
+    if sign not in _DESCRIPTIVE:
+        return sign == diagnosis
+    findings = LEXICON.findings
+    return LEXICON.related(sign, diagnosis) or findings[sign].region == findings[diagnosis].region
 
 
 def _share_change(items: list[Item], groups: list[list[Head]], own: list[list[int]], trailing: list[list[int]]) -> None:

@@ -29,7 +29,7 @@ def clauses(items: list[Item]) -> list[tuple[list[Item], list[int]]]:
             continue
         cut = drop = False
         if cue == "but" or cue == "stop":
-            if item.text == ":" and (not has_head or not any(i.head and i.cue is None for i in items[k + 1 :])):
+            if item.text == ":" and (not has_head or not any(map(_names, items[k + 1 :]))):
                 current.append(_COPULA)
                 indices.append(k)
                 continue
@@ -50,6 +50,12 @@ def clauses(items: list[Item]) -> list[tuple[list[Item], list[int]]]:
             has_head = has_head or item.head
     found.append((current, indices))
     return found
+
+
+def _names(item: Item) -> bool:
+    """Whether the item may name a finding by itself: "small" may not."""
+    quality = item.word.quality
+    return item.head and item.cue is None and not (quality and quality.predicate and item.word.finding is None)
 
 
 def _subject(items: list[Item], k: int) -> bool:

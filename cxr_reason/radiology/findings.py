@@ -9,6 +9,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from cxr_reason.radiology.assertions import assertions
+from cxr_reason.radiology.attributes import lateral, may_be
 from cxr_reason.radiology.lexicon import LEXICON
 from cxr_reason.radiology.sentences import lowered, phrases
 
@@ -94,6 +95,44 @@ def said(sentence: str) -> Said:
             for size in _SIZE.finditer(sentence):
                 _attach_size(size, found)
     return Said(letters, letters.translate(LEXICON.kinds), limits, found)
+
+
+_OPENINGS = [
+    "".join(map(LEXICON.letters.__getitem__, words.split())) for words in LEXICON.data["diagnosis"]["pointing"]
+]
+_OPENING = re.compile("|".join(_OPENINGS))
+POINTING = frozenset(opening[0] for opening in _OPENINGS)
+"""The letters of the words with which a sentence may point back: see `referred`."""
+
+
+def referred(told: Said, sentence: str, before: Said) -> Said:
+    """What a sentence says, given what the sentence before it says: "Opacity in the left base. This may be
+    atelectasis." A diagnosis takes the side of its sign, where the sentence before speaks of no other side.
+    """
+    if not _OPENING.match(told.letters):
+        return told
+    shown = [f for f, _, _ in before.stated if f["status"] == "present" and lateral(f["name"])]
+    sides = {fields["side"] for fields in shown}
+    if len(sides) != 1 or (side := sides.pop()) is None:
+        return told
+    signs = {fields["name"] for fields in shown}
+    _, items, places, parts = phrases(lowered(sentence))
+    company = (k for k, item in enumerate(items) if item.cue == "with" or item.text in _COMPANY)
+    end = next((len("".join(parts[: 2 * places[k][1] + 1])) for k in company), len(sentence))
+
+    def takes(fields: dict[str, Any]) -> bool:
+        return (
+            fields["side"] is None
+            and fields["status"] != "absent"
+            and lateral(fields["name"])
+            and any(may_be(sign, fields["name"]) for sign in signs)
+        )
+
+    stated = [({**f, "side": side} if low < end and takes(f) else f, low, high) for f, low, high in told.stated]
+    return told._replace(stated=stated)
+
+
+_COMPANY = frozenset({"associated with", "in association with", "with associated"})
 
 
 def placed(said: Said, start: int, section: str = "body") -> list[Finding]:

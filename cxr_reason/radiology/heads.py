@@ -178,6 +178,9 @@ def _pair(
     before = _organs_before(items, k)
     after, joint = _organs_after(items, k)
     candidates: list[list[tuple[str, int]]] = []
+    following = items[k + 1].word.quality if k + 1 < len(items) else None
+    if quality.adjective and following and not following.adjective:
+        return [], k, k, []  # "an ovoid calcific density" is the density's
     adjacent_after = bool(after) and joint is None and quality.adjective
     if adjacent_after and quality.name not in _NORMAL and _names_thing(items, after[-1][1] + 1):
         # "prominent hilar opacities": the adjective belongs to the opacities, not to the hila

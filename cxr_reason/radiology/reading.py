@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-from cxr_reason.radiology.findings import Finding, Said, placed, said
+from cxr_reason.radiology.findings import POINTING, Finding, Said, placed, referred, said
 from cxr_reason.radiology.lexicon import LEXICON
 from cxr_reason.radiology.mentions import mark_conflicts, merge
 from cxr_reason.radiology.rejection import FILM_HEADING, WordCount, rejection_of
@@ -121,8 +121,12 @@ def _walk(text: str) -> Iterator[tuple[int, int, str, Said | None, bool]]:
             yield section.start, section.end, SILENT, None, False
             continue
         elsewhere = False  # in the report of another film: "Right shoulder. Healing fracture."
+        before: Said | None = None
         for start, end in sentences(text, section.start, section.end):
             told = said(text[start:end])
+            if told.stated and before and told.letters[0] in POINTING:
+                told = referred(told, text[start:end], before)
+            before = told
             if ("j" in told.classes or "h" in told.classes[:4]) and (film := FILM_HEADING.match(text, start, end)):
                 elsewhere = film["chest"] is None
             yield start, end, section.name, told, elsewhere

@@ -46,6 +46,7 @@ _VIEWS = re.compile(r"\bviews?\b|x-?ray|radiograph")
 _NO_EXAM = re.compile(
     r"comparison|indication|(?:clinical |medical )?(?:history|information|data)|reason|findings|impression"
 )
+_BODY = re.compile(r"\b(?:findings|impression|report|conclusion)s?:")
 _FILM = re.compile(r"\b(?:chest|thorax|cxr|x-?ray|radiographs?|film|views?|portable|pa|ap)\b")
 
 
@@ -107,6 +108,9 @@ def rejection_of(text: str, count: WordCount, spoken: list[str], found: list[Fin
     head = text.lstrip()[:120].split("\n", 1)[0][:80].lower()
     if count.parts or head.startswith(("ct ", "mr", "us ", "x-ray", "xr ")):
         lower = text.lower()
+        if _NO_EXAM.match(head) and (body := _BODY.search(lower)):
+            lower = lower[body.start() :]  # a hip that is to be replaced says nothing of the film
+            head = lower[:80]
         elsewhere = _PARTS.search(head) and not _CHEST.search(head)
         if elsewhere and (_VIEWS.search(head) or len(_PARTS.findall(lower)) >= 2):
             return "not-chest"
