@@ -163,6 +163,11 @@ def test_scope_of_a_no(text: str, present: list[str], absent: list[str]) -> None
         ("The bones are intact.", "bone abnormality", "absent"),
         ("Both lungs are clear.", "lung abnormality", "absent"),
         ("Normal chest.", "chest abnormality", "absent"),
+        ("The ribs are without acute abnormality.", "bone abnormality", "absent"),
+        ("The lungs show no disease.", "lung abnormality", "absent"),
+        ("The heart is at the ___ of normal.", "cardiomegaly", "absent"),
+        ("Subchondral cystic changes of the glenoid.", "degenerative change", "present"),
+        ("Bullous disease of the left apex.", "bulla", "present"),
     ],
 )
 def test_an_organ_and_what_is_said_of_it(text: str, name: str, status: str) -> None:
@@ -187,6 +192,7 @@ def test_an_organ_alone_is_no_finding() -> None:
         ("Findings consistent with pneumonia.", "uncertain", "probable"),
         ("Possible pneumonia.", "uncertain", "possible"),
         ("This may represent pneumonia.", "uncertain", "possible"),
+        ("Streaks that may be compatible with pneumonia.", "uncertain", "possible"),
         ("Pneumonia cannot be excluded.", "uncertain", "possible"),
         ("? pneumonia.", "uncertain", "possible"),
         ("Pneumonia versus atelectasis.", "uncertain", "differential"),
@@ -248,6 +254,7 @@ def test_which_bounds_cover_a_list() -> None:
     focal = read("No focal consolidation, effusion or pneumothorax.").findings
     assert [f.bound for f in focal] == ["focal", None, None]
     assert [f.bound for f in read("No large effusion or pneumothorax.").findings] == ["large", "large"]
+    assert [f.bound for f in read("No ___ effusion or pneumothorax.").findings] == ["masked", "masked"]
 
 
 # Time

@@ -22,6 +22,7 @@ from cxr_reason.radiology.attributes import assign_attributes, is_lateral, later
 from cxr_reason.radiology.clauses import clauses
 from cxr_reason.radiology.heads import Head, heads_of
 from cxr_reason.radiology.lexicon import LEXICON, Item
+from cxr_reason.radiology.memory import Memory
 from cxr_reason.radiology.scopes import assign_status
 
 _EXISTING = frozenset({"worse", "better", "stable"})  # a change that only something on the film can have
@@ -44,12 +45,10 @@ def assertions(items: tuple[Item, ...]) -> tuple[tuple[Statement, ...], tuple[st
 
     The result depends on the phrases alone, and archives repeat them, so sentences and clauses are remembered.
     """
-    known = _SENTENCES.get(items)
+    known = _SENTENCES[items]
     if known is None:
-        if len(_SENTENCES) >= _MOST_REMEMBERED:
-            _SENTENCES.clear()
         limits = tuple([item.word.limit for item in items if item.word.limit])
-        known = _SENTENCES[items] = _sentence(items[: _end(items)]), limits
+        known = _SENTENCES.keep(items, (_sentence(items[: _end(items)]), limits))
     return known
 
 
@@ -61,9 +60,8 @@ def _end(items: Sequence[Item]) -> int:
     return end
 
 
-_SENTENCES: dict[tuple[Item, ...], tuple[tuple[Statement, ...], tuple[str, ...]]] = {}
-_CLAUSES: dict[tuple[Item, ...], tuple[tuple[Head, dict[str, Any]], ...]] = {}
-_MOST_REMEMBERED = 50_000
+_SENTENCES = Memory[tuple[Item, ...], tuple[tuple[Statement, ...], tuple[str, ...]]](16_384)
+_CLAUSES = Memory[tuple[Item, ...], tuple[tuple[Head, dict[str, Any]], ...]](16_384)
 _FROM_HEAD = (
     "name",
     "status",
@@ -78,21 +76,19 @@ _FROM_HEAD = (
     "calcified",
 )
 _head_values = attrgetter(*_FROM_HEAD)
-_SHARED: dict[tuple[Any, ...], dict[str, Any]] = {}
+_SHARED = Memory[tuple[Any, ...], dict[str, Any]](16_384)
 
 
 def _fields(head: Head) -> dict[str, Any]:
     """The fields of the finding that a head states; one dict for all heads that state the same."""
     values = _head_values(head)
     key = (*values, *head.alternatives)
-    fields = _SHARED.get(key)
+    fields = _SHARED[key]
     if fields is None:
-        if len(_SHARED) >= _MOST_REMEMBERED:
-            _SHARED.clear()
-        fields = _SHARED[key] = {
+        fields = _SHARED.keep(key, {
             **dict(zip(_FROM_HEAD, values, strict=True)), "label": LEXICON.findings[head.name].label, "size": None,
             "size_mm": None, "device": None, "conflict": False, "alternatives": list(dict.fromkeys(head.alternatives)),
-        }  # fmt: skip
+        })  # fmt: skip
     return fields
 
 
@@ -104,11 +100,9 @@ def _sentence(items: tuple[Item, ...]) -> tuple[Statement, ...]:
     for clause, indices in clauses(list(items)):
         clause = clause[: _end(clause)]
         key = tuple(clause)
-        heads = _CLAUSES.get(key)
+        heads = _CLAUSES[key]
         if heads is None:
-            if len(_CLAUSES) >= _MOST_REMEMBERED:
-                _CLAUSES.clear()
-            heads = _CLAUSES[key] = tuple([(head, _fields(head)) for head in _clause(clause)])
+            heads = _CLAUSES.keep(key, tuple([(head, _fields(head)) for head in _clause(clause)]))
         follows = ""  # what makes this clause speak of the clause before
         if before and before.side and clause:
             follows = items[indices[0] - 1].text

@@ -105,6 +105,8 @@ def heads_of(items: list[Item]) -> list[Head]:
                 continue
         if word.finding is not None:
             names = _refined(items, k, word.finding, heads)
+            if names == [_WHOLE] and subjects and not closed:
+                names = _abnormality_of(subjects)
             for name in names:
                 head = Head(name, k, k, k, calcified="calcif" in item.text)
                 if k and (quality := items[k - 1].word.quality) and quality.certainty:
@@ -158,6 +160,15 @@ def _refined(items: list[Item], k: int, name: str, heads: list[Head]) -> list[st
         if other in table:
             return [table[other]] if table[other] else []
     return [name]
+
+
+_WHOLE = "chest abnormality"
+
+
+def _abnormality_of(subjects: list[tuple[str, int]]) -> list[str]:
+    """The names of an abnormality of these organs: "the lungs and bones show no abnormality"."""
+    names = dict.fromkeys(name for organ, _ in subjects for name in LEXICON.organs[organ])
+    return [name for name in names if LEXICON.is_region(name)]
 
 
 def _names(quality: Quality, organ: str) -> list[str] | None:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from cxr_reason.radiology.heads import Head
 from cxr_reason.radiology.lexicon import LEXICON, Item
 
-_SPREADING_BOUNDS = frozenset({"definite", "new", "large", "significant"})  # they bound a whole list of denials
+_SPREADING_BOUNDS = frozenset(
+    {"definite", "new", "large", "significant", "masked"}
+)  # they bound a whole list of denials
 _STRONG_HISTORY = re.compile(r"history|status post|s p|hx|h o|background|patient (?:with|has)")
 _POSTPOSED = frozenset({
     "possible", "probable", "likely", "most likely", "suspected", "suspect", "questionable", "questioned", "presumed",
@@ -187,7 +189,8 @@ class _Walk:
             for head in self._recent(k):
                 _hedge(head, grade)
         else:
-            self.hedge = grade
+            both = k > 0 and self.items[k - 1].cue == "possible"  # "may be compatible with"
+            self.hedge = "possible" if both else grade
 
     def hedged_before(self, k: int, item: Item) -> None:
         grade = (item.cue or "").removesuffix("_after")
