@@ -224,6 +224,8 @@ def test_a_borderline_heart_is_probably_mildly_enlarged() -> None:
 
 def test_a_mask_hides_a_hedge_or_what_is_denied() -> None:
     assert one("Left opacity XXXX represent pneumonia.", "pneumonia").certainty == "possible"
+    assert one("This is XXXX sequela of prior granulomatous disease.", "granulomatous disease").certainty == "possible"
+    assert one("Nodule in the left apex, XXXX a granuloma.", "granuloma").certainty == "possible"
     assert names("No pneumothorax or XXXX.", "absent") == ["pneumothorax"]
     assert one("No ___ effusion. The heart is enlarged.", "pleural effusion").bound is not None
 
@@ -248,6 +250,13 @@ def test_a_mask_hides_a_hedge_or_what_is_denied() -> None:
 def test_bounds(text: str, name: str, bound: str | None) -> None:
     finding = one(text, name)
     assert (finding.status, finding.bound) == ("absent", bound)
+
+
+def test_what_is_not_well_seen_or_not_of_the_chest_is_no_finding() -> None:
+    assert found("The left apical nodule is not well seen. No effusion.", "lung nodule") == []
+    assert found("Possible cyst in the right upper quadrant. No effusion.", "lung cyst") == []
+    assert one("Minimally displaced rib fracture.", "rib fracture").severity is None
+    assert names("No acute interval change. No effusion.", "absent") == ["pleural effusion"]
 
 
 def test_which_bounds_cover_a_list() -> None:

@@ -240,11 +240,14 @@ class _Walk:
 
     def advised(self, k: int, item: Item) -> None:
         for head in self.done:  # "chest tube placement is recommended"
-            if LEXICON.findings[head.name].device:
+            if _is_device([head]):
                 head.status, head.certainty, head.time = "uncertain", "possible", "hypothetical"
         self.hypothetical = True
 
     def unseen(self, k: int, item: Item) -> None:
+        if self.done and k > self.last and self.done[-1].high == k - 1:  # "the fracture is not well seen"
+            for head in self._recent(k):
+                head.time = "void"
         self.skip = True
 
     def there(self, k: int, item: Item) -> None:
@@ -254,10 +257,17 @@ class _Walk:
     def mask(self, k: int, item: Item) -> None:
         """A masked word before a diagnosis mostly was "likely": "the opacity is XXXX scarring"."""
         sign = self.done[-1] if self.done else None
-        if sign is None or self.neg or not k or k >= self.last or LEXICON.is_region(sign.name):
+        if self.neg or not k or k >= self.last or (sign and LEXICON.is_region(sign.name)):
             return
         before = self.items[k - 1].cue
-        following = self.by_item.get(k + 1)
+        j = k + 1
+        while j not in self.by_item and j < self.last and (self.items[j].cue == "article" or self.items[j].modifier):
+            j += 1
+        following = self.by_item.get(j)
+        if sign is None:  # "This is XXXX scarring"
+            if before == "be" and following and self.items[following[0].at].word.finding and not _is_device(following):
+                self.hedge = "possible"
+            return
         named = following is not None and sign.name in LEXICON.findings[following[0].name].signs
         if before == "be" or (named and before not in ("and", "or", "with")):
             self.hedge = "possible"
@@ -338,6 +348,10 @@ def _deny(head: Head) -> None:
 def _hedge(head: Head, grade: str) -> None:
     if head.status != "absent" and head.certainty != "differential":
         head.status, head.certainty = "uncertain", grade
+
+
+def _is_device(heads: list[Head]) -> bool:
+    return any(LEXICON.findings[head.name].device for head in heads)
 
 
 def _resolve(head: Head, change: str) -> None:
