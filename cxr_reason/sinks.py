@@ -7,6 +7,7 @@ holds the formats of records.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import gzip
@@ -22,6 +23,7 @@ from cxr_reason import records
 from cxr_reason.errors import ClosedPipe, CxrError
 
 STDOUT_FLUSH_SECONDS = 0.1
+STDOUT_BYTES = 1 << 18
 
 
 def encode_lines(study: Iterable[Mapping[str, Any]]) -> bytes:
@@ -64,23 +66,31 @@ class NullSink:
 
 
 class StdoutSink:
-    """Our own stdout. Flushed at least every `STDOUT_FLUSH_SECONDS` of writing, so that ``| head`` sees rows early."""
+    """Our own stdout. Flushed at least every `STDOUT_FLUSH_SECONDS` of writing, so that ``| head`` sees rows early.
+
+    Else it is written in large pieces: two commands of a pipe that share a core would wake each other at every line.
+    """
 
     def __init__(self) -> None:
         self._stream = sys.stdout.buffer
+        self._pieces: list[bytes] = []
+        self._held = 0
         self._flushed = time.monotonic()
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # no pipe, or not on Linux
+            fcntl.fcntl(self._stream.fileno(), fcntl.F_SETPIPE_SZ, STDOUT_BYTES)
 
     def write(self, data: bytes) -> None:
-        try:
-            self._stream.write(data)
-        except BrokenPipeError:
-            raise ClosedPipe from None
-        if time.monotonic() - self._flushed > STDOUT_FLUSH_SECONDS:
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held >= STDOUT_BYTES or time.monotonic() - self._flushed > STDOUT_FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> int:
         self._flushed = time.monotonic()
+        data = b"".join(self._pieces)
+        self._pieces, self._held = [], 0
         try:
+            self._stream.write(data)
             self._stream.flush()
         except BrokenPipeError:
             raise ClosedPipe from None
@@ -90,7 +100,8 @@ class StdoutSink:
         self.flush()
 
     def close(self, *, keep: bool) -> None:
-        pass
+        if self._pieces:
+            self.flush()
 
 
 class FileSink:

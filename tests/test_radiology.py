@@ -264,6 +264,7 @@ def test_which_bounds_cover_a_list() -> None:
     assert [f.bound for f in focal] == ["focal", None, None]
     assert [f.bound for f in read("No large effusion or pneumothorax.").findings] == ["large", "large"]
     assert [f.bound for f in read("No ___ effusion or pneumothorax.").findings] == ["masked", "masked"]
+    assert [f.bound for f in read("No gross consolidation or effusion.").findings] == ["gross", "gross"]
 
 
 # Time

@@ -247,7 +247,8 @@ def _placed(details: Details, manner: Manner) -> tuple[str, list[str], str, bool
     many = countable and (details.several or side == "bilateral")
     if manner.side == "own":
         if side == "bilateral":
-            return manner.plural.format(which="both"), [], "", False
+            noun = manner.plural if "{which}" in manner.plural else manner.noun  # "both hila", but "hyperinflation"
+            return noun.format(which="both"), [], "", False
         noun = manner.plural if many else manner.noun
         return noun.format(which=f"the {side}" if side else "a"), [], "", many
     if manner.side == "direction":
