@@ -143,6 +143,7 @@ def test_bounds_are_kept(bound: str, name: str) -> None:
         (Details("elevated hemidiaphragm", side="right"), "elevation of the right hemidiaphragm"),
         (Details("blunted costophrenic angle", side="bilateral"), "blunting of both costophrenic angles"),
         (Details("blunted costophrenic angle"), "blunting of a costophrenic angle"),
+        (Details("hyperinflation", side="bilateral", severity="mild"), "mild hyperinflation"),
         (Details("cardiomegaly", severity="severe"), "severe cardiomegaly"),
         (Details("low lung volumes", severity="mild"), "mildly low lung volumes"),
         (Details("scoliosis", side="left"), "scoliosis to the left"),

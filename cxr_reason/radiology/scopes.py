@@ -12,9 +12,8 @@ from collections.abc import Callable
 from cxr_reason.radiology.heads import Head
 from cxr_reason.radiology.lexicon import LEXICON, Item
 
-_SPREADING_BOUNDS = frozenset(
-    {"definite", "new", "large", "significant", "masked"}
-)  # they bound a whole list of denials
+# They bound a whole list of denials.
+_SPREADING_BOUNDS = frozenset({"definite", "gross", "large", "masked", "new", "significant"})
 _STRONG_HISTORY = re.compile(r"history|status post|s p|hx|h o|background|patient (?:with|has)")
 _POSTPOSED = frozenset({
     "possible", "probable", "likely", "most likely", "suspected", "suspect", "questionable", "questioned", "presumed",
