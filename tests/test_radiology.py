@@ -196,6 +196,8 @@ def test_an_organ_alone_is_no_finding() -> None:
         ("Pneumonia cannot be excluded.", "uncertain", "possible"),
         ("? pneumonia.", "uncertain", "possible"),
         ("Pneumonia versus atelectasis.", "uncertain", "differential"),
+        ("Pneumonia would be difficult to exclude.", "uncertain", "possible"),
+        ("Cannot differentiate atelectasis from pneumonia.", "uncertain", "differential"),
         ("Pneumonia is unlikely.", "absent", "probable"),
         ("No pneumonia.", "absent", "definite"),
     ],
@@ -460,6 +462,19 @@ def test_sizes(text: str, size: str | None, millimetres: float | None) -> None:
 )
 def test_changes(text: str, change: str | None) -> None:
     assert one(text, "pleural effusion").change == change
+
+
+@pytest.mark.parametrize(
+    ("text", "change"),
+    [
+        ("The effusion is no larger.", "stable"),
+        ("The effusion is not as large as before.", "better"),
+        ("The effusion is in the process of clearing.", "better"),
+    ],
+)
+def test_comparisons_deny_nothing(text: str, change: str) -> None:
+    effusion = one(text, "pleural effusion")
+    assert (effusion.status, effusion.change) == ("present", change)
 
 
 def test_change_belongs_to_its_finding_and_side() -> None:

@@ -74,7 +74,7 @@ def names(findings: Iterable[Finding]) -> frozenset[str]:
     return frozenset(finding.name for finding in findings)
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=4096)
 def is_a(name: str, ancestor: str) -> bool:
     """Whether the finding `name` is an `ancestor` or one of its kinds."""
     return name == ancestor or ancestor in LEXICON.ancestors(name)
@@ -211,7 +211,7 @@ def _told(seen: Finding, answer: Sequence[Finding]) -> bool:
     return any(related(seen.name, told.name) for told in answer)
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=16_384)
 def related(one: str, other: str) -> bool:
     return one == other or LEXICON.related(one, other)
 
