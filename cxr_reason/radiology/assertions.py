@@ -60,8 +60,8 @@ def _end(items: Sequence[Item]) -> int:
     return end
 
 
-_SENTENCES = Memory[tuple[Item, ...], tuple[tuple[Statement, ...], tuple[str, ...]]](16_384)
-_CLAUSES = Memory[tuple[Item, ...], tuple[tuple[Head, dict[str, Any]], ...]](16_384)
+_SENTENCES = Memory[tuple[Item, ...], tuple[tuple[Statement, ...], tuple[str, ...]]](10_240)
+_CLAUSES = Memory[tuple[Item, ...], tuple[tuple[Head, dict[str, Any]], ...]](10_240)
 _FROM_HEAD = (
     "name",
     "status",
@@ -76,7 +76,7 @@ _FROM_HEAD = (
     "calcified",
 )
 _head_values = attrgetter(*_FROM_HEAD)
-_SHARED = Memory[tuple[Any, ...], dict[str, Any]](16_384)
+_SHARED = Memory[tuple[Any, ...], dict[str, Any]](10_240)
 
 
 def _fields(head: Head) -> dict[str, Any]:

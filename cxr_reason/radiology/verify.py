@@ -48,7 +48,7 @@ def claims(text: str) -> list[Finding]:
     return list(_claims(text))
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)
 def _claims(text: str) -> tuple[Finding, ...]:
     found = []
     for start, end in sentences(text, 0, len(text)):
