@@ -1,7 +1,7 @@
 """Options that several commands share, as decorators: the same name means the same thing everywhere.
 
-They are stacked under ``@click.command()`` in this order: `input_argument`, `table_options` (where tables are read),
-`output_options`, `stream_options`, `seed_option`, then `cxr_reason.cli.verbosity_options`.
+They are stacked under ``@click.command()`` in this order: `input_argument`, `table_options` and `join_option` (where
+tables are read), `output_options`, `stream_options`, `seed_option`, then `cxr_reason.cli.verbosity_options`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import click
 
 from cxr_reason import console
 from cxr_reason.cluster import Shard, shard_from_environment
+from cxr_reason.joins import Join
 from cxr_reason.sinks import WRITERS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -65,6 +66,13 @@ def _mapping(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
     return {field.strip(): column.strip() for field, _, column in pairs}
 
 
+def _joins(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Join, ...]:
+    try:
+        return tuple(map(Join.parse, value))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.", ctx, param) from None
+
+
 def input_argument(command: Command) -> Command:
     """`source`: a file, or None or "-" for stdin."""
     return click.argument("source", metavar="[INPUT]", required=False)(command)
@@ -73,7 +81,9 @@ def input_argument(command: Command) -> Command:
 def table_options(command: Command) -> Command:
     """`overrides` (field to column) and `encoding`, for commands that read other people's tables."""
     for option in (
-        click.option("--encoding", metavar="NAME", help="Text encoding of the input.  [default: utf-8]"),
+        click.option(
+            "--encoding", metavar="NAME", help="Text encoding of the input and joined tables.  [default: utf-8]"
+        ),
         click.option(
             "--map",
             "overrides",
@@ -85,6 +95,19 @@ def table_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def join_option(command: Command) -> Command:
+    """`joins`: tables whose columns are added to the rows."""
+    return click.option(
+        "--join",
+        "joins",
+        multiple=True,
+        metavar="FILE:COLUMN",
+        callback=_joins,
+        help="Add the columns of another table to rows with the same value in COLUMN; FILE:OURS=THEIRS where the two "
+        "name it differently. Repeatable.",
+    )(command)
 
 
 def output_options(command: Command) -> Command:

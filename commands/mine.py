@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import click
 
 from cxr_reason import cli, columns, console
+from cxr_reason.joins import Join, Joined
+from cxr_reason.layouts import LAYOUTS, open_layout
 from cxr_reason.records import SPLITS, TASKS
 from cxr_reason.runner import Summary, run
-from cxr_reason.streams import Input
+from cxr_reason.streams import Input, Source
 
 from . import _options
 
@@ -57,6 +60,11 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--split", type=click.Choice(SPLITS), help="Only studies of this split.")
 @click.option("--image-root", metavar="FOLDER", help="Put before the images' relative paths.")
 @click.option(
+    "--layout",
+    type=click.Choice(list(LAYOUTS)),
+    help="INPUT is the folder of this published archive, as unpacked: docs/archives.md.",
+)
+@click.option(
     "--dedupe-normals",
     "plain_normals",
     type=_options.ShareType(),
@@ -65,29 +73,47 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     help="Share of the normal reports in stock phrases to keep.",
 )
 @_options.table_options
+@_options.join_option
 @_options.output_options
 @_options.stream_options
 @_options.seed_option
 @cli.verbosity_options
 @click.pass_context
 def mine(
-    ctx: click.Context, /, source: str | None, overrides: dict[str, str], encoding: str | None, **given: Any
+    ctx: click.Context,
+    /,
+    source: str | None,
+    overrides: dict[str, str],
+    encoding: str | None,
+    layout: str | None,
+    joins: tuple[Join, ...],
+    **given: Any,
 ) -> None:
     """Turn reports into questions with chains of reasoning.
 
-    INPUT is a table (CSV, TSV) or JSON lines, gzipped or not, one row an image or a study; - or nothing is stdin. Every
-    question comes with its answer and with steps that rest on spans of the report. `cxr refine` checks them.
+    INPUT is a table (CSV, TSV) or JSON lines, gzipped or not, one row an image or a study; - or nothing is stdin. With
+    --layout it is the folder of a published archive. Every question comes with its answer and with steps that rest on
+    spans of the report. `cxr refine` checks them.
     """
     from cxr_reason.mining import miner, sampling, tasks
 
+    if layout and source in (None, "-"):
+        raise click.UsageError(f"--layout {layout} reads a folder: name it.")
     cli.stop_if_waiting(ctx, source)
     if given["per_finding"] and given["shard"]:
         raise click.UsageError("--per-finding needs the whole input: leave --shard out.")
     if given["per_finding"] and given["findings_only"]:
         raise click.UsageError("--per-finding picks questions, and --findings makes none.")
-    table = Input(source, encoding=encoding)
+    table: Source = Input(source, encoding=encoding)
+    known: Mapping[str, str] = {}
+    if layout:
+        table = archive = open_layout(layout, str(source), encoding=encoding, image_root=given["image_root"])
+        known = archive.mapping
+    if joins:
+        table = Joined(table, joins, encoding=encoding)
     header, sample = table.header(), table.sample()
-    mapping = columns.guess_columns(header, sample, overrides=overrides)
+    known = {field: column for field, column in known.items() if column in header}
+    mapping = columns.guess_columns(header, sample, overrides={**known, **overrides})
     if header:
         columns.require_report(mapping, header, source=table.name)
     chosen = {name: given[name] for name in ("tasks", "seed", "negatives", "uncertain", "definition", "open_ended")}
@@ -99,16 +125,19 @@ def mine(
     if given["per_finding"]:
         summary = sampling.run(table, work, count=given["per_finding"], seed=given["seed"], units=units, **streams)
     else:
-        summary = run(table, work, stage="mine", units=units, config=settings.as_dict(), **streams)
-    _tell(summary)
+        config = settings.as_dict() | {"layout": layout, "joins": list(map(str, joins))}
+        summary = run(table, work, stage="mine", units=units, config=config, **streams)
+    _tell(summary, table.notes())
 
 
-def _tell(summary: Summary) -> None:
+def _tell(summary: Summary, notes: list[str]) -> None:
     """What was found and asked, as a table on stderr, and what became of the rest."""
     from cxr_reason.mining import tally
 
     if rows := tally.rows(summary.counts):
         console.table("What the reports say, and what is asked", tally.COLUMNS, rows)
+    for note in notes:
+        console.note(note)
     for reason, count in tally.left_out(summary.counts).items():
         console.note(f"{_studies(count)} left out: {reason}")
     for check, count in sorted(summary.checks.items()):

@@ -35,7 +35,7 @@ from cxr_reason import __version__, console, records
 from cxr_reason.cluster import Shard, StopSignals
 from cxr_reason.errors import CxrError, Stop, TooManyFailures
 from cxr_reason.sinks import WRITERS, FileSink, NullSink, Sink, StdoutSink
-from cxr_reason.streams import Group, Input, Row, stable_hash
+from cxr_reason.streams import Group, Row, Source, stable_hash
 
 CHECKPOINT_SECONDS = 2.0
 # Gzipped files can be cut only where a member ends, and members must end at the same rows in every run.
@@ -94,7 +94,7 @@ class Summary:
 
 
 def run(
-    source: Input,
+    source: Source,
     work: Callable[[Any], Result],
     *,
     stage: str,
@@ -290,12 +290,12 @@ class _Chunk:
 
 
 def _numbered(
-    source: Input, units: Callable[[Iterator[Row]], Iterator[Unit]], limit: int | None
+    source: Source, units: Callable[[Iterator[Row]], Iterator[Unit]], limit: int | None
 ) -> Iterator[tuple[int, Unit]]:
     return enumerate(islice(units(source.rows()), limit), 1)
 
 
-def _chunks(source: Input, numbered: Iterator[tuple[int, Unit]], shard: Shard | None, size: int) -> Iterator[_Chunk]:
+def _chunks(source: Source, numbered: Iterator[tuple[int, Unit]], shard: Shard | None, size: int) -> Iterator[_Chunk]:
     units: list[Unit] = []
     number = 0
     for number, unit in numbered:
@@ -325,7 +325,7 @@ def _shard_key(unit: Unit) -> str:
 class _Ledger:
     """Output, rejects and counts as one: they are written together, saved together and continued together."""
 
-    def __init__(self, source: Input, identity: str, checkpoint_seconds: float) -> None:
+    def __init__(self, source: Source, identity: str, checkpoint_seconds: float) -> None:
         self._source = source
         self._identity = identity
         self._interval = checkpoint_seconds

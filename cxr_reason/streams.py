@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import jsonlines
 
@@ -76,13 +76,52 @@ class Group:
     rows: list[Row]
 
 
+class Source(Protocol):
+    """Where rows come from: a file or a pipe (`Input`), a published archive (`layouts`), another source and the tables
+    joined to it (`joins`). The same input gives the same rows in the same order, whenever it is read.
+    """
+
+    @property
+    def name(self) -> str:
+        """As the user gave it."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file or folder; None for a pipe."""
+
+    def header(self) -> list[str]:
+        """The columns. Loses no row."""
+
+    def sample(self) -> dict[str, Any]:
+        """The first readable row, empty where there is none. Loses no row."""
+
+    def rows(self) -> Iterator[Row]:
+        """All rows in order, unreadable ones too. Raises InputError where the input as a whole can't be used."""
+
+    def digest(self) -> Any:
+        """A hash object over all that was read so far, frozen at this moment (`.hexdigest()` tells it)."""
+
+    def fraction(self) -> float | None:
+        """The share of the input that was read so far, in [0, 1]; None where that is unknown."""
+
+    def rewind(self) -> None:
+        """Start again at the first row. Raises InputError where that can't be done."""
+
+    def notes(self) -> list[str]:
+        """What a person should know of the rows read so far, in sentences: keys without a partner, missing reports."""
+
+    def close(self) -> None:
+        """Let go of files."""
+
+
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
 class Input:
-    """A source of rows: a file, or stdin for ``-`` and None. Opened when first asked; a pipe can be read only once.
+    """A `Source`: a file, or stdin for ``-`` and None. Opened when first asked; a pipe can be read only once.
 
-    `formats` are those of `READERS` that the command takes. `encoding` overrides UTF-8 (with or without BOM).
+    `formats` are those of `READERS` that the command takes. `encoding` overrides UTF-8 (with or without BOM). `unnamed`
+    names a table's first column where the header doesn't, as in what pandas writes with its index.
     """
 
     def __init__(
@@ -91,11 +130,13 @@ class Input:
         *,
         formats: Sequence[str] = ("csv", "jsonl"),
         encoding: str | None = None,
+        unnamed: str | None = None,
     ) -> None:
         self.path = None if source is None or str(source) == "-" else Path(source)
         self.name = "<stdin>" if self.path is None else str(source)
         self._formats = formats
-        self._encoding = _known_encoding(encoding)
+        self._encoding = known_encoding(encoding)
+        self._unnamed = unnamed
         self._file: BinaryIO | None = None
         self._lines: Lines | None = None
         self._columns: list[str] | None = None
@@ -153,6 +194,9 @@ class Input:
         self._lines, self._columns = None, None
         self._ahead.clear()
 
+    def notes(self) -> list[str]:
+        return []
+
     def close(self) -> None:
         if self._file is not None and self.path is not None:
             self._file.close()
@@ -167,6 +211,7 @@ class Input:
             encoding = self._encoding or _encoding_of(head, self.name)
             old_mac = b"\r" in head and b"\n" not in head
             self._lines = Lines(stream, self.name, encoding, carriage_returns=old_mac)
+            self._lines.unnamed = self._unnamed
             format_name = _format_of(head, encoding, self._formats, self.name)
             self._columns, self._rows = READERS[format_name](self._lines)
         except BaseException:
@@ -239,7 +284,7 @@ def _damaged(name: str, line: int) -> InputError:
     return InputError(what, where=f"{name}:{line}", hint="Make or copy the file again.")
 
 
-def _known_encoding(encoding: str | None) -> str | None:
+def known_encoding(encoding: str | None) -> str | None:
     """The codec's own name; "utf-8-sig" is "utf-8", whose BOM is taken off anyway. None stays None."""
     if not encoding:
         return None
@@ -291,6 +336,8 @@ class Lines:
         self.name = name
         self.number = 0
         self.fault: str | None = None
+        self.unnamed: str | None = None
+        """What to call a table's first column if the header leaves it without a name."""
         self.digest = hashlib.blake2b(digest_size=16)
         self._declared = self._encoding = encoding
         self._readline: Callable[[int], bytes] = stream.readline

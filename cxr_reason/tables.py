@@ -71,6 +71,8 @@ class Table:
         fault = next((fault for _, _, fault in self._taken if fault), None)
         if fault or problem:
             raise InputError(f"the header: {fault or problem}", where=where)
+        if columns and not columns[0] and self._lines.unnamed:
+            columns[0] = self._lines.unnamed
         places: dict[str, int] = {}
         for number, column in enumerate(columns, 1):
             if not column:

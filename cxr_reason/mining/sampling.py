@@ -16,11 +16,11 @@ from typing import Any
 
 from cxr_reason import runner
 from cxr_reason.mining import tally
-from cxr_reason.streams import Input, Row, stable_hash
+from cxr_reason.streams import Input, Row, Source, stable_hash
 
 
 def run(
-    source: Input,
+    source: Source,
     work: Callable[[Any], runner.Result],
     *,
     count: int,
