@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import click
 
 from cxr_reason import cli, columns, console
-from cxr_reason.joins import Join, Joined
-from cxr_reason.layouts import LAYOUTS, open_layout
+from cxr_reason.joins import Join
+from cxr_reason.layouts import LAYOUTS, open_source
 from cxr_reason.records import SPLITS, TASKS
 from cxr_reason.runner import Summary, run
-from cxr_reason.streams import Input, Source
 
 from . import _options
 
@@ -104,21 +102,15 @@ def mine(
         raise click.UsageError("--per-finding needs the whole input: leave --shard out.")
     if given["per_finding"] and given["findings_only"]:
         raise click.UsageError("--per-finding picks questions, and --findings makes none.")
-    table: Source = Input(source, encoding=encoding)
-    known: Mapping[str, str] = {}
-    if layout:
-        table = archive = open_layout(layout, str(source), encoding=encoding, image_root=given["image_root"])
-        known = archive.mapping
-    if joins:
-        table = Joined(table, joins, encoding=encoding)
+    table = open_source(source, layout=layout, joins=joins, encoding=encoding, image_root=given["image_root"])
     header, sample = table.header(), table.sample()
-    known = {field: column for field, column in known.items() if column in header}
-    mapping = columns.guess_columns(header, sample, overrides={**known, **overrides})
+    mapping = columns.guess_columns(header, sample, overrides={**table.known, **overrides})
     if header:
         columns.require_report(mapping, header, source=table.name)
     chosen = {name: given[name] for name in ("tasks", "seed", "negatives", "uncertain", "definition", "open_ended")}
     kept = {name: given[name] for name in ("findings_only", "split", "image_root", "plain_normals")}
-    settings = miner.Settings(mapping, tasks.Options(**chosen, thinned=not given["per_finding"]), **kept)
+    options = tasks.Options(**chosen, thinned=not given["per_finding"])
+    settings = miner.Settings(mapping, options, **kept, language=table.language)
     streams = {name: given[name] for name in ("output", "output_format", "rejects", "jobs", "shard", "limit")}
     streams |= {name: given[name] for name in ("max_failed", "dry_run", "force")}
     work, units = partial(miner.mine, settings=settings), partial(miner.by_study, mapping=mapping)

@@ -6,7 +6,7 @@ sides are counted. Tables lie on disk meanwhile (`shelves`), so their size is no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,14 @@ class Joined:
     @property
     def path(self) -> Path | None:
         return self._source.path
+
+    @property
+    def known(self) -> Mapping[str, str]:
+        return self._source.known
+
+    @property
+    def language(self) -> str:
+        return self._source.language
 
     def header(self) -> list[str]:
         return list(self._header)

@@ -19,9 +19,10 @@ import re
 import sys
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, Protocol
 
 import jsonlines
@@ -89,6 +90,14 @@ class Source(Protocol):
     def path(self) -> Path | None:
         """The file or folder; None for a pipe."""
 
+    @property
+    def known(self) -> Mapping[str, str]:
+        """Which column is what, {field: column}, where that needs no guess."""
+
+    @property
+    def language(self) -> str:
+        """What the reports are written in, as ``en``; English is what can be read."""
+
     def header(self) -> list[str]:
         """The columns. Loses no row."""
 
@@ -123,6 +132,9 @@ class Input:
     `formats` are those of `READERS` that the command takes. `encoding` overrides UTF-8 (with or without BOM). `unnamed`
     names a table's first column where the header doesn't, as in what pandas writes with its index.
     """
+
+    known: Mapping[str, str] = MappingProxyType({})
+    language = "en"
 
     def __init__(
         self,

@@ -20,15 +20,17 @@ from cxr_reason.streams import LINE_BYTES, Row, known_encoding
 class Archive(ABC):
     """A published archive as a `Source`: reports with what its other tables say of their studies and images.
 
-    Layouts define `mapping`, `header`, `_read`, and count in `counts` what a person should know; `told` turns these
+    Layouts define `known`, `header`, `_read`, and count in `counts` what a person should know; `told` turns these
     counts into sentences. Rows of a study stand together, and so do the studies of a patient. Raises InputError where
     the folder isn't what the layout expects, saying what is missing.
     """
 
-    mapping: ClassVar[Mapping[str, str]]
+    known: ClassVar[Mapping[str, str]]
     """Which column is what, as `columns.guess_columns` tells it of other tables."""
     told: ClassVar[Mapping[str, str]]
-    """A count's name, and the sentence that tells it after the number."""
+    """A count's name, and what is told with the number."""
+    language: ClassVar[str] = "en"
+    """What the reports are written in. Those that aren't English are rejected unread."""
     empty: ClassVar[str] = "The archive holds no reports."
     """What to do when there are no rows."""
 
@@ -100,7 +102,7 @@ class Archive(ABC):
         self.counts.clear()
 
     def notes(self) -> list[str]:
-        return [f"{number:,} {self.told[name]}" for name in self.told if (number := self.counts[name])]
+        return [f"{self.told[name]}: {number:,}" for name in self.told if (number := self.counts[name])]
 
     def close(self) -> None:
         if self._rows is not None:

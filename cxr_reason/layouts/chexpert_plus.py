@@ -42,14 +42,14 @@ _VIEWS = {"PA": "PA", "AP": "AP", "LL": "LAT", "RL": "LAT"}
 
 
 class ChexpertPlus(Archive):
-    mapping: ClassVar = {
+    known: ClassVar = {
         **{"study_id": "study_id", "patient_id": "deid_patient_id", "report": "report", "images": "images"},
         **{"study_time": "patient_report_date_order"},
     }
     told: ClassVar = {
-        "other report": "images have a report that differs from the first one of their study: left aside",
-        "no labels": "images have no line in the file of labels",
-        "no image": "lines of labels are about images that the table doesn't have",
+        "other report": "reports that differ from the first one of their study, left aside",
+        "no labels": "images without a line in the file of labels",
+        "no image": "lines of labels about images that the table doesn't have",
     }
 
     def header(self) -> list[str]:

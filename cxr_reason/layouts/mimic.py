@@ -40,19 +40,19 @@ _OF_STUDY = ("PerformedProcedureStepDescription", "ProcedureCodeSequence_CodeMea
 
 
 class Mimic(Archive):
-    mapping: ClassVar = {
+    known: ClassVar = {
         **{"study_id": "study_id", "patient_id": "subject_id", "report": "report", "images": "images"},
         **{"split": "split", "study_time": "study_time"},
     }
     told: ClassVar = {
-        "no metadata": "reports have no row in the metadata: mined without images and time",
-        "no report": "studies of the metadata have no report",
-        "no study": "rows of the metadata name no study",
-        "no labels": "reports have no row in the table of labels",
-        "no split": "reports have no row in the table of splits",
-        "two splits": "studies have images in two splits: none is given",
-        "no time": "studies have a date that is none",
-        "other texts": "text files of the tree are not named like a report (s50414267.txt): passed over",
+        "no metadata": "reports without a row in the metadata, mined without images and time",
+        "no report": "studies of the metadata without a report",
+        "no study": "rows of the metadata that name no study",
+        "no labels": "reports without a row in the table of labels",
+        "no split": "reports without a row in the table of splits",
+        "two splits": "studies with images in two splits, given none",
+        "no time": "studies whose date is none",
+        "other texts": "text files not named like a report (s50414267.txt), passed over",
     }
     empty = "Unpack mimic-cxr-reports.zip here: it holds files/p10/p10000032/s50414267.txt and so on."
 

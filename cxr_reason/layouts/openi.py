@@ -36,10 +36,10 @@ _FILE_WAYS = ("images/images_normalized/{}", "images_normalized/{}", "{}")
 
 
 class OpenI(Archive):
-    mapping: ClassVar = {"study_id": "uid", "images": "images"} | {section: section for section in SECTIONS}
+    known: ClassVar = {"study_id": "uid", "images": "images"} | {section: section for section in SECTIONS}
     told: ClassVar = {
-        "no images": "reports have no image",
-        "no report": "studies of the table of images have no report",
+        "no images": "reports without an image",
+        "no report": "studies of the table of images without a report",
     }
     empty = "Unpack NLMCXR_reports.tgz here: it holds ecgen-radiology/1.xml and so on."
 
@@ -100,7 +100,7 @@ class OpenI(Archive):
         images = list(root.iter("parentImage"))
         if caption := next((text for entry in images for part in entry.iter("caption") if (text := _text(part))), ""):
             data["image"] = caption
-        data["names"] = list(dict.fromkeys(name for entry in images if (name := entry.get("id"))))
+        data["names"] = list(dict.fromkeys(found for entry in images if (found := entry.get("id"))))
         return Row(str(path), 1, data)
 
     # ------------------------------------------------------------------------------------------------------ the CSVs

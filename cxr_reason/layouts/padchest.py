@@ -3,8 +3,9 @@
     PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv(.gz)
 
 Published by BIMCV (bimcv.cipf.es/bimcv-projects/padchest; Bustos et al., arXiv 1901.07441). Its reports are stems of
-Spanish words without punctuation; the engine rejects them as such. The list of labels is read all the same: it stands
-in the rows as `Labels`, cleaned of stray spaces, and as columns of CheXpert's names (`padchest.toml`), which
+Spanish words without punctuation. Some of these look like English ("cardiomegali", "torax normal"), so none of them is
+read, whatever the engine thinks of it: they are rejected for their language. The list of labels is read all the same:
+it stands in the rows as `Labels`, cleaned of stray spaces, and as columns of CheXpert's names (`padchest.toml`), which
 ``--labels input`` and other programs can use.
 """
 
@@ -33,14 +34,15 @@ _WAYS = ("{ImageDir}/{ImageID}", "{ImageID}")
 
 
 class PadChest(Archive):
-    mapping: ClassVar = {
+    language = "es"
+    known: ClassVar = {
         **{"study_id": "StudyID", "patient_id": "PatientID", "report": "Report", "images": "images"},
         **{"study_time": "study_time"},
     }
     told: ClassVar = {
-        "unusable": "images are labelled 'exclude' or 'suboptimal study': they have no other label",
-        "no labels": "images have no list of labels",
-        "no time": "images have a date that is none",
+        "unusable": "images labelled 'exclude' or 'suboptimal study', whose other labels are not taken over",
+        "no labels": "images without labels",
+        "no time": "images whose date is none",
     }
 
     def header(self) -> list[str]:

@@ -46,6 +46,8 @@ class Settings:
     image_root: str | None = None
     plain_normals: float = 1.0
     """Share of the plain normal reports that is kept (`is_plain`)."""
+    language: str = "en"
+    """What the reports are known to be written in. The engine tells other languages by itself, but not every stem."""
 
     def provenance(self, seal: str | None = None) -> list[dict[str, str]]:
         """The one entry that every record gets; `seal` is that of the study's reading."""
@@ -64,7 +66,8 @@ class Settings:
         """For `records.config_hash`."""
         options = {name: getattr(self.options, name) for name in Options.__slots__}
         own = {"findings_only": self.findings_only, "split": self.split, "image_root": self.image_root}
-        return {**options, **own, "plain_normals": self.plain_normals, "mapping": dict(self.mapping)}
+        foreign = {} if self.language == "en" else {"language": self.language}
+        return {**options, **own, "plain_normals": self.plain_normals, **foreign, "mapping": dict(self.mapping)}
 
 
 def by_study(rows: Iterator[Row], *, mapping: Mapping[str, str]) -> Iterator[Group | Row]:
@@ -81,8 +84,11 @@ def mine(unit: Group | Row, settings: Settings) -> Result:
         return Result(counts={"left out/other split": 1})
     identity = study["study_id"]
     reading = read(study["report"])
-    if reading.rejection is not None:
-        reason = {"check": reading.rejection, "message": REJECTIONS[reading.rejection]}
+    rejection = reading.rejection
+    if settings.language != "en" and rejection != "empty":
+        rejection = "language"
+    if rejection is not None:
+        reason = {"check": rejection, "message": REJECTIONS[rejection]}
         return Result(rejects=[Reject(identity, "mine", [reason], study)])
     seed = mix(stable_hash(identity) ^ salt("seed", str(settings.options.seed)))
     if settings.plain_normals < 1 and is_plain(reading) and coin(seed, "plain") >= settings.plain_normals:
