@@ -7,6 +7,7 @@ sides are counted. Tables lie on disk meanwhile (`shelves`), so their size is no
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,12 @@ class Joined:
         self._matched = [0] * len(self._joins)
         self._lonely = [0] * len(self._joins)
         self._ended = False
-        for join in self._joins:
-            self._shelves.append(self._shelf(join, encoding))
+        try:
+            for join in self._joins:
+                self._shelves.append(self._shelf(join, encoding))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def name(self) -> str:
@@ -128,9 +133,11 @@ class Joined:
 
     def _shelf(self, join: Join, encoding: str | None) -> Shelf:
         table = Input(join.file, encoding=encoding)
+        with closing(table):
+            theirs = table.header()
         for column, header, where in (
             (join.ours, self._header, self._source.name),
-            (join.theirs, table.header(), join.file),
+            (join.theirs, theirs, join.file),
         ):
             if column not in header:
                 raise JoinError(
@@ -139,8 +146,9 @@ class Joined:
                     hint=f"Where the two have other names, write --join {join.file}:OURS=THEIRS.",
                 )
         console.note(f"reading {join.file}")
-        shelf = Shelf(table, join.theirs)
+        shelf = Shelf(Input(join.file, encoding=encoding), join.theirs)
         if both := [column for column in shelf.columns if column in self._header]:
+            shelf.close()
             raise JoinError(
                 f"--join {join.file}: the rows have a column {both[0]!r} already",
                 where=f"{join.file}:1",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import marshal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cxr_reason.errors import CxrError, InputError
@@ -39,21 +39,18 @@ class Shelf:
         self.found = 0
         """Distinct keys that `find` was asked for."""
         self.keyless = 0
-        require_columns(table, [key])
         self._database = _open()
-        with _explained():
-            self._database.execute("CREATE TABLE entry (key BLOB NOT NULL, line INTEGER NOT NULL, data BLOB NOT NULL)")
-            self._database.execute("BEGIN")
-            self._database.executemany("INSERT INTO entry VALUES (?, ?, ?)", self._entries(table))
-            self._database.execute("COMMIT")
-            self._database.execute("CREATE INDEX by_key ON entry (key)")
-            self.keys, rows = self._database.execute(
-                "SELECT count(*), coalesce(sum(n), 0) FROM (SELECT count(*) AS n FROM entry GROUP BY key)"
-            ).fetchone()
-        if rows > self.keys and not many:
-            self._refuse_duplicate()
-        self.digest: bytes = table.digest().digest()
-        """A hash of all that the table holds."""
+        try:
+            with closing(table):
+                require_columns(table, [key])
+                rows = self._fill(table)
+                self.digest: bytes = table.digest().digest()
+                """A hash of all that the table holds."""
+            if rows > self.keys and not many:
+                self._refuse_duplicate()
+        except BaseException:
+            self.close()
+            raise
         self._met = bytearray(rows // 8 + 1)
 
     def find(self, key: str) -> list[dict[str, Any]]:
@@ -83,6 +80,20 @@ class Shelf:
 
     def close(self) -> None:
         self._database.close()
+
+    def _fill(self, table: Input) -> int:
+        """Put the rows of `table` down; returns how many have a key."""
+        database = self._database
+        with _explained():
+            database.execute("CREATE TABLE entry (key BLOB NOT NULL, line INTEGER NOT NULL, data BLOB NOT NULL)")
+            database.execute("BEGIN")
+            database.executemany("INSERT INTO entry VALUES (?, ?, ?)", self._entries(table))
+            database.execute("COMMIT")
+            database.execute("CREATE INDEX by_key ON entry (key)")
+            self.keys, rows = database.execute(
+                "SELECT count(*), coalesce(sum(n), 0) FROM (SELECT count(*) AS n FROM entry GROUP BY key)"
+            ).fetchone()
+        return int(rows)
 
     def _entries(self, table: Input) -> Iterator[tuple[bytes, int, bytes]]:
         places: dict[str, int] = {}
@@ -176,7 +187,11 @@ def require_columns(table: Input, columns: Iterable[str]) -> None:
     for column in columns:
         if column not in header:
             listed = ", ".join(name[:32] for name in header[:40])
-            raise InputError(f"there is no column {column!r}. Columns: {listed}", where=f"{table.name}:1")
+            raise InputError(
+                f"there is no column {column!r}. Columns: {listed}",
+                where=f"{table.name}:1",
+                hint="Is this the file that its name says? Its columns must have their published names.",
+            )
 
 
 def _bytes(key: str) -> bytes:

@@ -341,6 +341,10 @@ def test_commands_of_the_readme_run_as_written(tmp_path: Path) -> None:
     }
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "archive.csv.gz").write_bytes(gzip.compress((ROOT / "examples" / "reports.csv").read_bytes()))
+    for name in ("mimic", "chexpert-plus", "openi", "padchest"):
+        folder = "mimic-cxr" if name == "mimic" else name
+        (tmp_path / folder).symlink_to(ROOT / "tests" / "layouts" / name)
+    (tmp_path / "ages.csv").write_text("patient,decade\n10000117,60s\n")
     cxr = f'cxr() {{ {sys.executable} -m cxr_reason "$@"; }}; python3() {{ {sys.executable} "$@"; }}; set -e\n'
     for block in blocks:
         done = subprocess.run(

@@ -8,13 +8,15 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 from cxr_reason import console
 from cxr_reason.errors import InputError
-from cxr_reason.streams import LINE_BYTES, Row, known_encoding
+from cxr_reason.shelves import require_columns
+from cxr_reason.streams import LINE_BYTES, Input, Row, known_encoding
 
 
 class Archive(ABC):
@@ -160,6 +162,13 @@ class Archive(ABC):
         if "\0" in text:
             return Row(str(path), 1, None, "holds NUL bytes: not text", text)
         return text
+
+
+def columns_of(table: Input, needed: Iterable[str]) -> list[str]:
+    """The columns of a table that is only looked at. Raises InputError unless `needed` are among them."""
+    with closing(table):
+        require_columns(table, needed)
+        return table.header()
 
 
 def reading(table: Path | None) -> None:

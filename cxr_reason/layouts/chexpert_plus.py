@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
 from typing import Any, ClassVar
 
 from cxr_reason import columns
-from cxr_reason.layouts.archive import Archive, image, reading
+from cxr_reason.layouts.archive import Archive, columns_of, image, reading
 from cxr_reason.records import LABELS
 from cxr_reason.shelves import Shelf, key_text, require_columns, together
 from cxr_reason.streams import Input, Row
@@ -53,9 +54,7 @@ class ChexpertPlus(Archive):
     }
 
     def header(self) -> list[str]:
-        table = self._table()
-        require_columns(table, NEEDED)
-        kept = [column for column in table.header() if column not in _PARTS]
+        kept = [column for column in columns_of(self._table(), NEEDED) if column not in _PARTS]
         return ["study_id", "images", *kept, *(LABELS if self._labels_file() else ())]
 
     def _table(self) -> Input:
@@ -70,14 +69,15 @@ class ChexpertPlus(Archive):
         return self._one_file(*LABEL_FILES)
 
     def _read(self) -> Iterator[Row]:
-        table = self._table()
-        require_columns(table, NEEDED)
-        reading(table.path)
-        labels = None
-        if path := self._labels_file():
-            reading(path)
-            labels = Shelf(Input(path, formats=("jsonl",), encoding=self.encoding), "path_to_image")
-        try:
+        with ExitStack() as stack:
+            table = stack.enter_context(closing(self._table()))
+            require_columns(table, NEEDED)
+            labels = None
+            if path := self._labels_file():
+                reading(path)
+                lines = Input(path, formats=("jsonl",), encoding=self.encoding)
+                labels = stack.enter_context(closing(Shelf(lines, "path_to_image")))
+            reading(table.path)
             study, report = "", ""
             for row in together(_checked(table.rows()), lambda data: _study(data["path_to_image"])):
                 if row.data is not None:
@@ -91,10 +91,6 @@ class ChexpertPlus(Archive):
                 yield row
             if labels is not None:
                 self.counts["no image"] = labels.keys - labels.found
-        finally:
-            table.close()
-            if labels is not None:
-                labels.close()
 
     def _completed(self, data: dict[str, Any], labels: Shelf | None) -> dict[str, Any]:
         path = data["path_to_image"]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -63,15 +64,11 @@ class Mimic(Archive):
         return self.counts["studies"] or None
 
     def _read(self) -> Iterator[Row]:
-        tables = self._tables()
-        try:
-            yield from self._reports(tables)
-        finally:
-            for shelf in tables.values():
-                shelf.close()
+        with ExitStack() as stack:
+            yield from self._reports(self._tables(stack))
 
-    def _tables(self) -> dict[str, Shelf]:
-        """The tables that are here, on disk; all but the metadata may be missing."""
+    def _tables(self, stack: ExitStack) -> dict[str, Shelf]:
+        """The tables that are here, on disk; all but the metadata may be missing. `stack` lets go of them."""
         paths = {
             "metadata": self._one_file(
                 "mimic-cxr-*-metadata.csv",
@@ -85,10 +82,10 @@ class Mimic(Archive):
         for name, path in paths.items():
             if path is None:
                 continue
-            table = Input(path, formats=("csv",), encoding=self.encoding)
+            table = stack.enter_context(closing(Input(path, formats=("csv",), encoding=self.encoding)))
             require_columns(table, wanted[name])
             reading(path)
-            tables[name] = Shelf(table, "study_id", many=name != "labels")
+            tables[name] = stack.enter_context(closing(Shelf(table, "study_id", many=name != "labels")))
         self.counts["studies"] = tables["metadata"].keys
         return tables
 

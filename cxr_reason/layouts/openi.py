@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
 from xml.etree import ElementTree
 
-from cxr_reason.layouts.archive import Archive, first_existing, image, named_entries, reading
+from cxr_reason.layouts.archive import Archive, columns_of, first_existing, image, named_entries, reading
 from cxr_reason.shelves import Shelf, key_text, require_columns
 from cxr_reason.streams import Input, Row
 
@@ -45,9 +46,7 @@ class OpenI(Archive):
 
     def header(self) -> list[str]:
         if path := self._csv():
-            table = Input(path, formats=("csv",), encoding=self.encoding)
-            require_columns(table, ("uid", *SECTIONS))
-            return [*table.header(), "images"]
+            return [*columns_of(Input(path, formats=("csv",), encoding=self.encoding), ("uid", *SECTIONS)), "images"]
         return ["uid", "MeSH", "MeSH_automatic", "image", *SECTIONS, "images"]
 
     def _csv(self) -> Path | None:
@@ -106,12 +105,14 @@ class OpenI(Archive):
     # ------------------------------------------------------------------------------------------------------ the CSVs
 
     def _read_csv(self, path: Path) -> Iterator[Row]:
-        table = Input(path, formats=("csv",), encoding=self.encoding)
-        images = self._projections(path.with_name(PROJECTIONS))
-        known = images.first(PROBED) if images else iter(())
-        samples = ({form: form.format(entry["filename"]) for form in _FILE_WAYS} for _, entry in known)
-        way = first_existing(self.image_root, samples) or _FILE_WAYS[0]
-        try:
+        with ExitStack() as stack:
+            table = stack.enter_context(closing(Input(path, formats=("csv",), encoding=self.encoding)))
+            images = self._projections(path.with_name(PROJECTIONS))
+            if images:
+                stack.enter_context(closing(images))
+            known = images.first(PROBED) if images else iter(())
+            samples = ({form: form.format(entry["filename"]) for form in _FILE_WAYS} for _, entry in known)
+            way = first_existing(self.image_root, samples) or _FILE_WAYS[0]
             for row in table.rows():
                 if row.data is not None:
                     found = images.find(key_text(row.data["uid"])) if images else []
@@ -122,20 +123,16 @@ class OpenI(Archive):
                 yield row
             if images:
                 self.counts["no report"] = images.keys - images.found
-        finally:
-            table.close()
-            if images:
-                images.close()
 
     def _projections(self, path: Path) -> Shelf | None:
         if not path.exists():
             path = path.with_name(path.name + ".gz")
         if not path.exists():
             return None
-        table = Input(path, formats=("csv",), encoding=self.encoding)
-        require_columns(table, ["filename"])
-        reading(path)
-        return Shelf(table, "uid", many=True)
+        with closing(Input(path, formats=("csv",), encoding=self.encoding)) as table:
+            require_columns(table, ["filename"])
+            reading(path)
+            return Shelf(table, "uid", many=True)
 
 
 def _view(projection: str) -> str | None:
@@ -160,13 +157,19 @@ class _NoDoctype(ElementTree.TreeBuilder):
 def parse(data: bytes) -> ElementTree.Element:
     """The root of an XML document without a document type.
 
-    Raises Refused for one that has it, before any entity of its is used, and ParseError for what isn't XML.
+    Raises Refused for one that has it, before any entity of its is used, or is in an encoding that the parser doesn't
+    know, and ParseError for what isn't XML.
     """
     if b"<!DOCTYPE" in data:
         raise Refused("has a DOCTYPE, which reports of Open-i don't have: not read")
     # A DOCTYPE in an encoding that hides it from the line above gets no further than the next few bytes.
     parser = ElementTree.XMLParser(target=_NoDoctype())
-    for start in range(0, len(data), FED):
-        parser.feed(data[start : start + FED])
-    root: ElementTree.Element = parser.close()
+    try:
+        for start in range(0, len(data), FED):
+            parser.feed(data[start : start + FED])
+        root: ElementTree.Element = parser.close()
+    except Refused:
+        raise
+    except (LookupError, ValueError):
+        raise Refused("names an encoding that can't be read") from None
     return root

@@ -14,11 +14,12 @@ from __future__ import annotations
 import ast
 import tomllib
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from importlib import resources
 from itertools import chain, islice
 from typing import Any, ClassVar
 
-from cxr_reason.layouts.archive import Archive, dicom_time, first_existing, image, reading
+from cxr_reason.layouts.archive import Archive, columns_of, dicom_time, first_existing, image, reading
 from cxr_reason.records import LABELS
 from cxr_reason.shelves import require_columns, together
 from cxr_reason.streams import Input, Row
@@ -46,9 +47,8 @@ class PadChest(Archive):
     }
 
     def header(self) -> list[str]:
-        table = self._table()
-        require_columns(table, NEEDED)
-        return [*(column for column in table.header() if column != INDEX), "images", "study_time", *LABELS]
+        kept = [column for column in columns_of(self._table(), NEEDED) if column != INDEX]
+        return [*kept, "images", "study_time", *LABELS]
 
     def _table(self) -> Input:
         path = (
@@ -59,17 +59,14 @@ class PadChest(Archive):
         return Input(path, formats=("csv",), encoding=self.encoding, unnamed=INDEX)
 
     def _read(self) -> Iterator[Row]:
-        table = self._table()
-        require_columns(table, NEEDED)
-        reading(table.path)
-        try:
+        with closing(self._table()) as table:
+            require_columns(table, NEEDED)
+            reading(table.path)
             rows = together(table.rows(), lambda data: (data["PatientID"], data["StudyID"]))
             first = list(islice(rows, PROBED))
             way = self._way(row.data for row in first if row.data)
             for row in chain(first, rows):
                 yield row if row.data is None else self._completed(row, row.data, way)
-        finally:
-            table.close()
 
     def _way(self, rows: Iterable[dict[str, str]]) -> str:
         """Whether the images lie in folders named by `ImageDir`, as their zips do, or all in one."""
@@ -104,8 +101,8 @@ def label_names(text: str) -> list[str]:
         return []
     try:
         names = ast.literal_eval(text)
-    except (SyntaxError, MemoryError, RecursionError):
-        raise ValueError("no list") from None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("no list of texts")
     return list(dict.fromkeys(name.strip() for name in names if name.strip()))
