@@ -133,25 +133,24 @@ class Joined:
 
     def _shelf(self, join: Join, encoding: str | None) -> Shelf:
         table = Input(join.file, encoding=encoding)
+        if table.path is None and self._source.path is None:
+            raise JoinError("--join -: stdin is the input already", hint="Give one of the two as a file.")
         with closing(table):
-            theirs = table.header()
-        for column, header, where in (
-            (join.ours, self._header, self._source.name),
-            (join.theirs, theirs, join.file),
-        ):
-            if column not in header:
-                raise JoinError(
-                    f"--join {join.file}: there is no column {column!r}. Columns: {_listed(header)}",
-                    where=f"{where}:1",
-                    hint=f"Where the two have other names, write --join {join.file}:OURS=THEIRS.",
-                )
-        console.note(f"reading {join.file}")
-        shelf = Shelf(Input(join.file, encoding=encoding), join.theirs)
+            sides = ((join.ours, self._header, self._source.name), (join.theirs, table.header(), table.name))
+            for column, header, name in sides:
+                if column not in header:
+                    raise JoinError(
+                        f"--join {join.file}: there is no column {column!r}. Columns: {_listed(header)}",
+                        where=f"{name}:1",
+                        hint=f"Where the two have other names, write --join {join.file}:OURS=THEIRS.",
+                    )
+            console.note(f"reading {table.name}")
+            shelf = Shelf(table, join.theirs)
         if both := [column for column in shelf.columns if column in self._header]:
             shelf.close()
             raise JoinError(
                 f"--join {join.file}: the rows have a column {both[0]!r} already",
-                where=f"{join.file}:1",
+                where=f"{table.name}:1",
                 hint="Rename it in one of the two, or leave it out.",
             )
         self._header += shelf.columns

@@ -39,6 +39,8 @@ class Archive(ABC):
     def __init__(self, source: str | Path, *, encoding: str | None = None, image_root: str | None = None) -> None:
         self.name = str(source)
         self.path = Path(source)
+        if not self.path.exists():
+            raise InputError("there is no such folder", where=self.name)
         self.encoding = known_encoding(encoding)
         self.image_root = Path(image_root) if image_root else self.folder
         self.counts: Counter[str] = Counter()
@@ -112,8 +114,6 @@ class Archive(ABC):
 
     def _start(self) -> None:
         if self._rows is None:
-            if not self.path.exists():
-                raise InputError("there is no such folder", where=self.name)
             self._rows = self._read()
 
     def _hashed(self) -> Iterator[Row]:
@@ -133,13 +133,19 @@ class Archive(ABC):
         for pattern in patterns:
             found = sorted(path for end in ("", ".gz") for path in self.folder.glob(pattern + end))
             if len(found) > 1:
-                names = " and ".join(path.name for path in found[:2])
-                raise InputError(f"{names} are both here", where=self.name, hint="Leave one of them in the folder.")
+                names = " and ".join(str(path.relative_to(self.folder)) for path in found[:2])
+                raise InputError(f"{names} are both here", where=self.name, hint="Leave one of them there.")
             if found:
                 return found[0]
         if needed:
             raise InputError(f"there is no {patterns[0]}(.gz)", where=self.name, hint=needed)
         return None
+
+    def _main_file(self, pattern: str, needed: str) -> Path:
+        """The table that the archive consists of: what the user named, or the one file of the folder that fits."""
+        path = self.path if self.path.is_file() else self._one_file(pattern, needed=needed)
+        assert path is not None
+        return path
 
     def _one_text(self, path: Path) -> str | Row:
         """The text of a small file, or a Row that says why it can't be read."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any, ClassVar
 
 from cxr_reason import columns
@@ -58,14 +59,10 @@ class ChexpertPlus(Archive):
         return ["study_id", "images", *kept, *(LABELS if self._labels_file() else ())]
 
     def _table(self) -> Input:
-        path = (
-            self.path
-            if self.path.is_file()
-            else self._one_file(TABLE, needed="Give the folder that holds CheXpert Plus's table, or the table itself.")
-        )
+        path = self._main_file(TABLE, "Give the folder that holds CheXpert Plus's table, or the table itself.")
         return Input(path, formats=("csv",), encoding=self.encoding)
 
-    def _labels_file(self) -> Any:
+    def _labels_file(self) -> Path | None:
         return self._one_file(*LABEL_FILES)
 
     def _read(self) -> Iterator[Row]:
@@ -83,10 +80,11 @@ class ChexpertPlus(Archive):
                 if row.data is not None:
                     data = self._completed(row.data, labels)
                     if data["study_id"] != study:
-                        study, report = data["study_id"], data["report"]
-                    else:
+                        study, report = data["study_id"], ""
+                    if report and data["report"]:
                         self.counts["other report"] += data["report"] != report
                         data["report"] = ""
+                    report = report or data["report"]
                     row.data = data
                 yield row
             if labels is not None:
@@ -94,22 +92,24 @@ class ChexpertPlus(Archive):
 
     def _completed(self, data: dict[str, Any], labels: Shelf | None) -> dict[str, Any]:
         path = data["path_to_image"]
-        data = {"study_id": "/".join(_study(path))} | {name: data[name] for name in data if name not in _PARTS}
+        data = {"study_id": "/".join(_study(path)), **data}
         data["images"] = [image(path, _view(data))]
         if labels is not None:
             found = labels.find(key_text(path))
             self.counts["no labels"] += not found
             for line in found:
-                # Only the labels: the lines hold the section's text too, in some versions.
+                # Only the labels, whatever else a line may hold.
                 data |= {label: line[column] for label, column in columns.label_columns(line).items()}
         return data
 
 
 def _checked(rows: Iterator[Row]) -> Iterator[Row]:
-    """Rows whose path names no study are unreadable: without one their images can't be told from others'."""
+    """Rows without the parts of the report. Those whose path names no study are unreadable: whose images are they?"""
     for row in rows:
         if row.data is not None and not _STUDY.search(row.data["path_to_image"]):
             row = Row(row.file, row.line, None, "path_to_image names no patient and study (patient00001/study1/…)")
+        if row.data is not None:
+            row.data = {name: row.data[name] for name in row.data if name not in _PARTS}
         yield row
 
 

@@ -51,11 +51,7 @@ class PadChest(Archive):
         return [*kept, "images", "study_time", *LABELS]
 
     def _table(self) -> Input:
-        path = (
-            self.path
-            if self.path.is_file()
-            else self._one_file(TABLE, needed="Give the folder that holds PadChest's table, or the table itself.")
-        )
+        path = self._main_file(TABLE, "Give the folder that holds PadChest's table, or the table itself.")
         return Input(path, formats=("csv",), encoding=self.encoding, unnamed=INDEX)
 
     def _read(self) -> Iterator[Row]:
