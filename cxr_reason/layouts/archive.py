@@ -149,12 +149,9 @@ class Archive(ABC):
 
     def _one_text(self, path: Path) -> str | Row:
         """The text of a small file, or a Row that says why it can't be read."""
-        try:
-            data = path.read_bytes() if path.stat().st_size <= LINE_BYTES else None
-        except OSError as error:
-            return Row(str(path), 1, None, error.strerror or "can't be opened")
-        if data is None:
-            return Row(str(path), 1, None, f"longer than {LINE_BYTES >> 20} MiB")
+        data = content(path)
+        if isinstance(data, Row):
+            return data
         encoding = self.encoding or "utf-8"
         try:
             text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
@@ -168,6 +165,16 @@ class Archive(ABC):
         if "\0" in text:
             return Row(str(path), 1, None, "holds NUL bytes: not text", text)
         return text
+
+
+def content(path: Path) -> bytes | Row:
+    """What a small file holds, or a Row that says why it can't be read."""
+    try:
+        if path.stat().st_size > LINE_BYTES:
+            return Row(str(path), 1, None, f"longer than {LINE_BYTES >> 20} MiB")
+        return path.read_bytes()
+    except OSError as error:
+        return Row(str(path), 1, None, error.strerror or "can't be opened")
 
 
 def columns_of(table: Input, needed: Iterable[str]) -> list[str]:

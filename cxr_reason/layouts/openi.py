@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from xml.etree import ElementTree
 
-from cxr_reason.layouts.archive import Archive, columns_of, first_existing, image, named_entries, reading
+from cxr_reason.layouts.archive import Archive, columns_of, content, first_existing, image, named_entries, reading
 from cxr_reason.shelves import Shelf, key_text, require_columns
 from cxr_reason.streams import Input, Row
 
@@ -77,10 +77,11 @@ class OpenI(Archive):
 
     def _report(self, path: Path) -> Row:
         """The report in a file of XML; `names` are its images'. A file that isn't such a report is unreadable."""
+        data = content(path)
+        if isinstance(data, Row):
+            return data
         try:
-            root = parse(path.read_bytes())
-        except OSError as error:
-            return Row(str(path), 1, None, error.strerror or "can't be opened")
+            root = parse(data)
         except ElementTree.ParseError as error:
             return Row(str(path), error.position[0], None, f"not valid XML (column {error.position[1] + 1})")
         except Refused as error:
@@ -88,19 +89,19 @@ class OpenI(Archive):
         uid = root.find("uId")
         if root.tag != "eCitation" or uid is None or not uid.get("id"):
             return Row(str(path), 1, None, "no report of Open-i: there is no eCitation with a uId")
-        data: dict[str, Any] = {"uid": uid.get("id")}
+        found: dict[str, Any] = {"uid": uid.get("id")}
         for section in root.iter("AbstractText"):
             name = section.get("Label", "").lower()
             if name in SECTIONS and (text := _text(section)):
-                data[name] = f"{data[name]}\n{text}" if name in data else text
+                found[name] = f"{found[name]}\n{text}" if name in found else text
         for column, tag in (("MeSH", "major"), ("MeSH_automatic", "automatic")):
             if terms := [text for term in root.iter(tag) if (text := _text(term))]:
-                data[column] = ";".join(terms)
+                found[column] = ";".join(terms)
         images = list(root.iter("parentImage"))
         if caption := next((text for entry in images for part in entry.iter("caption") if (text := _text(part))), ""):
-            data["image"] = caption
-        data["names"] = list(dict.fromkeys(found for entry in images if (found := entry.get("id"))))
-        return Row(str(path), 1, data)
+            found["image"] = caption
+        found["names"] = list(dict.fromkeys(key for entry in images if (key := entry.get("id"))))
+        return Row(str(path), 1, found)
 
     # ------------------------------------------------------------------------------------------------------ the CSVs
 
