@@ -96,7 +96,7 @@ class Shelf:
         return int(rows)
 
     def _entries(self, table: Input) -> Iterator[tuple[bytes, int, bytes]]:
-        places: dict[str, int] = {}
+        known: set[str] = set()
         for row in table.rows():
             if row.data is None:
                 raise InputError(
@@ -109,8 +109,8 @@ class Shelf:
                 self.keyless += 1
                 continue
             for column in row.data:
-                if column not in places:
-                    places[column] = len(places)
+                if column not in known:
+                    known.add(column)
                     self.columns.append(column)
             # Not JSON, which has no lone surrogates and no numbers as long as those of JSON lines may be. What is
             # unpacked was packed by this process.
