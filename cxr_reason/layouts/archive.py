@@ -189,16 +189,16 @@ def reading(table: Path | None) -> None:
     console.note(f"reading {table}")
 
 
-def named_entries(folder: Path, pattern: re.Pattern[str]) -> list[os.DirEntry[str]]:
-    """The entries of `folder` whose whole name fits, sorted by name; none where there is no such folder."""
+def names_in(folder: Path, pattern: re.Pattern[str]) -> list[str]:
+    """The names in `folder` that fit as a whole, sorted; none where there is no such folder."""
     try:
+        # Names alone: a large archive has tens of thousands in a folder.
         with os.scandir(folder) as entries:
-            found = [entry for entry in entries if pattern.fullmatch(entry.name)]
+            return sorted(entry.name for entry in entries if pattern.fullmatch(entry.name))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise InputError(error.strerror or "can't be read", where=str(folder)) from None
-    return sorted(found, key=lambda entry: entry.name)
 
 
 def first_existing(root: Path, samples: Iterable[Mapping[str, str]]) -> str | None:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from cxr_reason import columns
 from cxr_reason.errors import InputError
-from cxr_reason.layouts.archive import Archive, dicom_time, first_existing, image, named_entries, reading
+from cxr_reason.layouts.archive import Archive, dicom_time, first_existing, image, names_in, reading
 from cxr_reason.records import LABELS
 from cxr_reason.shelves import Shelf, require_columns
 from cxr_reason.streams import Input, Row
@@ -92,25 +92,26 @@ class Mimic(Archive):
     def _reports(self, tables: dict[str, Shelf]) -> Iterator[Row]:
         tree = self._tree()
         suffix = self._suffix(tables["metadata"])
-        for group in named_entries(tree, _GROUP):
-            for patient in named_entries(Path(group.path), _PATIENT):
-                for report in named_entries(Path(patient.path), _ANY_TEXT):
-                    if not _REPORT.fullmatch(report.name):
+        for group in names_in(tree, _GROUP):
+            for patient in names_in(tree / group, _PATIENT):
+                folder = tree / group / patient
+                for report in names_in(folder, _ANY_TEXT):
+                    if not _REPORT.fullmatch(report):
                         self.counts["other texts"] += 1
                         continue
-                    text = self._one_text(Path(report.path))
-                    study = report.name[1:-4]
-                    found = self._study(study, patient.name[1:], tables, suffix)
+                    text = self._one_text(folder / report)
+                    study = report[1:-4]
+                    found = self._study(study, patient[1:], tables, suffix)
                     if isinstance(text, Row):
                         yield text
                     else:
-                        yield Row(report.path, 1, {"study_id": study, **found, "report": text})
+                        yield Row(str(folder / report), 1, {"study_id": study, **found, "report": text})
         metadata = tables["metadata"]
         self.counts["no report"], self.counts["no study"] = metadata.keys - metadata.found, metadata.keyless
 
     def _tree(self) -> Path:
         for name in TREES:
-            if named_entries(self.folder / name, _GROUP):
+            if names_in(self.folder / name, _GROUP):
                 return self.folder / name
         raise InputError("there is no tree of reports", where=self.name, hint=self.empty)
 

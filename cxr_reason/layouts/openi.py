@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from xml.etree import ElementTree
 
-from cxr_reason.layouts.archive import Archive, columns_of, content, first_existing, image, named_entries, reading
+from cxr_reason.layouts.archive import Archive, columns_of, content, first_existing, image, names_in, reading
 from cxr_reason.shelves import Shelf, key_text, require_columns
 from cxr_reason.streams import Input, Row
 
@@ -59,12 +59,12 @@ class OpenI(Archive):
     # ------------------------------------------------------------------------------------------------------- the XML
 
     def _read_xml(self) -> Iterator[Row]:
-        folder = next(
-            (place for name in ("ecgen-radiology", ".") if named_entries(place := self.folder / name, _XML)), None
-        )
-        files = named_entries(folder, _XML) if folder else []
-        files.sort(key=lambda entry: [int(number) for number in _DIGITS.findall(entry.name)])
-        rows = (self._report(Path(entry.path)) for entry in files)
+        folder = self.folder / "ecgen-radiology"
+        if not folder.is_dir():
+            folder = self.folder
+        files = names_in(folder, _XML)
+        files.sort(key=lambda name: [int(number) for number in _DIGITS.findall(name)])
+        rows = (self._report(folder / name) for name in files)
         first = list(islice(rows, PROBED))
         names = [name for row in first if row.data for name in row.data["names"]]
         samples = ({form: form.format(name) for form in _IMAGE_WAYS} for name in names)
