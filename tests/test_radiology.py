@@ -277,6 +277,7 @@ def test_which_bounds_cover_a_list() -> None:
     [
         ("History of pneumonia. No effusion.", "pneumonia", "history"),
         ("Status post median sternotomy. No effusion.", "sternotomy wires", "history"),
+        ("A pleural effusion was present on the prior film. No pneumothorax.", "pleural effusion", "history"),
         ("Evaluate for pneumonia. No effusion.", "pneumonia", "hypothetical"),
         ("The pneumothorax has resolved.", "pneumothorax", "resolved"),
         ("Known effusion is larger.", "pleural effusion", "current"),
@@ -285,6 +286,24 @@ def test_which_bounds_cover_a_list() -> None:
 )
 def test_time(text: str, name: str, time: str) -> None:
     assert one(text, name).time == time
+
+
+@pytest.mark.parametrize(
+    ("text", "change"),
+    [
+        ("The effusion was larger on the prior study.", "better"),
+        ("The effusion was less extensive on the previous radiograph.", "worse"),
+        ("The small left pleural effusion was seen on the prior study and now appears larger.", "worse"),
+    ],
+)
+def test_what_the_prior_film_showed_tells_how_it_has_changed(text: str, change: str) -> None:
+    effusion = one(text, "pleural effusion")
+    assert (effusion.time, effusion.change) == ("current", change)
+
+
+def test_a_place_is_not_what_a_hedge_after_it_speaks_of() -> None:
+    text = "Pleural opacity along the lower chest wall compatible with thickening or loculated effusion."
+    assert "soft tissue swelling" not in {finding.name for finding in read(text).findings}
 
 
 def test_history_and_hypothesis_count_for_no_label() -> None:

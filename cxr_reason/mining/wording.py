@@ -73,7 +73,7 @@ def details_of(finding: Finding, report: str) -> Details:
     )
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def claim(details: Details, status: str, certainty: str, alternatives: tuple[str, ...] = ()) -> dict[str, Any]:
     """The finding that a sentence made from `details` claims, ready for a step's `findings`, which share it."""
     manner = MANNERS[details.name]
@@ -102,7 +102,7 @@ def says_side(details: Details) -> bool:
     return details.side is not None and (manner.side != "own" or "{which}" in manner.noun)
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def phrase(details: Details, article: bool = True) -> Phrase:
     """`details` as a noun phrase: "a small left pleural effusion", "degenerative changes of the thoracic spine"."""
     manner = MANNERS[details.name]
@@ -124,7 +124,7 @@ def phrase(details: Details, article: bool = True) -> Phrase:
     return Phrase(text, plural)
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def present(details: Details) -> tuple[str, ...]:
     """Sentences that say that it is there."""
     manner = MANNERS[details.name]
@@ -142,19 +142,19 @@ def borderline(details: Details) -> tuple[str, ...]:
     return MANNERS[details.name].borderline or hedged(details, "probable")
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def hedged(details: Details, certainty: str) -> tuple[str, ...]:
     """Sentences that leave it open, with the given grade: probable, possible or differential."""
     return _filled(SENTENCES[certainty], phrase(details))
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def versus(rivals: tuple[Details, ...]) -> tuple[str, ...]:
     """Sentences for findings that compete with each other."""
     return _filled(SENTENCES["versus"], Phrase(" versus ".join(phrase(rival).text for rival in rivals), False))
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def absent(details: Details) -> tuple[str, ...]:
     """Sentences that deny it, within its bound where it has one."""
     manner = MANNERS[details.name]
@@ -179,13 +179,13 @@ def is_sayable(name: str, bound: str) -> bool:
     return not words & _UNSAYABLE
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def none_of(names: tuple[str, ...]) -> tuple[str, ...]:
     """Sentences that deny several findings at once: "There is no pleural effusion or pneumothorax."."""
     return _filled(SENTENCES["absent"], Phrase(listed([phrase(Details(name), False).text for name in names]), False))
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def unlikely(details: Details) -> tuple[str, ...]:
     """Sentences that all but deny it."""
     return _filled(SENTENCES["unlikely"], phrase(details))
@@ -196,7 +196,7 @@ def not_suggested(name: str) -> tuple[str, ...]:
     return _filled(SENTENCES["silent"], phrase(Details(name)))
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def changed(details: Details, change: str) -> tuple[str, ...]:
     """Sentences that say how it has changed: worse, stable or better."""
     return _filled(SENTENCES[change], phrase(details, article=False))

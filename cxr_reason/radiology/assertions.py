@@ -76,7 +76,7 @@ _FROM_HEAD = (
     "calcified",
 )
 _head_values = attrgetter(*_FROM_HEAD)
-_SHARED = Memory[tuple[Any, ...], dict[str, Any]](10_240)
+_SHARED = Memory[tuple[Any, ...], dict[str, Any]](4_096)
 
 
 def _fields(head: Head) -> dict[str, Any]:

@@ -229,6 +229,11 @@ class _Walk:
         if k + 1 < len(self.items) and self.items[k + 1].word.organ == "chest" and self.last <= k + 1:
             self.history = None  # "the prior study"
 
+    def was(self, k: int, item: Item) -> None:
+        for head in self._recent(k):  # "an effusion was present on the prior film"
+            if head.status == "present" and head.change != "new":
+                head.time = "history"
+
     def supposed(self, k: int, item: Item) -> None:
         self.hypothetical = True
 
@@ -328,6 +333,7 @@ _ACTS: dict[str, Callable[[_Walk, int, Item], None]] = {
     "versus": _Walk.versus,
     "or": _Walk.either_or,
     "history": _Walk.past,
+    "history_after": _Walk.was,
     "hypothetical": _Walk.supposed,
     "advised": _Walk.advised,
     "favored_over": _Walk.favored_over,

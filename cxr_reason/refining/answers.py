@@ -211,7 +211,7 @@ def _told(seen: Finding, answer: Sequence[Finding]) -> bool:
     return any(related(seen.name, told.name) for told in answer)
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=8_192)
 def related(one: str, other: str) -> bool:
     return one == other or LEXICON.related(one, other)
 

@@ -189,7 +189,7 @@ def _unstated_detail(claim: Finding, findings: Sequence[Finding]) -> str | None:
     return None
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)
 def _alike(one: str, other: str) -> bool:
     return answers.is_a(one, other) or answers.is_a(other, one)
 
@@ -223,7 +223,7 @@ def _asked_by_options(options: tuple[str, ...]) -> frozenset[str]:
     return answers.names(claim for option in options for claim in rewrite.stated(option))
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)
 def _bears(name: str, asked: frozenset[str]) -> bool:
     region = LEXICON.findings[name].region
     return region == "chest" or any(
