@@ -13,6 +13,7 @@ import pytest
 from gold import score
 
 from cxr_reason.radiology import LABELS, LEXICON, Finding, Reading, read
+from cxr_reason.radiology.lexicon import _TABLES, expand
 from cxr_reason.radiology.sections import sections
 from cxr_reason.radiology.sentences import sentences
 
@@ -38,6 +39,18 @@ def fact(text: str, name: str) -> Finding:
 
 def names(text: str, status: str = "present") -> list[str]:
     return [finding.name for finding in read(text).findings if finding.status == status]
+
+
+# The lexicon
+
+
+def test_no_phrase_has_too_many_wordings() -> None:
+    """Choices multiply: one phrase with six of them once took 50,000 wordings, 70 MB and half a second."""
+    tables = (LEXICON.data[name] for name in ("sites", "sided_sites", *_TABLES))
+    phrases = [phrase for table in tables for told in table.values() for phrase in told]
+    named = (LEXICON.data[name] for name in ("findings", "organs", "qualities"))
+    phrases += [phrase for table in named for told in table.values() for phrase in told["phrases"]]
+    assert max(sum(1 for _ in expand(phrase)) for phrase in phrases) <= 4000
 
 
 # Sections

@@ -58,7 +58,7 @@ _SAYS_YES_NO = re.compile(
 )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def asked(question: str) -> tuple[Finding, ...]:
     """The findings that a yes-no or temporal `question` asks for, as if they were stated."""
     text = _SETTING.sub("", question.strip().rstrip("? "))
@@ -74,7 +74,7 @@ def names(findings: Iterable[Finding]) -> frozenset[str]:
     return frozenset(finding.name for finding in findings)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def is_a(name: str, ancestor: str) -> bool:
     """Whether the finding `name` is an `ancestor` or one of its kinds."""
     return name == ancestor or ancestor in LEXICON.ancestors(name)
@@ -211,7 +211,7 @@ def _told(seen: Finding, answer: Sequence[Finding]) -> bool:
     return any(related(seen.name, told.name) for told in answer)
 
 
-@lru_cache(maxsize=8_192)
+@lru_cache(maxsize=4096)
 def related(one: str, other: str) -> bool:
     return one == other or LEXICON.related(one, other)
 

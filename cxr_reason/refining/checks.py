@@ -189,7 +189,7 @@ def _unstated_detail(claim: Finding, findings: Sequence[Finding]) -> str | None:
     return None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def _alike(one: str, other: str) -> bool:
     return answers.is_a(one, other) or answers.is_a(other, one)
 
@@ -218,12 +218,12 @@ def _asked(chain: Chain) -> frozenset[str]:
     return frozenset()
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def _asked_by_options(options: tuple[str, ...]) -> frozenset[str]:
     return answers.names(claim for option in options for claim in rewrite.stated(option))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def _bears(name: str, asked: frozenset[str]) -> bool:
     region = LEXICON.findings[name].region
     return region == "chest" or any(
