@@ -54,6 +54,14 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     show_default=True,
     help="What makes a film abnormal; the question says it.",
 )
+@click.option(
+    "--labels",
+    type=click.Choice(["own", "input"]),
+    default="own",
+    show_default=True,
+    help="Whose CheXpert labels decide: those read here, or the input's columns. Where both exist, both are kept and "
+    "compared.",
+)
 @click.option("--split", type=click.Choice(SPLITS), help="Only studies of this split.")
 @click.option("--image-root", metavar="FOLDER", help="Put before the images' relative paths.")
 @click.option(
@@ -86,13 +94,18 @@ def mine(
     if given["per_finding"] and given["findings_only"]:
         raise click.UsageError("--per-finding picks questions, and --findings makes none.")
     table = Input(source, encoding=encoding)
+    ctx.call_on_close(table.close)
     header, sample = table.header(), table.sample()
     mapping = columns.guess_columns(header, sample, overrides=overrides)
-    if header:
+    label_columns = columns.label_columns(header)
+    if given["labels"] == "input":
+        columns.require_labels(label_columns, header, source=table.name)
+    elif header:
         columns.require_report(mapping, header, source=table.name)
     chosen = {name: given[name] for name in ("tasks", "seed", "negatives", "uncertain", "definition", "open_ended")}
-    kept = {name: given[name] for name in ("findings_only", "split", "image_root", "plain_normals")}
-    settings = miner.Settings(mapping, tasks.Options(**chosen, thinned=not given["per_finding"]), **kept)
+    kept = {name: given[name] for name in ("findings_only", "split", "image_root", "plain_normals", "labels")}
+    options = tasks.Options(**chosen, thinned=not given["per_finding"])
+    settings = miner.Settings(mapping, options, label_columns=label_columns, **kept)
     streams = {name: given[name] for name in ("output", "output_format", "rejects", "jobs", "shard", "limit")}
     streams |= {name: given[name] for name in ("max_failed", "dry_run", "force")}
     work, units = partial(miner.mine, settings=settings), partial(miner.by_study, mapping=mapping)
@@ -105,10 +118,14 @@ def mine(
 
 def _tell(summary: Summary) -> None:
     """What was found and asked, as a table on stderr, and what became of the rest."""
-    from cxr_reason.mining import tally
+    from cxr_reason.mining import labels, tally
 
     if rows := tally.rows(summary.counts):
         console.table("What the reports say, and what is asked", tally.COLUMNS, rows)
+    if rows := labels.rows(summary.counts):
+        console.table("Labels: what we read, and what the input says", labels.COLUMNS, rows)
+    if unread := summary.counts["labels/unread"]:
+        console.note(f"{_studies(unread)} with label cells that hold no label: they are taken for unlabelled")
     for reason, count in tally.left_out(summary.counts).items():
         console.note(f"{_studies(count)} left out: {reason}")
     for check, count in sorted(summary.checks.items()):

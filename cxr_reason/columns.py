@@ -108,6 +108,16 @@ def require_report(mapping: Mapping[str, str], header: Iterable[str], *, source:
         )
 
 
+def require_labels(columns: Mapping[str, str], header: Iterable[str], *, source: str) -> None:
+    """Raise InputError unless there are columns of CheXpert's labels (`label_columns`)."""
+    if not columns:
+        raise InputError(
+            f"no column has the name of one of CheXpert's labels. Columns: {_listed(header)}",
+            where=source,
+            hint=f"They are called {', '.join(LABELS)}; --join FILE:KEY adds them from another table.",
+        )
+
+
 def compose_report(row: Mapping[str, Any], mapping: Mapping[str, str]) -> str:
     """The report of `row` as one text, "" when it has none; offsets of findings refer to this text.
 

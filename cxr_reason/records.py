@@ -159,6 +159,7 @@ def _explain_labels(name: str, value: Any) -> list[str]:
     ]
 
 
+LABEL_STATES = Kind(_are_labels, _explain_labels)
 TEXT = _plain(lambda value: isinstance(value, str), "text")
 BOOLEAN = _plain(lambda value: isinstance(value, bool), "true or false")
 NUMBER = _plain(_is_number, "a finite number")
@@ -228,12 +229,13 @@ FIELDS: dict[str, Field] = {
     "question": Field(TEXT, _MINE, "what is asked"),
     "options": Field(TEXTS, _MINE, "texts to choose from, null where the question is open"),
     "answer": Field(TEXT, _MINE, "a letter, or a text where the question is open"),
+    "report_source": Field(_one_of("labels"), _MINE, "labels: the report is ours, made of the input's labels"),
     "report": Field(TEXT, _INPUT, "the text that the chain was mined from"),
     "prior_report": Field(TEXT, _INPUT, "the report of the prior study"),
     "findings": Field(_list_of(FINDING), _MINE, "what the report says, a finding each"),
-    "labels": Field(
-        Kind(_are_labels, _explain_labels), _MINE, "CheXpert-14 at mention level: 1, 0, -1; unmentioned = no key"
-    ),
+    "labels": Field(LABEL_STATES, _MINE, "CheXpert-14 at mention level: 1, 0, -1; unmentioned = no key"),
+    "own_labels": Field(LABEL_STATES, _MINE, "what we read, where `labels` are the input's (`--labels input`)"),
+    "input_labels": Field(LABEL_STATES, _INPUT, "what the input says, where `labels` are what we read"),
     "normal": Field(BOOLEAN, _MINE, "nothing abnormal of any kind"),
     "acute": Field(BOOLEAN, _MINE, "something acute; null where the report doesn't say"),
     "quality": Field(TEXTS, _MINE, "limits that the report names"),
@@ -331,7 +333,10 @@ _NULLS = (b'"label":null', b'"acute":null', b'"options":null')
 
 
 # What all records of a study say alike. In `FIELDS` they stand together.
-OF_STUDY = ("report", "prior_report", "findings", "labels", "normal", "acute", "quality", "understood")
+OF_STUDY = (
+    *("report", "prior_report", "findings", "labels", "own_labels", "input_labels"),
+    *("normal", "acute", "quality", "understood"),
+)
 
 
 @lru_cache(maxsize=256)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os.path
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
 from cxr_reason import columns, readings, records
-from cxr_reason.mining import sights, tally, tasks
+from cxr_reason.mining import labels, sights, tally, tasks
 from cxr_reason.mining.dice import coin, mix, salt
 from cxr_reason.mining.tasks import Options, Question
 from cxr_reason.radiology import Reading, read
@@ -46,6 +47,10 @@ class Settings:
     image_root: str | None = None
     plain_normals: float = 1.0
     """Share of the plain normal reports that is kept (`is_plain`)."""
+    labels: str = "own"
+    """Whose labels decide: "own" for those that we read, "input" for what `label_columns` hold."""
+    label_columns: Mapping[str, str] = field(default_factory=dict)
+    """Which column holds which label: `columns.label_columns`."""
 
     def provenance(self, seal: str | None = None) -> list[dict[str, str]]:
         """The one entry that every record gets; `seal` is that of the study's reading."""
@@ -55,6 +60,7 @@ class Settings:
     @cached_property
     def _entry(self) -> dict[str, str]:
         policies = {name: getattr(self.options, name) for name in ("negatives", "uncertain", "definition")}
+        policies["labels"] = self.labels
         stamped: dict[str, Any] = {}
         records.stamp(stamped, stage="mine", config=records.config_hash(self.as_dict()), **policies)
         entry: dict[str, str] = stamped["provenance"][0]
@@ -63,8 +69,9 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """For `records.config_hash`."""
         options = {name: getattr(self.options, name) for name in Options.__slots__}
-        own = {"findings_only": self.findings_only, "split": self.split, "image_root": self.image_root}
-        return {**options, **own, "plain_normals": self.plain_normals, "mapping": dict(self.mapping)}
+        own: dict[str, Any] = {"findings_only": self.findings_only, "split": self.split, "image_root": self.image_root}
+        own |= {"plain_normals": self.plain_normals, "labels": self.labels}
+        return {**options, **own, "mapping": dict(self.mapping), "label_columns": dict(self.label_columns)}
 
 
 def by_study(rows: Iterator[Row], *, mapping: Mapping[str, str]) -> Iterator[Group | Row]:
@@ -76,25 +83,37 @@ def mine(unit: Group | Row, settings: Settings) -> Result:
     """The records of one study, or why there are none. Raises nothing that a report could cause."""
     rows = [unit] if isinstance(unit, Row) else unit.rows
     tables = [row.data for row in rows if row.data is not None]
-    study = _study(tables, settings)
+    given, fault = _given(tables, settings)
+    study = _study(tables, settings, with_labels=bool(fault))
     if settings.split is not None and study.get("split") != settings.split:
         return Result(counts={"left out/other split": 1})
     identity = study["study_id"]
+    if fault and settings.labels == "input":
+        return Result(rejects=[Reject(identity, "mine", [{"check": "labels", "message": fault}], study)])
     reading = read(study["report"])
+    compared = Counter({"labels/unread": 1} if fault else {})
+    if given and not reading.rejection:
+        compared = labels.compared(reading.labels, given)
+    if reading.rejection and settings.labels == "input" and (text := labels.told(given)):
+        study |= {"report": text, "report_source": "labels"}
+        reading = read(text)
     if reading.rejection is not None:
         reason = {"check": reading.rejection, "message": REJECTIONS[reading.rejection]}
         return Result(rejects=[Reject(identity, "mine", [reason], study)])
     seed = mix(stable_hash(identity) ^ salt("seed", str(settings.options.seed)))
     if settings.plain_normals < 1 and is_plain(reading) and coin(seed, "plain") >= settings.plain_normals:
         return Result(counts={"left out/plain normal": 1})
-    study |= _read(reading)
+    study |= _read(reading) | _labels(reading, given, settings)
     if settings.findings_only:
         record = {"id": identity, **study, "provenance": settings.provenance()}
-        return Result([record], counts=tally.count(reading, ()))
+        return Result([record], counts=tally.count(reading, ()) + compared)
     prior = bool(study.get("prior_study_id") or study.get("prior_report"))
-    view = sights.look(reading, negatives=settings.options.negatives)
+    deciding = given if settings.labels == "input" else None
+    view = sights.look(reading, negatives=settings.options.negatives, given=deciding)
+    if study.get("report_source"):  # CheXpert's labels know nothing of a scoliosis
+        view.whole = settings.options.definition == "chexpert"
     asked = tasks.questions(seed, reading, view, settings.options, prior=prior)
-    counts = tally.count(reading, asked)
+    counts = tally.count(reading, asked) + compared
     if not asked and (view.seen or view.denials):
         counts["left out/not drawn, so that yes and no stay in balance"] += 1
         return Result(counts=counts)
@@ -118,24 +137,36 @@ def is_plain(reading: Reading) -> bool:
 # -------------------------------------------------------------------------------------------------------------- input
 
 
-def _study(tables: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
-    """The study's own fields. Rows of one study are its images; reports that differ stand one after the other."""
+def _given(tables: list[dict[str, Any]], settings: Settings) -> tuple[dict[str, int], str]:
+    """The input's labels of a study, and why there are none where they can't be read."""
+    try:
+        return labels.given(tables, settings.label_columns), ""
+    except ValueError as error:
+        return {}, f"{error}."
+
+
+def _study(tables: list[dict[str, Any]], settings: Settings, *, with_labels: bool) -> dict[str, Any]:
+    """The study's own fields. Rows of one study are its images; reports that differ stand one after the other.
+
+    `with_labels` keeps the columns of labels as they are.
+    """
     mapping, first = settings.mapping, tables[0]
     reports = dict.fromkeys(text for table in tables if (text := columns.compose_report(table, mapping)))
     report = "\n".join(reports)
-    identity = columns.cell(first, mapping, "study_id") or stable_id(report)
+    images = [image for table in tables for image in _images(table, settings)]
+    identity = columns.cell(first, mapping, "study_id") or stable_id(report or images)
     study: dict[str, Any] = {"study_id": identity}
     for name in ("patient_id", "study_time", "prior_study_id"):
         if text := columns.cell(first, mapping, name):
             study[name] = text
     if split := _SPLITS.get(columns.cell(first, mapping, "split").lower()):
         study["split"] = split
-    if images := [image for table in tables for image in _images(table, settings)]:
+    if images:
         study["images"] = images
     if isinstance(prior := first.get("prior_report"), str) and prior.strip():
         study["prior_report"] = prior.strip()
     study["report"] = report
-    ours = _own_columns(tuple(mapping.values()))
+    ours = _own_columns((*mapping.values(), *(() if with_labels else settings.label_columns.values())))
     study |= {name: value for name, value in first.items() if name not in ours and value not in (None, "")}
     return study
 
@@ -171,6 +202,13 @@ def _read(reading: Reading) -> dict[str, Any]:
         "quality": reading.quality,
         "understood": round(reading.understood, 3),
     }
+
+
+def _labels(reading: Reading, given: Mapping[str, int], settings: Settings) -> dict[str, Any]:
+    """The labels that decide, and beside them the others, where the input has any."""
+    if settings.labels == "input":
+        return {"labels": given, "own_labels": reading.labels}
+    return {"input_labels": given} if given else {}
 
 
 def _record(study: Mapping[str, Any], question: Question, seed: int, settings: Settings) -> dict[str, Any]:

@@ -278,6 +278,8 @@ def anomaly(study: int, reading: Reading, view: View, options: Options) -> Itera
     everything = view.seen + view.suspected
     counted = [sight for sight in everything if COUNTS[options.definition](sight)]
     normal = NORMAL[options.definition](reading)
+    if normal and not view.whole:
+        return
     if normal is None or normal is bool(counted) or (normal and options.definition == "any" and everything):
         return
     answer = "Normal" if normal else "Abnormal"
