@@ -60,8 +60,8 @@ def _end(items: Sequence[Item]) -> int:
     return end
 
 
-_SENTENCES = Memory[tuple[Item, ...], tuple[tuple[Statement, ...], tuple[str, ...]]](10_240)
-_CLAUSES = Memory[tuple[Item, ...], tuple[tuple[Head, dict[str, Any]], ...]](10_240)
+_SENTENCES = Memory[tuple[Item, ...], tuple[tuple[Statement, ...], tuple[str, ...]]](6_144)
+_CLAUSES = Memory[tuple[Item, ...], tuple[tuple[Head, dict[str, Any]], ...]](6_144)
 _FROM_HEAD = (
     "name",
     "status",
