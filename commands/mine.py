@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -63,6 +64,14 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     "compared.",
 )
 @click.option("--split", type=click.Choice(SPLITS), help="Only studies of this split.")
+@click.option(
+    "--apart-from",
+    multiple=True,
+    type=click.Path(exists=True),
+    metavar="FILE",
+    help="Leave out patients, studies and films that stand in FILE (records or a table). Repeatable.",
+)
+@click.option("--check-films", is_flag=True, help="Read the image files too: the same film must not be in two splits.")
 @click.option("--image-root", metavar="FOLDER", help="Put before the images' relative paths.")
 @click.option(
     "--dedupe-normals",
@@ -86,7 +95,7 @@ def mine(
     INPUT is a table (CSV, TSV) or JSON lines, gzipped or not, one row an image or a study; - or nothing is stdin. Every
     question comes with its answer and with steps that rest on spans of the report. `cxr refine` checks them.
     """
-    from cxr_reason.mining import miner, sampling, tasks
+    from cxr_reason.mining import apart, miner, sampling, tasks
 
     cli.stop_if_waiting(ctx, source)
     if given["per_finding"] and given["shard"]:
@@ -108,15 +117,16 @@ def mine(
     settings = miner.Settings(mapping, options, label_columns=label_columns, **kept)
     streams = {name: given[name] for name in ("output", "output_format", "rejects", "jobs", "shard", "limit")}
     streams |= {name: given[name] for name in ("max_failed", "dry_run", "force")}
-    work, units = partial(miner.mine, settings=settings), partial(miner.by_study, mapping=mapping)
+    guard = apart.Guard(mapping, apart_from=given["apart_from"], films=given["check_films"], root=given["image_root"])
+    work, units = partial(miner.mine, settings=settings), guard.after(partial(miner.by_study, mapping=mapping))
     if given["per_finding"]:
         summary = sampling.run(table, work, count=given["per_finding"], seed=given["seed"], units=units, **streams)
     else:
-        summary = run(table, work, stage="mine", units=units, config=settings.as_dict(), **streams)
-    _tell(summary)
+        summary = run(table, work, stage="mine", units=units, config=settings.as_dict() | guard.as_dict(), **streams)
+    _tell(summary, guard.notes())
 
 
-def _tell(summary: Summary) -> None:
+def _tell(summary: Summary, notes: Sequence[str]) -> None:
     """What was found and asked, as a table on stderr, and what became of the rest."""
     from cxr_reason.mining import labels, tally
 
@@ -126,6 +136,8 @@ def _tell(summary: Summary) -> None:
         console.table("Labels: what we read, and what the input says", labels.COLUMNS, rows)
     if unread := summary.counts["labels/unread"]:
         console.note(f"{_studies(unread)} with label cells that hold no label: they are taken for unlabelled")
+    for note in notes:
+        console.note(note)
     for reason, count in tally.left_out(summary.counts).items():
         console.note(f"{_studies(count)} left out: {reason}")
     for check, count in sorted(summary.checks.items()):

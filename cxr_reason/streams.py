@@ -74,6 +74,8 @@ class Group:
 
     key: str
     rows: list[Row]
+    barred: str | None = None
+    """Why it must not be used, in a sentence."""
 
 
 # ---------------------------------------------------------------------------------------------------------- reading

@@ -15,6 +15,7 @@ from typing import Any
 
 from cxr_reason import columns, readings, records
 from cxr_reason.mining import labels, sights, tally, tasks
+from cxr_reason.mining.apart import split_of
 from cxr_reason.mining.dice import coin, mix, salt
 from cxr_reason.mining.tasks import Options, Question
 from cxr_reason.radiology import Reading, read
@@ -29,8 +30,6 @@ REJECTIONS = {
 }
 NO_QUESTION = "Nothing in the report can be asked with certainty under these options."
 
-_SPLITS = {"train": "train", "training": "train", "validate": "validate", "validation": "validate", "valid": "validate"}
-_SPLITS |= {"val": "validate", "dev": "validate", "test": "test", "testing": "test", "eval": "test"}
 _VIEWS = {"PA": "PA", "AP": "AP", "LAT": "LAT", "LATERAL": "LAT", "LL": "LAT"}
 _SLUG = re.compile(r"[^a-z0-9]+")
 
@@ -88,6 +87,8 @@ def mine(unit: Group | Row, settings: Settings) -> Result:
     if settings.split is not None and study.get("split") != settings.split:
         return Result(counts={"left out/other split": 1})
     identity = study["study_id"]
+    if isinstance(unit, Group) and unit.barred:
+        return Result(rejects=[Reject(identity, "mine", [{"check": "split", "message": unit.barred}], study)])
     if fault and settings.labels == "input":
         return Result(rejects=[Reject(identity, "mine", [{"check": "labels", "message": fault}], study)])
     reading = read(study["report"])
@@ -159,7 +160,7 @@ def _study(tables: list[dict[str, Any]], settings: Settings, *, with_labels: boo
     for name in ("patient_id", "study_time", "prior_study_id"):
         if text := columns.cell(first, mapping, name):
             study[name] = text
-    if split := _SPLITS.get(columns.cell(first, mapping, "split").lower()):
+    if split := split_of(first, mapping):
         study["split"] = split
     if images:
         study["images"] = images
