@@ -47,6 +47,11 @@ def test_a_study_is_in_one_split(tmp_path: Path) -> None:
     assert refused["s2"] == f"The study is in the split train already ({tmp_path}/table.csv:4)."
 
 
+def test_what_is_in_no_split_bars_nothing(tmp_path: Path) -> None:
+    kept, _, _ = mined(tmp_path, row("s1", "p1", "") + row("s2", "p1", "test") + row("s3", "p1", "unknown"))
+    assert kept == ["s1", "s2", "s3"]
+
+
 def test_films_are_compared_by_content_where_asked(tmp_path: Path) -> None:
     for name, content in {"a.png": b"one", "b.png": b"one", "c.png": b"two"}.items():
         (tmp_path / name).write_bytes(content)

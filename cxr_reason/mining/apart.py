@@ -60,16 +60,27 @@ class Places:
 
     def first(self, kind: str, key: str, place: Place) -> Place:
         """Where `key` was met first: at `place`, unless it was met before."""
-        name = f"{kind} {key}".encode("utf-8", "surrogatepass")
-        study = place.study.encode("utf-8", "surrogatepass")
-        self._database.execute("INSERT OR IGNORE INTO met VALUES (?, ?, ?, ?, ?)", (name, *place[:3], study))
-        split, file, line, study = self._database.execute(
-            "SELECT split, file, line, study FROM met WHERE key = ?", (name,)
-        ).fetchone()
+        if met := self.find(kind, key):
+            return met
+        row = (_bytes(f"{kind} {key}"), *place[:3], _bytes(place.study))
+        self._database.execute("INSERT INTO met VALUES (?, ?, ?, ?, ?)", row)
+        return place
+
+    def find(self, kind: str, key: str) -> Place | None:
+        """Where `key` was met first; None where it wasn't."""
+        select = "SELECT split, file, line, study FROM met WHERE key = ?"
+        met = self._database.execute(select, (_bytes(f"{kind} {key}"),)).fetchone()
+        if met is None:
+            return None
+        split, file, line, study = met
         return Place(split, file, line, study.decode("utf-8", "surrogatepass"))
 
     def close(self) -> None:
         self._database.close()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")  # SQLite's texts have no lone surrogates
 
 
 class Guard:
@@ -114,25 +125,6 @@ class Guard:
             told.append(f"{count:,} {'film' if count == 1 else 'films'} could not be read, and so not be compared")
         return told
 
-    def as_dict(self) -> dict[str, Any]:
-        """For `records.config_hash`."""
-        return {"apart_from": list(self._apart_from), "films": self._films}
-
-    def after(self, units: Units) -> Units:
-        """`units` of rows, of which those that are not apart are barred."""
-        if self._films or self._apart_from or "split" in self._mapping:
-            return lambda rows: self.judged(units(rows))
-        return units
-
-    def notes(self) -> list[str]:
-        """What a person should know of the films, in sentences."""
-        told = []
-        if self._shared:
-            told.append(f"{self._shared:,} {'film comes' if self._shared == 1 else 'films come'} up in more than one study of a split")
-        if self._missing:
-            told.append(f"{self._missing:,} {'film' if self._missing == 1 else 'films'} could not be read, and so not be compared")
-        return told
-
     def judged(self, units: Iterator[Group | Row]) -> Iterator[Group | Row]:
         """The same units, `barred` set where they are not apart."""
         places = Places()
@@ -165,12 +157,12 @@ class Guard:
         if len(splits) > 1:
             names = ", ".join(sorted(split or "none" for split in splits))
             return f"The rows of the study are in different splits: {names}."
-        split = splits.pop() or "none"
-        place = Place(split, group.rows[0].file, group.rows[0].line, group.key)
+        split = splits.pop()
+        place = Place(split or "", group.rows[0].file, group.rows[0].line, group.key)
         folder = Path(self._root) if self._root else Path(place.file).parent
         for kind, key in self._keys(tables, self._mapping, group.key, folder):
-            met = places.first(kind, key, place)
-            if met.split != split:
+            met = places.first(kind, key, place) if split else places.find(kind, key) or place
+            if met is not place and (met.split != split if split else not met.split):
                 where = f"the split {met.split}" if met.split else "a file to be apart from"
                 return f"The {kind} is in {where} already ({met.file}:{met.line})."
             self._shared += kind == "film" and met.study != group.key
