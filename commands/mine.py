@@ -54,6 +54,11 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     show_default=True,
     help="What makes a film abnormal; the question says it.",
 )
+@click.option(
+    "--tell-view",
+    is_flag=True,
+    help="Tell the films' views in the questions; heart size on AP or portable films is asked only so.",
+)
 @click.option("--split", type=click.Choice(SPLITS), help="Only studies of this split.")
 @click.option("--image-root", metavar="FOLDER", help="Put before the images' relative paths.")
 @click.option(
@@ -90,7 +95,8 @@ def mine(
     mapping = columns.guess_columns(header, sample, overrides=overrides)
     if header:
         columns.require_report(mapping, header, source=table.name)
-    chosen = {name: given[name] for name in ("tasks", "seed", "negatives", "uncertain", "definition", "open_ended")}
+    asking = ("tasks", "seed", "negatives", "uncertain", "definition", "open_ended", "tell_view")
+    chosen = {name: given[name] for name in asking}
     kept = {name: given[name] for name in ("findings_only", "split", "image_root", "plain_normals")}
     settings = miner.Settings(mapping, tasks.Options(**chosen, thinned=not given["per_finding"]), **kept)
     streams = {name: given[name] for name in ("output", "output_format", "rejects", "jobs", "shard", "limit")}
@@ -109,6 +115,8 @@ def _tell(summary: Summary) -> None:
 
     if rows := tally.rows(summary.counts):
         console.table("What the reports say, and what is asked", tally.COLUMNS, rows)
+    if unasked := tally.unasked(summary.counts):
+        console.table("What is not asked", tally.UNASKED, unasked)
     for reason, count in tally.left_out(summary.counts).items():
         console.note(f"{_studies(count)} left out: {reason}")
     for check, count in sorted(summary.checks.items()):

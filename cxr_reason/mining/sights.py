@@ -30,6 +30,8 @@ class View:
     denials: dict[str, Ground]
     """What a No or a wrong option may be made of, by name."""
     conflicts: frozenset[str]
+    withheld: frozenset[str] = frozenset()
+    """What is there or may be, but can't be asked of these films (`views.limit`)."""
 
 
 def look(reading: Reading, *, negatives: str = "region") -> View:
