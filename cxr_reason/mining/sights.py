@@ -53,10 +53,10 @@ def look(reading: Reading, *, negatives: str = "region") -> View:
         positive.add(fact.name)
         if told and fact.status != "absent":
             (seen if fact.status == "present" else suspected).append(fact)
-    sure = _sights(seen, reading)
-    doubtful = [sight for sight in _sights(suspected, reading) if not _covered(sight, sure)]
+    sure = as_sights(seen, reading)
+    doubtful = [sight for sight in as_sights(suspected, reading) if not _covered(sight, sure)]
     blocked = _kin(frozenset(positive))
-    none = _sights(absent, reading)
+    none = as_sights(absent, reading)
     denials = _denials(none, blocked, negatives)
     if negatives == "silent":
         touched = frozenset(fact.name for fact in facts)
@@ -131,7 +131,7 @@ def _denials(absent: Iterable[Sight], blocked: frozenset[str], negatives: str) -
     return region | stated
 
 
-def _sights(facts: list[Finding], reading: Reading) -> list[Sight]:
+def as_sights(facts: list[Finding], reading: Reading) -> list[Sight]:
     """`facts` in the order in which a film is read, each with the spans of all its mentions.
 
     Where sides are told of a finding, a mention of it without a side adds nothing.

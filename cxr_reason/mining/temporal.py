@@ -21,10 +21,11 @@ from cxr_reason.mining.chains import Sight, Step
 from cxr_reason.mining.dice import Dice
 from cxr_reason.mining.language import FINE_GRADES, LASTING, MANNERS, QUESTIONS, VIEWS
 from cxr_reason.mining.priors import Compared
+from cxr_reason.mining.sights import as_sights
 from cxr_reason.mining.tasks import Options, Question, lettered
 from cxr_reason.mining.views import Told, sentence_of
 from cxr_reason.mining.wording import Details
-from cxr_reason.radiology import Finding
+from cxr_reason.radiology import LEXICON, Finding
 
 UNTOLD = "nothing tells how it changed"
 HEDGED = "it is only suspected, in one of the reports or in both"
@@ -197,12 +198,21 @@ def _why_untold(
 
 
 def _denials(name: str, told: Told) -> list[Sight]:
-    """Plain denials of the finding itself, in a report that says nothing against them."""
-    return [
-        sight
-        for sight in told.view.absent
-        if sight.name == name and sight.details.bound is None and sight.details.site is None
+    """Plain denials of the finding by its name, where nothing of its kind is there or suspected.
+
+    What merely goes with it may be there: effusions outlast the edema that "no edema" denies.
+    """
+    facts = told.reading.facts()
+    line = LEXICON.ancestors(name) | LEXICON.descendants(name)
+    if any(fact.name in line and fact.status != "absent" for fact in facts if fact.time == "current"):
+        return []
+    plain = [
+        fact
+        for fact in facts
+        if (fact.name, fact.status, fact.time, fact.certainty) == (name, "absent", "current", "definite")
+        and not (fact.bound or fact.site or fact.conflict)
     ]
+    return as_sights(plain, told.reading)
 
 
 def _finding(sight: Sight) -> Finding:
