@@ -200,6 +200,7 @@ STEP = _object(
     {
         "text": TEXT,
         "kind": _one_of(*STEP_KINDS),
+        "film": _one_of(*ROLES),  # "prior": the prior report bears it out, and `evidence` are offsets in that
         "findings": _list_of(FINDING),
         "basis": _one_of(*BASES),
         "evidence": _list_of(SPAN),
@@ -222,14 +223,18 @@ FIELDS: dict[str, Field] = {
     "patient_id": Field(TEXT, _INPUT, "the patient, for priors and splits"),
     "split": Field(_one_of(*SPLITS), _INPUT, "train, validate or test, where the input has it"),
     "study_time": Field(TEXT, _INPUT, "when the study was made"),
-    "prior_study_id": Field(TEXT, _INPUT, "the study that a temporal question compares with"),
+    "prior_study_id": Field(TEXT, _INPUT, "the patient's study before, which a temporal question compares with"),
     "task": Field(_one_of(*TASKS), _MINE, "binary, single, multiple, anomaly or temporal"),
-    "images": Field(_list_of(IMAGE), _INPUT, "paths, or objects {path, view, portable, time, role}"),
+    "images": Field(
+        _list_of(IMAGE),
+        _INPUT,
+        "paths, or objects {path, view, portable, time, role}; temporal: the current, then the prior ones",
+    ),
     "question": Field(TEXT, _MINE, "what is asked"),
     "options": Field(TEXTS, _MINE, "texts to choose from, null where the question is open"),
     "answer": Field(TEXT, _MINE, "a letter, or a text where the question is open"),
     "report": Field(TEXT, _INPUT, "the text that the chain was mined from"),
-    "prior_report": Field(TEXT, _INPUT, "the report of the prior study"),
+    "prior_report": Field(TEXT, _INPUT, "the report of the prior study, in temporal questions"),
     "findings": Field(_list_of(FINDING), _MINE, "what the report says, a finding each"),
     "labels": Field(
         Kind(_are_labels, _explain_labels), _MINE, "CheXpert-14 at mention level: 1, 0, -1; unmentioned = no key"
@@ -238,7 +243,7 @@ FIELDS: dict[str, Field] = {
     "acute": Field(BOOLEAN, _MINE, "something acute; null where the report doesn't say"),
     "quality": Field(TEXTS, _MINE, "limits that the report names"),
     "understood": Field(SHARE, _MINE, "share of the sentences that could be read, in [0, 1]"),
-    "steps": Field(_list_of(STEP), _REFINE, "the chain of reasoning"),
+    "steps": Field(_list_of(STEP), _REFINE, "the chain of reasoning; a step with film prior tells of the film before"),
     "prediction": Field(TEXT, _INFER, "the model's full text"),
     "model": Field(TEXT, _INFER, "what made the prediction"),
     "correct": Field(_either(BOOLEAN, SHARE), _SCORE, "right or wrong; open questions: F1 over findings, in [0, 1]"),
