@@ -228,7 +228,7 @@ FIELDS: dict[str, Field] = {
     "images": Field(
         _list_of(IMAGE),
         _INPUT,
-        "paths, or objects {path, view, portable, time, role}; temporal: the current, then the prior ones",
+        "paths, or objects {path, view, portable, time, role}; in temporal questions both studies', the current first",
     ),
     "question": Field(TEXT, _MINE, "what is asked"),
     "options": Field(TEXTS, _MINE, "texts to choose from, null where the question is open"),

@@ -131,7 +131,7 @@ def _change(name: str, now: Told, before: Told | None) -> Change | str:
         denied = bool(told_before) and not there
         if _disagree(word, films, seen, gone, there, denied=denied) or _sizes(there, seen) not in (None, word.answer):
             return CONTRADICTED
-        return Change(word.answer, "word", there, seen, gone)
+        return Change(word.answer, "word", told_before if word.by == "appeared" else there, seen, gone)
     if word is not UNTOLD:
         return word
     if films is None:

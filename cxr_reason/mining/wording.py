@@ -227,8 +227,8 @@ def capital(text: str) -> str:
 
 def fill(template: str, said: Phrase, **slots: str) -> str:
     """`template` with its slots filled: {np}, {Np} and {n} by `said`, verbs in its number, the others by `slots`."""
-    verbs = ("are", "Are", "have") if said.plural else ("is", "Is", "has")
-    slots |= zip(("is", "Is", "has"), verbs, strict=True)
+    verbs = ("are", "Are", "have", "Have") if said.plural else ("is", "Is", "has", "Has")
+    slots |= zip(("is", "Is", "has", "Has"), verbs, strict=True)
     return template.format(np=said.text, Np=capital(said.text), n=said.text, **slots)
 
 

@@ -157,9 +157,7 @@ class Chain:
             raise NotAChain(f"Its report can't be used: {_REJECTIONS[judge.reading.rejection]}.")
         choices = tuple(options or ())
         before, prior_report = None, record.get("prior_report")
-        if isinstance(prior_report, str) and any(
-            isinstance(step, dict) and step.get("film") == "prior" for step in given
-        ):
+        if isinstance(prior_report, str) and any(map(_is_of_prior, given)):
             before = judges.get(prior_report)
             if before is None:
                 before = judges[prior_report] = Judge(prior_report, silence=silence)
@@ -282,6 +280,10 @@ class Chain:
         return written
 
 
+def _is_of_prior(step: Any) -> bool:
+    return isinstance(step, dict) and step.get("film") == "prior"
+
+
 def _together(spans: list[list[int]]) -> list[list[int]]:
     """`spans` in order, each once."""
     return spans if len(spans) < 2 else [list(span) for span in sorted(set(map(tuple, spans)))]
@@ -356,7 +358,7 @@ def _steps(given: Iterable[Any], quotable: str) -> list[Step]:
         kind = kind if kind in STEP_KINDS else ""
         quotes = kind == "conclude" and quotable and quotable in text
         own, said = quoting(text, quotable) if quotes else passage(text)
-        steps.append(Step(number, kind, said, fields, fields.get("film") == "prior", own))
+        steps.append(Step(number, kind, said, fields, _is_of_prior(entry), own))
     for step in steps:
         if not step.kind:
             step.kind = _kind_of(step.passage, last=step is steps[-1])
