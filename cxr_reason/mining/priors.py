@@ -12,8 +12,10 @@ the study says why (`Group.no_prior`).
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
+from itertools import islice
 
 from cxr_reason import columns, console
 from cxr_reason.mining.dates import Moment, Named, moment, named, says_day_first
@@ -21,6 +23,7 @@ from cxr_reason.radiology import Reading
 from cxr_reason.radiology.sections import SILENT, sections
 from cxr_reason.streams import GROUP_ROWS, Group, Row, Seen
 
+MOST_DATES = 20  # no report names more, and time stays linear for texts that are none
 FIRST = "it is the patient's first study here"
 NO_TIME = "a time of the patient's studies is missing or can't be read"
 SAME_TIME = "two of the patient's studies have the same time, so their order is unknown"
@@ -98,7 +101,9 @@ def _linked(
             moments = _moments(groups, mapping)
         by_id = {group.key: number for number, group in enumerate(groups) if group.key}
         for number, group in enumerate(groups):
-            link(number, groups, moments, by_id, columns.cell(group.rows[0].data or {}, mapping, "prior_study_id"))
+            given = columns.cell(group.rows[0].data or {}, mapping, "prior_study_id")
+            if ordered or given:
+                link(number, groups, moments, by_id, given)
     elif ordered:
         for group in groups:
             group.no_prior = fault
@@ -193,6 +198,7 @@ _NO_FILM = re.compile(
     r" (?:is|are) (?:not |un)available\b",
     re.IGNORECASE,
 )
+_MASK = re.compile(r"_{2,}|X{3,}|\[\*\*")
 _OTHER_KIND = re.compile(r"\b(?:ct|mri?|pet|ultrasound)\b", re.IGNORECASE)
 
 
@@ -207,12 +213,13 @@ class Compared:
         text = reading.text
         self.nothing = False
         self.whole: list[Named] = []
+        starts = sorted(found.span[0] for found in reading.findings)
         self._sentences: list[tuple[int, int, list[Named]]] = []
         for section in sections(text):
             if section.name == SILENT and _HEADING.search(text[max(0, section.start - 40) : section.start]):
                 told = text[section.start : section.end]
                 self.nothing = self.nothing or _NOTHING.match(told) is not None or _NO_FILM.search(told) is not None
-                self.whole += named(told, today=today)
+                self.whole += _dates(told, today)
         for sentence in reading.sentences:
             told = text[sentence.start : sentence.end]
             context = _CONTEXT.search(told)
@@ -220,10 +227,10 @@ class Compared:
                 continue
             if _NO_FILM.search(told) and not _OTHER_KIND.search(told):
                 self.nothing = True
-            dates = [found for found in named(told, today=today) if found.start >= context.start()]
+            dates = [found for found in _dates(told, today) if found.start >= context.start()]
             if not dates:
                 continue
-            found_here = any(sentence.start <= found.span[0] < sentence.end for found in reading.findings)
+            found_here = bisect_left(starts, sentence.start) < bisect_left(starts, sentence.end)
             if found_here and sentence.evidence:
                 self._sentences.append((sentence.start, sentence.end, dates))
             if sentence.evidence and (_LEADS.match(told) or not found_here):
@@ -242,6 +249,11 @@ class Compared:
             for span in spans
             for start, end, dates in self._sentences
         )
+
+
+def _dates(text: str, today: date | None) -> list[Named]:
+    """The dates in `text`; none where one is masked, because the one that counts may be hidden."""
+    return [] if _MASK.search(text) else list(islice(named(text, today=today), MOST_DATES))
 
 
 def _may_be(dates: list[Named], prior: date | None) -> bool:

@@ -9,9 +9,11 @@ film it is, everything is asked.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from cxr_reason.mining.chains import Sight
@@ -24,8 +26,16 @@ MAGNIFIED = "its size can't be judged on an AP or portable film (--tell-view ask
 
 # The projection in a report's words; never the "AP window", the "AP diameter" or a "PA catheter".
 _FILM = r"(?:\w+ )?(?:chest|view|film|radiograph|projection)"
-_AP = re.compile(rf"\bAP\b(?! (?:window|diameter|dimension|measure|axis))|\b[Aa]ntero-?posterior {_FILM}")
-_PA = re.compile(rf"\bPA (?:(?:and|&|upright|erect)\b|{_FILM})|\bPA/LAT|\b[Pp]ostero-?anterior\b")
+_SAID = {
+    "AP": (
+        ("AP", "ntero"),
+        re.compile(rf"\bAP\b(?! (?:window|diameter|dimension|measure|axis))|\b[Aa]ntero-?posterior {_FILM}"),
+    ),
+    "PA": (
+        ("PA", "ostero"),
+        re.compile(rf"\bPA (?:(?:and|&|upright|erect)\b|{_FILM})|\bPA/LAT|\b[Pp]ostero-?anterior\b"),
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +89,16 @@ def films_of(images: Iterable[Any], row_views: Iterable[str], reading: Reading) 
     told = set(views or row_views) - {""}
     frontal = {"AP", "PA"} & told
     if not frontal:
-        text = reading.text
-        frontal = {name for name, said in (("AP", _AP), ("PA", _PA)) if said.search(text)}
+        frontal = {name for name in ("AP", "PA") if _is_said(name, reading.text)}
     known = bool(views) and all(view in ("AP", "PA", "LAT") for view in views)
     lateral = True if "LAT" in views else False if known else None
     return Films(frontal.pop() if len(frontal) == 1 else None, portable, lateral, bool(told))
+
+
+def _is_said(projection: str, text: str) -> bool:
+    """Whether a report names this projection of its film."""
+    hints, said = _SAID[projection]
+    return any(hint in text for hint in hints) and said.search(text) is not None  # most reports have no such letters
 
 
 def limit(one: Told, *, told: bool) -> Counter[str]:
@@ -120,10 +135,10 @@ def _is_lateral(sight: Sight, reading: Reading) -> bool:
 
 def sentence_of(reading: Reading, span: list[int]) -> str:
     """The sentence in which `span` starts, in lower case; "" where there is none."""
-    for sentence in reading.sentences:
-        if sentence.start <= span[0] < sentence.end:
-            return reading.text[sentence.start : sentence.end].lower()
-    return ""
+    number = bisect_right(reading.sentences, span[0], key=attrgetter("start")) - 1
+    if number < 0 or reading.sentences[number].end <= span[0]:
+        return ""
+    return reading.text[reading.sentences[number].start : reading.sentences[number].end].lower()
 
 
 def told_before(question: str, films: Films, earlier: Films | None = None) -> str:
@@ -133,5 +148,5 @@ def told_before(question: str, films: Films, earlier: Films | None = None) -> st
     if own is None:
         return question
     if before:
-        return f"The current film is {own}, the earlier one {before}. {question}"
-    return f"{'These are' if ' and ' in own else 'This is'} {own}{'s' if ' and ' in own else ''}. {question}"
+        return f"The current study has {own}, the earlier one {before}. {question}"
+    return f"{'These are' if ' and ' in own else 'This is'} {own}. {question}"

@@ -38,7 +38,7 @@ _SETTING = re.compile(
     re.IGNORECASE,
 )
 # "This is a portable AP film. Does …": mine's ``--tell-view``.
-_VIEW_TOLD = re.compile(r"^(?:This is|These are|The current film is) [^.?]*\bfilms?\b[^.?]*\.\s+")
+_VIEW_TOLD = re.compile(r"^(?:This is|These are|The current study has) [^.?]*\bfilm\b[^.?]*\.\s+")
 _ABNORMAL = re.compile(r"\b(?:abnormal|abnormality|not normal)\b", re.IGNORECASE)
 _COURSES = {
     "improved": re.compile(r"\b(?:improv\w+|better|smaller|less|decreas\w+|resolv\w+|clear\w+)\b", re.IGNORECASE),
