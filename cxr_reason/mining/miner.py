@@ -178,7 +178,7 @@ def _prior(
         tables = _tables(Group("", rows))
         before = _study(tables, settings)
         _split_by_role(before)
-        identity = columns.cell(tables[0], settings.mapping, "study_id") or identity
+        identity = before["study_id"]
         made = priors.made_at(rows, settings.mapping)
         images = images or before.get("images", [])
         report = report or before["report"]

@@ -15,7 +15,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
-from itertools import islice
+from itertools import dropwhile, islice
 
 from cxr_reason import columns, console
 from cxr_reason.mining.dates import Moment, Named, moment, named, says_day_first
@@ -93,7 +93,7 @@ def _linked(
     """The studies of one patient, and rows that can't be read among them, each study with its prior."""
     groups = [unit for unit in block if isinstance(unit, Group)]
     # Rows after the last study are another patient's as likely as not.
-    if groups and block.index(groups[-1]) >= len(groups):
+    if any(isinstance(unit, Row) for unit in dropwhile(lambda unit: isinstance(unit, Row), reversed(block))):
         fault = fault or UNREADABLE
     if not fault:
         moments: list[Moment | None] = [None] * len(groups)
