@@ -1,8 +1,8 @@
 """From one film to the next: what two readings of the same finding say of its course.
 
 Mining asks by it and refining checks by it, so it stands below both. A course is told by grades ("small", then
-"large"), or by presence: denied, then there, or there, then denied. A side is compared with the same side alone, all
-sides must go one way, and grades that overlap ("small to moderate", "moderate") tell nothing.
+"large"), or by presence: denied, then there, or there, then denied. A side is compared with the same side alone, a zone
+with the same zone, and all sides must go one way. Grades that overlap ("small to moderate", "moderate") tell nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ from cxr_reason.radiology import Finding
 OF_CHANGE = {"better": "improved", "resolved": "improved", "stable": "stable", "worse": "worse", "new": "worse"}
 """What a word of change (`Finding.change`) makes of a course."""
 
+# Names of one zone of the lung, or of parts of each other. Places that aren't here are the same only to themselves.
+_ZONES = (
+    frozenset({"upper lobe", "upper lung", "apex"}),
+    frozenset({"middle lobe", "mid lung", "lingula", "perihilar"}),
+    frozenset({"lower lobe", "lower lung", "base", "retrocardiac", "costophrenic angle"}),
+)
 _GRADES = {"mild": 1, "moderate": 2, "severe": 3}
 
 
@@ -75,7 +81,7 @@ def _on(side: str | None, sides: _Sides) -> Finding | None:
 
 
 def _step(before: Finding | None, now: Finding | None) -> Course | None:
-    if before is None or now is None:
+    if before is None or now is None or not same_place(before.site, now.site):
         return None
     if before.status == "absent" or now.status == "absent":
         if before.status == now.status:
@@ -90,6 +96,13 @@ def _step(before: Finding | None, now: Finding | None) -> Course | None:
     if higher < low:
         return Course("improved", "grade")
     return Course("stable", "grade") if low == high == lower == higher else None
+
+
+def same_place(one: str | None, other: str | None) -> bool:
+    """Whether two reports may speak of the same place on one side; who names none may mean any."""
+    if one is None or other is None or one == other:
+        return True
+    return any(one in zone and other in zone for zone in _ZONES)
 
 
 def _range(severity: str | None) -> tuple[int, int] | None:

@@ -27,6 +27,8 @@ from cxr_reason.mining.language import MANNERS
 from cxr_reason.mining.miner import Settings
 from cxr_reason.mining.wording import Details
 from cxr_reason.radiology import claims, read
+from cxr_reason.refining import study
+from cxr_reason.refining.checks import CHECKS
 from cxr_reason.streams import Group, Row
 
 PAIRS = [json.loads(line) for line in (ROOT / "tests" / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -281,6 +283,8 @@ def test_a_report_may_compare_with_another_film(report: str, why: str | None) ->
         ("Small bilateral effusions.", "Moderate right and large left effusions.", ("worse", "grade")),
         ("Small left effusion.", "Small right effusion.", None),
         ("No left effusion.", "Small right effusion.", None),
+        ("Mild left lower lobe atelectasis.", "Severe left basilar atelectasis.", ("worse", "grade")),
+        ("Mild left lower lobe atelectasis.", "Severe left apical atelectasis.", None),
         ("Small effusion.", "Large left effusion.", None),
         ("Small left effusion.", "Probable large left effusion.", None),
         ("No large effusion.", "Large left effusion.", None),
@@ -330,6 +334,63 @@ def test_a_prior_of_another_split_or_without_a_usable_report_is_left_alone() -> 
     foot = pair("Large left effusion.", "LEFT ANKLE, THREE VIEWS. There is an oblique fracture of the distal fibula.")
     assert foot.counts[f"left out/temporal/{miner.PRIOR_REJECTED}"] == 1
     assert not [record for result in (other, foot) for record in result.records if record["task"] == "temporal"]
+
+
+def judged(steps: list[Any], **fields: Any) -> tuple[list[str], list[str]]:
+    """The steps that `refine` keeps of a chain about a left effusion, and the checks that found something."""
+    record = {
+        "id": "q",
+        "study_id": "b",
+        "task": "temporal",
+        "question": "How has the left pleural effusion changed since the earlier film?",
+        "options": ["Improved", "Stable", "Worse"],
+        "answer": "C",
+        "report": "Large left pleural effusion. No pneumothorax.",
+        "prior_report": "Small left pleural effusion.",
+        "steps": steps,
+        **fields,
+    }
+    rows = [Row("f", 1, record)]
+    done = study.refine(
+        Group("b", rows), checks=tuple(CHECKS), silence="normal", max_steps=24, max_chars=6000, config="0" * 12
+    )
+    if done.rejects:
+        return [], [reason["check"] for reason in done.rejects[0].reasons]
+    return [step["text"] for step in done.records[0]["steps"]], [key for key in done.counts if "/" in key]
+
+
+BEFORE = {"text": "On the film before, there is a small left pleural effusion.", "kind": "observe", "film": "prior"}
+NOW = {"text": "On the current film, there is a large left pleural effusion.", "kind": "observe"}
+SO = {"text": "More of it than before means that it is worse: the answer is C, Worse.", "kind": "conclude"}
+
+
+def test_what_each_film_shows_is_held_against_its_own_report() -> None:
+    whole = [step["text"] for step in (BEFORE, NOW, SO)]
+    assert judged([BEFORE, NOW, SO]) == (whole, [])
+    invented = {**BEFORE, "text": "On the film before, there is a moderate left pleural effusion."}
+    assert judged([invented, BEFORE, NOW, SO]) == (whole, ["mended/claims"])
+    assert judged([{**BEFORE, "film": "current"}, NOW, SO]) == ([], ["claims", "conclusion"])
+    assert judged([BEFORE, SO])[1] == ["conclusion"]
+    assert judged([BEFORE, NOW, {**SO, "text": "So the answer is A, Improved."}], answer="A")[1] == ["conclusion"]
+
+
+def test_a_film_before_without_a_report_or_in_another_task_is_not_told_of() -> None:
+    assert judged([BEFORE, NOW, SO], prior_report=None)[1] == ["claims", "conclusion"]
+    yes = {"text": "So the film does show a left pleural effusion, and the answer is A, Yes.", "kind": "conclude"}
+    question = {"question": "Is there a left pleural effusion?", "options": ["Yes", "No"], "answer": "A"}
+    kept, found = judged([BEFORE, NOW, yes], task="binary", **question)
+    assert kept == [NOW["text"], yes["text"]]
+    assert found == ["mended/prior"]
+
+
+def test_the_same_words_may_be_true_of_both_films() -> None:
+    text = "There is a small left pleural effusion."
+    both = [{**BEFORE, "text": text}, {**NOW, "text": text}, {"text": "The answer is B, Stable.", "kind": "conclude"}]
+    assert judged(both, report="Small left pleural effusion.", answer="B")[0] == [
+        text,
+        text,
+        "The answer is B, Stable.",
+    ]
 
 
 @pytest.mark.parametrize("name", [name for name, manner in MANNERS.items() if manner.asked and not manner.device])

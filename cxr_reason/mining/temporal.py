@@ -26,6 +26,7 @@ from cxr_reason.mining.tasks import Options, Question, lettered
 from cxr_reason.mining.views import Told, sentence_of
 from cxr_reason.mining.wording import Details
 from cxr_reason.radiology import LEXICON, Finding
+from cxr_reason.radiology.mentions import sides_meet
 
 UNTOLD = "nothing tells how it changed"
 HEDGED = "it is only suspected, in one of the reports or in both"
@@ -33,7 +34,7 @@ CONFLICT = "one of the reports contradicts itself about it"
 BOUNDED = "it is denied within a bound only"
 MIXED = "its sides went different ways"
 ONE_SIDE = "a change is told of one side only"
-OTHER_SIDE = "the reports speak of different sides"
+OTHER_PLACE = "the reports speak of different sides or places"
 OVERLAP = "the grades overlap, or their words differ"
 LASTS = "it doesn't come and go"
 CONTRADICTED = "the report's word for the change and what the two reports state don't agree"
@@ -122,16 +123,20 @@ def _change(name: str, now: Told, before: Told | None) -> Change | str:
     if before is None:
         return word if not isinstance(word, Course) else Change(word.answer, "word", (), seen, gone)
     earlier = [fact for fact in before.reading.facts() if fact.name == name and fact.time == "current"]
-    sure = not any(fact.conflict for fact in earlier)
-    there = [sight for sight in before.view.seen if sight.name == name] if sure else []
-    told_before = [*there, *_denials(name, before)] if sure else []
+    there = [sight for sight in before.view.seen if sight.name == name]
+    suspected = any(sight.name == name for sight in before.view.suspected)
+    if suspected or any(fact.conflict for fact in earlier) or any(sight.certainty != "definite" for sight in there):
+        there, told_before = [], []
+    else:
+        told_before = [*there, *_denials(name, before)]
     told_now = [*seen, *([] if seen else _denials(name, now))]
     films = courses.course(map(_finding, told_before), map(_finding, told_now))
     if isinstance(word, Course):
         denied = bool(told_before) and not there
         if _disagree(word, films, seen, gone, there, denied=denied) or _sizes(there, seen) not in (None, word.answer):
             return CONTRADICTED
-        return Change(word.answer, "word", told_before if word.by == "appeared" else there, seen, gone)
+        shown = told_before if word.by == "appeared" else [sight for sight in there if _meets(sight, seen, gone)]
+        return Change(word.answer, "word", shown, seen, gone)
     if word is not UNTOLD:
         return word
     if films is None:
@@ -175,9 +180,14 @@ def _disagree(
         return True
     if denied and (gone or word.answer != "worse"):
         return True
-    sides = {sight.details.side for sight in there}
-    was_there = any(sight.details.side in sides or None in sides or "bilateral" in sides for sight in seen)
-    return word.by == "appeared" and was_there
+    return word.by == "appeared" and any(_meets(sight, seen, ()) for sight in there)
+
+
+def _meets(sight: Sight, seen: Sequence[Sight], gone: Sequence[Finding]) -> bool:
+    """Whether what was there may be what the report now speaks of: a side and a place in common."""
+    places = [(other.details.side, other.details.site) for other in seen] + [(fact.side, fact.site) for fact in gone]
+    own = sight.details
+    return any(sides_meet(own.side, side) and courses.same_place(own.site, site) for side, site in places)
 
 
 def _why_untold(
@@ -190,8 +200,9 @@ def _why_untold(
     if any(fact.status == "absent" and fact.bound for fact in (*earlier, *facts)):
         return BOUNDED
     if there and seen:
-        if {sight.details.side for sight in there} != {sight.details.side for sight in seen}:
-            return OTHER_SIDE
+        sides = {sight.details.side for sight in there}
+        if sides != {sight.details.side for sight in seen} or not any(_meets(sight, seen, ()) for sight in there):
+            return OTHER_PLACE
         if all(sight.details.severity for sight in (*there, *seen)):
             return OVERLAP if len(seen) == 1 else MIXED
     return UNTOLD
@@ -225,6 +236,7 @@ def _finding(sight: Sight) -> Finding:
         certainty=sight.certainty,
         bound=details.bound,
         side=details.side,
+        site=details.site,
         severity=details.severity,
     )
 
@@ -277,10 +289,11 @@ def _hindered(
 def _question(dice: Dice, name: str, change: Change) -> Question:
     answer = ANSWERS[change.answer]
     sights = change.now if change.now and change.now[0].status == "present" else change.before
-    only = sights[0].details if len(sights) == 1 else None
-    details = Details(name, side=only.side, several=only.several) if only else Details(name)
-    if not sights and len(change.gone) == 1:
-        details = Details(name, side=change.gone[0].side)
+    details = Details(name)
+    if change.gone:
+        details = Details(name, side=change.gone[0].side if len(change.gone) == 1 else None)
+    elif len(sights) == 1:
+        details = Details(name, side=sights[0].details.side, several=sights[0].details.several)
     bare = wording.phrase(details, article=False)
     choices, letter = lettered(dice, list(ANSWERS.values()), answer)
     steps = [
