@@ -101,7 +101,8 @@ def mine(
     settings = miner.Settings(mapping, tasks.Options(**chosen, thinned=not given["per_finding"]), **kept)
     streams = {name: given[name] for name in ("output", "output_format", "rejects", "jobs", "shard", "limit")}
     streams |= {name: given[name] for name in ("max_failed", "dry_run", "force")}
-    work, units = partial(miner.mine, settings=settings), partial(miner.by_study, mapping=mapping)
+    pairs = "temporal" in given["tasks"] and not given["findings_only"]
+    work, units = partial(miner.mine, settings=settings), partial(miner.by_study, mapping=mapping, pairs=pairs)
     if given["per_finding"]:
         summary = sampling.run(table, work, count=given["per_finding"], seed=given["seed"], units=units, **streams)
     else:

@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from growth import inputs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_reason import columns, courses, records
+from cxr_reason import columns, courses, records, runner
 from cxr_reason.mining import miner, priors, tasks, wording
 from cxr_reason.mining.dates import moment, named
 from cxr_reason.mining.language import MANNERS
@@ -29,7 +30,7 @@ from cxr_reason.mining.wording import Details
 from cxr_reason.radiology import claims, read
 from cxr_reason.refining import study
 from cxr_reason.refining.checks import CHECKS
-from cxr_reason.streams import Group, Row
+from cxr_reason.streams import Group, Input, Row
 
 PAIRS = [json.loads(line) for line in (ROOT / "tests" / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
 COLUMNS = ("study_id", "patient_id", "study_time", "image_path", "view", "report")
@@ -222,7 +223,7 @@ def test_no_date_breaks_anything(times: list[str], text: str) -> None:
     assert len(found) == len(times)
     list(named(text, today=date(2031, 3, 6)))
     report = f"COMPARISON: {text}\nCompared to {text}, the left effusion has increased since {text}."
-    priors.Compared(read(report), moment(text)).elsewhere(date(2031, 3, 4))
+    priors.Compared(read(report), text).elsewhere(priors.days_of("3/4/2031"))
 
 
 @inputs(200)
@@ -261,6 +262,8 @@ PRIOR_DAY = date(2031, 3, 4)
         ("COMPARISON: Portable film of May 4.", priors.COMPARES_ELSEWHERE),
         ("As compared to yesterday, the effusion is unchanged.", priors.COMPARES_ELSEWHERE),
         ("In comparison with the study of 1/9, the effusion is unchanged.", priors.COMPARES_ELSEWHERE),
+        ("Discussed by telephone from the ward on 3/6/2031.", None),
+        ("Comparison is made with the prior study of 1/9.", priors.COMPARES_ELSEWHERE),
         ("COMPARISON: None.", priors.COMPARES_NOTHING),
         ("COMPARISON: No prior studies available. FINDINGS: Effusion.", priors.COMPARES_NOTHING),
         ("There are no prior films for comparison.", priors.COMPARES_NOTHING),
@@ -269,7 +272,7 @@ PRIOR_DAY = date(2031, 3, 4)
 )
 def test_a_report_may_compare_with_another_film(report: str, why: str | None) -> None:
     text = f"{report}\nHeart size is normal. The lungs are clear."
-    assert priors.Compared(read(text), moment("2031-03-06")).elsewhere(PRIOR_DAY) == why
+    assert priors.Compared(read(text), "2031-03-06").elsewhere([PRIOR_DAY]) == why
 
 
 @pytest.mark.parametrize(
@@ -424,6 +427,49 @@ def test_shards_and_processes_change_nothing(cxr: Run, tmp_path: Path) -> None:
     parts = [cxr(*arguments, "--shard", f"{number}/2").stdout.splitlines() for number in range(2)]
     assert sorted(parts[0] + parts[1]) == sorted(whole.splitlines())
     assert all(parts)
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_same_priors(tmp_path: Path) -> None:
+    source, out = tmp_path / "patients.jsonl", tmp_path / "out.jsonl"
+    words = ("decreased", "increased", "not changed")
+    with source.open("w", encoding="utf-8") as file:
+        for number in range(60):
+            row = {"study_id": f"S{number}", "patient_id": f"P{number // 5}", "study_time": str(number)}
+            report = f"The left pleural effusion has {words[number % 3]}."
+            file.write(json.dumps(row | {"report": report}) + "\n")
+    mapping = columns.guess_columns(["study_id", "patient_id", "study_time", "report"])
+    settings = Settings(mapping, tasks.Options(tasks=("temporal",)))
+    stop_at = "S33"
+
+    def work(unit: Any) -> Any:
+        if unit.key == stop_at:
+            raise KeyboardInterrupt
+        return miner.mine(unit, settings)
+
+    def mined(output: Path) -> Any:
+        units = partial(miner.by_study, mapping=mapping)
+        return runner.run(Input(source), work, stage="mine", units=units, output=output, checkpoint_seconds=0)
+
+    with pytest.raises(KeyboardInterrupt):
+        mined(out)
+    stop_at = ""
+    assert mined(out).resumed == 33
+    assert mined(tmp_path / "whole.jsonl").records == 48
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_images_that_the_input_calls_a_priors_are_in_temporal_records_only() -> None:
+    images = [{"path": "now.png", "view": "PA", "role": "current"}, {"path": "before.png", "role": "prior"}]
+    row = {
+        "study_id": "S",
+        "prior_study_id": "R",
+        "report": "The left pleural effusion has increased.",
+        "images": images,
+    }
+    settings = Settings(columns.guess_columns(list(row), row), tasks.Options(tasks=("anomaly", "temporal")))
+    one_film, two_films = miner.mine(Row("f", 1, row), settings).records
+    assert one_film["images"] == [{"path": "now.png", "view": "PA"}]
+    assert two_films["images"] == images
 
 
 # -------------------------------------------------------------------------------------------------------------- views

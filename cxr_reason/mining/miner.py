@@ -10,12 +10,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property, lru_cache
 from typing import Any
 
 from cxr_reason import columns, readings, records
 from cxr_reason.mining import priors, sights, tally, tasks, temporal, views
-from cxr_reason.mining.dates import Moment, moment
 from cxr_reason.mining.dice import coin, mix, salt
 from cxr_reason.mining.tasks import Options, Question
 from cxr_reason.mining.views import Films
@@ -73,10 +73,10 @@ class Settings:
         return {**options, **own, "plain_normals": self.plain_normals, "mapping": dict(self.mapping)}
 
 
-def by_study(rows: Iterator[Row], *, mapping: Mapping[str, str]) -> Iterator[Group | Row]:
-    """Rows as studies, each with its patient's study before; without a column of study ids each row is a study."""
+def by_study(rows: Iterator[Row], *, mapping: Mapping[str, str], pairs: bool = True) -> Iterator[Group | Row]:
+    """Rows as studies, with `pairs` each with its patient's study before; without study ids each row is a study."""
     studies = group_consecutive(rows, lambda row: columns.cell(row.data or {}, mapping, "study_id"))
-    return priors.attach(studies, mapping)
+    return priors.attach(studies, mapping) if pairs else studies
 
 
 def mine(unit: Group | Row, settings: Settings) -> Result:
@@ -161,7 +161,8 @@ class _Prior:
     study_id: str | None
     report: str | None
     images: list[Any]
-    made: Moment | None
+    days: tuple[date, ...]
+    """When it was made, where that is known."""
     split: str | None
 
 
@@ -172,7 +173,7 @@ def _prior(
     rows = unit.prior if isinstance(unit, Group) else None
     if isinstance(unit, Group) and unit.no_prior and report is None:
         return None, unit.no_prior
-    identity, made, split = study.get("prior_study_id"), None, None
+    identity, made, split = study.get("prior_study_id"), "", None
     tables: list[dict[str, Any]] = []
     if rows:
         tables = _tables(Group("", rows))
@@ -186,13 +187,13 @@ def _prior(
     if not identity and report is None and not rows:
         return None, None
     if report is None:
-        return _Prior(None, identity, None, images, moment(made or ""), split), None
+        return _Prior(None, identity, None, images, priors.days_of(made), split), None
     reading = read(report)
     if reading.rejection is not None:
         return None, PRIOR_REJECTED
     told = _told(reading, images, tables, settings)
     views.limit(told, told=True)  # what its films can't show is no evidence of a change
-    return _Prior(told, identity, report, images, moment(made or ""), split), None
+    return _Prior(told, identity, report, images, priors.days_of(made), split), None
 
 
 def _two_films(
@@ -201,12 +202,11 @@ def _two_films(
     """The temporal questions, and for how many findings there is none, or why there is none at all."""
     if prior.split is not None and study.get("split") not in (None, prior.split):
         return [], Counter(), OTHER_SPLIT
-    compared = priors.Compared(now.reading, moment(study.get("study_time", "")))
-    day = prior.made.day if prior.made else None
-    why = compared.elsewhere(day)
+    compared = priors.Compared(now.reading, study.get("study_time", ""))
+    why = compared.elsewhere(prior.days)
     if why:
         return [], Counter(), why
-    two, reasons = temporal.questions(seed, now, prior.told, settings.options, compared=compared, day=day)
+    two, reasons = temporal.questions(seed, now, prior.told, settings.options, compared=compared, days=prior.days)
     return two, reasons, None
 
 

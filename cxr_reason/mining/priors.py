@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from itertools import dropwhile, islice
 
@@ -176,14 +176,22 @@ def made_at(rows: list[Row], mapping: Mapping[str, str]) -> str:
     return columns.cell(data, mapping, "study_time") or columns.cell(data, mapping, "study_order")
 
 
+def days_of(text: str) -> tuple[date, ...]:
+    """The day of a study's time, both readings where "2/1" may be either; none for a mere order or no time."""
+    made = (moment(text, day_first=day_first) for day_first in (False, True))
+    return tuple(sorted({one.day for one in made if one is not None and one.day is not None}))
+
+
 # ------------------------------------------------------------------------------------- what the report compares with
 
 _HEADING = re.compile(r"comparisons?(?:[ \t]+\w+)?[ \t]*:?[ \t\n]*$", re.IGNORECASE)
-_CONTEXT = re.compile(
-    r"\b(?:compar\w+|since|relative to|from|(?:prior|previous|preceding|earlier|last|recent) (?:\w+ ){0,2}?"
-    r"(?:stud|film|exam|radiograph|x-?ray|image|chest)\w*)\b",
-    re.IGNORECASE,
+_FILM_BEFORE = (
+    r"compar\w+|(?:prior|previous|preceding|earlier|last|recent) (?:\w+ ){0,2}?"
+    r"(?:stud|film|exam|radiograph|x-?ray|image|chest)\w*"
 )
+_CONTEXT = re.compile(rf"\b(?:{_FILM_BEFORE}|since|relative to|from)\b", re.IGNORECASE)
+# Where a sentence tells of no finding, "from 3/4" may be anything.
+_PLAINLY = re.compile(rf"\b(?:{_FILM_BEFORE})\b", re.IGNORECASE)
 _LEADS = re.compile(
     r"^\W*(?:(?:as|in|when|exam\w*|direct|is|was|made) ){0,2}(?:compar\w+|relative to|since)\b", re.IGNORECASE
 )
@@ -205,11 +213,13 @@ _OTHER_KIND = re.compile(r"\b(?:ct|mri?|pet|ultrasound)\b", re.IGNORECASE)
 class Compared:
     """What a report says that it compares with: no film, films of some date, or nothing that could be held against.
 
-    `whole` are the dates of its comparison as a whole; `apart(start, end)` those that the sentence of a span names.
+    `whole` are the dates of its comparison as a whole.
     """
 
-    def __init__(self, reading: Reading, made: Moment | None) -> None:
-        today = made.day if made else None
+    def __init__(self, reading: Reading, made: str) -> None:
+        """`made` is what the input says of when the study was made; it resolves "yesterday"."""
+        days = days_of(made)
+        today = days[0] if len(days) == 1 else None
         text = reading.text
         self.nothing = False
         self.whole: list[Named] = []
@@ -233,16 +243,16 @@ class Compared:
             found_here = bisect_left(starts, sentence.start) < bisect_left(starts, sentence.end)
             if found_here and sentence.evidence:
                 self._sentences.append((sentence.start, sentence.end, dates))
-            if sentence.evidence and (_LEADS.match(told) or not found_here):
+            if sentence.evidence and (_LEADS.match(told) or (not found_here and _PLAINLY.search(told))):
                 self.whole += dates
 
-    def elsewhere(self, prior: date | None) -> str | None:
-        """Why the report as a whole doesn't compare with the film of `prior`; None where it does or may."""
+    def elsewhere(self, prior: Sequence[date]) -> str | None:
+        """Why the report as a whole doesn't compare with the film of `prior` (`days_of`); None where it does or may."""
         if self.nothing:
             return COMPARES_NOTHING
         return None if _may_be(self.whole, prior) else COMPARES_ELSEWHERE
 
-    def apart(self, spans: Iterable[list[int]], prior: date | None) -> bool:
+    def apart(self, spans: Iterable[list[int]], prior: Sequence[date]) -> bool:
         """Whether a sentence of one of `spans` compares with another film."""
         return any(
             start <= span[0] < end and not _may_be(dates, prior)
@@ -256,5 +266,5 @@ def _dates(text: str, today: date | None) -> list[Named]:
     return [] if _MASK.search(text) else list(islice(named(text, today=today), MOST_DATES))
 
 
-def _may_be(dates: list[Named], prior: date | None) -> bool:
-    return prior is None or not dates or any(found.fits(prior) for found in dates)
+def _may_be(dates: list[Named], prior: Sequence[date]) -> bool:
+    return not prior or not dates or any(found.fits(day) for found in dates for day in prior)

@@ -67,19 +67,19 @@ def questions(
     options: Options,
     *,
     compared: Compared | None = None,
-    day: date | None = None,
+    days: Sequence[date] = (),
 ) -> tuple[list[Question], Counter[str]]:
     """The questions about two films, and for how many findings there is none, by reason.
 
     `before` is None where the report of the prior isn't known: then only the report's own words count. `compared` is
-    what the report compares with and `day` the prior's. One finding is asked about; without thinning out, all are.
+    what the report compares with and `days` the prior's. One finding is asked about; without thinning out, all are.
     """
     reasons: Counter[str] = Counter()
     found: dict[str, Change] = {}
     for name in _candidates(now, before):
         change = _change(name, now, before)
         if isinstance(change, Change):
-            change = _hindered(name, change, now, before, compared, day) or change
+            change = _hindered(name, change, now, before, compared, days) or change
         if isinstance(change, Change):
             found[name] = change
         else:
@@ -270,7 +270,7 @@ def _sizes(there: Sequence[Sight], seen: Sequence[Sight]) -> str | None:
 
 
 def _hindered(
-    name: str, change: Change, now: Told, before: Told | None, compared: Compared | None, day: date | None
+    name: str, change: Change, now: Told, before: Told | None, compared: Compared | None, days: Sequence[date]
 ) -> str | None:
     """Why a change that is told isn't asked about: other technique, another film."""
     spans = [span for sight in change.now for span in sight.spans] + [found.span for found in change.gone]
@@ -278,7 +278,7 @@ def _hindered(
         differ = before is not None and now.films.differ(before.films)
         if differ or any(VIEWS.technique_words.search(sentence_of(now.reading, span)) for span in spans):
             return TECHNIQUE
-    if compared is not None and compared.apart(spans, day):
+    if compared is not None and compared.apart(spans, days):
         return OTHER_FILM
     return None
 
