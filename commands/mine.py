@@ -63,6 +63,11 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     help="Whose CheXpert labels decide: those read here, or the input's columns. Where both exist, both are kept and "
     "compared.",
 )
+@click.option(
+    "--tell-view",
+    is_flag=True,
+    help="Tell the films' views in the questions; heart size on AP or portable films is asked only so.",
+)
 @click.option("--split", type=click.Choice(SPLITS), help="Only studies of this split.")
 @click.option(
     "--apart-from",
@@ -111,14 +116,17 @@ def mine(
         columns.require_labels(label_columns, header, source=table.name)
     elif header:
         columns.require_report(mapping, header, source=table.name)
-    chosen = {name: given[name] for name in ("tasks", "seed", "negatives", "uncertain", "definition", "open_ended")}
+    asking = ("tasks", "seed", "negatives", "uncertain", "definition", "open_ended", "tell_view")
+    chosen = {name: given[name] for name in asking}
     kept = {name: given[name] for name in ("findings_only", "split", "image_root", "plain_normals", "labels")}
     options = tasks.Options(**chosen, thinned=not given["per_finding"])
     settings = miner.Settings(mapping, options, label_columns=label_columns, **kept)
     streams = {name: given[name] for name in ("output", "output_format", "rejects", "jobs", "shard", "limit")}
     streams |= {name: given[name] for name in ("max_failed", "dry_run", "force")}
     guard = apart.Guard(mapping, apart_from=given["apart_from"], films=given["check_films"], root=given["image_root"])
-    work, units = partial(miner.mine, settings=settings), guard.after(partial(miner.by_study, mapping=mapping))
+    pairs = "temporal" in given["tasks"] and not given["findings_only"]
+    work = partial(miner.mine, settings=settings)
+    units = guard.after(partial(miner.by_study, mapping=mapping, pairs=pairs))
     if given["per_finding"]:
         summary = sampling.run(table, work, count=given["per_finding"], seed=given["seed"], units=units, **streams)
     else:
@@ -136,6 +144,8 @@ def _tell(summary: Summary, notes: Sequence[str]) -> None:
         console.table("Labels: what we read, and what the input says", labels.COLUMNS, rows)
     if unread := summary.counts["labels/unread"]:
         console.note(f"{_studies(unread)} with label cells that hold no label: they are taken for unlabelled")
+    if unasked := tally.unasked(summary.counts):
+        console.table("What is not asked", tally.UNASKED, unasked)
     for note in notes:
         console.note(note)
     for reason, count in tally.left_out(summary.counts).items():

@@ -43,9 +43,11 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "view": ("view", "view_position", "ap_pa", "projection", "view_code", "frontal_lateral"),
     "split": ("split", "fold", "partition", "subset"),
     "study_time": (
-        *("study_time", "study_datetime", "study_date", "exam_date", "exam_time", "chart_time", "charttime", "date"),
+        # Where there is a column of days and one of hours, the days: hours alone are no order.
+        *("study_datetime", "study_date", "exam_date", "study_time", "exam_time", "chart_time", "charttime", "date"),
         *("datetime", "report_date", "timestamp"),
     ),
+    "study_order": ("patient_report_date_order", "study_order", "report_order", "exam_order"),
     "sex": ("sex", "gender", "patient_sex"),
     "age": ("age", "patient_age", "age_at_study", "age_years"),
 }

@@ -76,6 +76,10 @@ class Group:
     rows: list[Row]
     barred: str | None = None
     """Why it must not be used, in a sentence."""
+    prior: list[Row] | None = None
+    """The rows of the patient's study before, where a command looks for it (`mining.priors`)."""
+    no_prior: str | None = None
+    """Why it has none, where one was looked for."""
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
@@ -412,7 +416,7 @@ def stable_id(*parts: object) -> str:
     return f"{stable_hash(*parts):016x}"
 
 
-class _Seen:
+class Seen:
     """Which keys were met, in a fixed 4 MiB: a Bloom filter, whose yes is wrong for 1 key in 6,000 at a million keys.
 
     A set of the keys would grow with the input; the answer only decides whether to warn, so "about" will do.
@@ -444,7 +448,7 @@ def group_consecutive(rows: Iterator[Row], key: Callable[[Row], str | None]) -> 
     practice; a key that comes back later makes another group, and at the end a warning says how many did. More than
     `GROUP_ROWS` rows of one key are cut, so memory stays bounded.
     """
-    seen = _Seen()
+    seen = Seen()
     apart = 0
     group: Group | None = None
     waiting: list[Row] = []  # unreadable rows met inside a group: the group may go on after them

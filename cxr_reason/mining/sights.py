@@ -33,6 +33,8 @@ class View:
     """What the report, or the report and the input's labels, say different things of: neither asked nor told."""
     whole: bool = True
     """Whether the film may be called normal."""
+    withheld: frozenset[str] = frozenset()
+    """What is there or may be, but can't be asked of these films (`views.limit`)."""
 
 
 def look(reading: Reading, *, negatives: str = "region", given: Mapping[str, int] | None = None) -> View:
@@ -55,10 +57,10 @@ def look(reading: Reading, *, negatives: str = "region", given: Mapping[str, int
         positive.add(fact.name)
         if told and fact.status != "absent":
             (seen if fact.status == "present" else suspected).append(fact)
-    sure = _sights(seen, reading)
-    doubtful = [sight for sight in _sights(suspected, reading) if not _covered(sight, sure)]
+    sure = as_sights(seen, reading)
+    doubtful = [sight for sight in as_sights(suspected, reading) if not _covered(sight, sure)]
     blocked = _kin(frozenset(positive))
-    none = _sights(absent, reading)
+    none = as_sights(absent, reading)
     denials = _denials(none, blocked, negatives)
     if negatives == "silent":
         touched = frozenset(fact.name for fact in facts)
@@ -136,7 +138,7 @@ def _denials(absent: Iterable[Sight], blocked: frozenset[str], negatives: str) -
     return region | stated
 
 
-def _sights(facts: list[Finding], reading: Reading) -> list[Sight]:
+def as_sights(facts: list[Finding], reading: Reading) -> list[Sight]:
     """`facts` in the order in which a film is read, each with the spans of all its mentions.
 
     Where sides are told of a finding, a mention of it without a side adds nothing.

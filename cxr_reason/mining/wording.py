@@ -198,8 +198,22 @@ def not_suggested(name: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1 << 11)
 def changed(details: Details, change: str) -> tuple[str, ...]:
-    """Sentences that say how it has changed: worse, stable or better."""
+    """Sentences that say how it has changed: worse, stable, better, new or resolved."""
     return _filled(SENTENCES[change], phrase(details, article=False))
+
+
+@lru_cache(maxsize=1 << 12)
+def on_film(details: Details, kind: str, article: bool) -> tuple[str, ...]:
+    """Sentences that say what one of two films shows. `kind` is "before_present", "now_absent" and their like."""
+    return _filled(SENTENCES[kind], phrase(details, article))
+
+
+def millimeters(size: str | None) -> float | None:
+    """A size as `details_of` words it, in millimetres."""
+    if size is None:
+        return None
+    number, unit = size.split()
+    return float(number) * (10 if unit == "cm" else 1)
 
 
 def listed(texts: list[str], word: str = "or") -> str:
@@ -213,8 +227,8 @@ def capital(text: str) -> str:
 
 def fill(template: str, said: Phrase, **slots: str) -> str:
     """`template` with its slots filled: {np}, {Np} and {n} by `said`, verbs in its number, the others by `slots`."""
-    verbs = ("are", "Are", "have") if said.plural else ("is", "Is", "has")
-    slots |= zip(("is", "Is", "has"), verbs, strict=True)
+    verbs = ("are", "Are", "have", "Have") if said.plural else ("is", "Is", "has", "Has")
+    slots |= zip(("is", "Is", "has", "Has"), verbs, strict=True)
     return template.format(np=said.text, Np=capital(said.text), n=said.text, **slots)
 
 
