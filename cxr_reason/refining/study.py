@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cxr_reason import __version__
+from cxr_reason import __version__, radrbench
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.records import check, stamp
 from cxr_reason.refining.chain import Chain, Judge, NotAChain, Problem
@@ -18,8 +18,11 @@ STAGE = "refine"
 
 
 def by_study(rows: Iterator[Row]) -> Iterator[Group | Row]:
-    """Adjacent records of one study as a unit, so that repetitions are seen; a record without a study is one alone."""
-    return group_consecutive(rows, lambda row: _text((row.data or {}).get("study_id")))
+    """Adjacent records of one study as a unit, so that repetitions are seen; a record without a study is one alone.
+
+    Items of RadRBench-CXR become records here.
+    """
+    return group_consecutive(radrbench.records_of(rows), lambda row: _text((row.data or {}).get("study_id")))
 
 
 def refine(
