@@ -85,6 +85,8 @@ def mine(
         raise click.UsageError("--per-finding needs the whole input: leave --shard out.")
     if given["per_finding"] and given["findings_only"]:
         raise click.UsageError("--per-finding picks questions, and --findings makes none.")
+    if given["output_format"] == "radrbench" and given["findings_only"]:
+        raise click.UsageError("--format radrbench holds questions, and --findings makes none.")
     table = Input(source, encoding=encoding)
     header, sample = table.header(), table.sample()
     mapping = columns.guess_columns(header, sample, overrides=overrides)

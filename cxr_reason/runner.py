@@ -34,7 +34,7 @@ from typing import Any
 from cxr_reason import __version__, console, records
 from cxr_reason.cluster import Shard, StopSignals
 from cxr_reason.errors import CxrError, Stop, TooManyFailures
-from cxr_reason.sinks import WRITERS, FileSink, NullSink, Sink, StdoutSink
+from cxr_reason.sinks import WRITERS, FileSink, NullSink, Sink, StdoutSink, Writer
 from cxr_reason.streams import Group, Input, Row, stable_hash
 
 CHECKPOINT_SECONDS = 2.0
@@ -141,7 +141,7 @@ def run(
     with ExitStack() as stack:
         signals = stack.enter_context(StopSignals())
         stack.enter_context(_rare_collections())
-        ledger = stack.enter_context(_Ledger(source, identity, checkpoint_seconds))
+        ledger = stack.enter_context(_Ledger(source, identity, checkpoint_seconds, WRITERS[output_format]))
         done = ledger.open(None if dry_run else output, None if dry_run else rejects, to_null=dry_run, force=force)
         numbered = _numbered(source, units, limit)
         if done and not ledger.skip(numbered):
@@ -219,7 +219,7 @@ def _process(
     outcome = _Outcome(rows)
     try:
         result = work(unit)
-        outcome.output = WRITERS[output_format](result.records)
+        outcome.output = WRITERS[output_format].encode(result.records)
         outcome.rejects = b"".join(_reject_line(reject, first) for reject in result.rejects) if keep_rejects else b""
     except CxrError:
         raise
@@ -325,8 +325,9 @@ def _shard_key(unit: Unit) -> str:
 class _Ledger:
     """Output, rejects and counts as one: they are written together, saved together and continued together."""
 
-    def __init__(self, source: Input, identity: str, checkpoint_seconds: float) -> None:
+    def __init__(self, source: Input, identity: str, checkpoint_seconds: float, writer: Writer) -> None:
         self._source = source
+        self._writer = writer
         self._identity = identity
         self._interval = checkpoint_seconds
         self._summary = Summary()
@@ -424,7 +425,7 @@ class _Ledger:
         summary = self._summary
         for outcome in outcomes:
             if outcome.output:
-                self._output.write(outcome.output)
+                self._output.write((self._writer.between if summary.records else self._writer.head) + outcome.output)
             if outcome.rejects:
                 self._rejects.write(outcome.rejects)
             summary.units += 1
@@ -448,6 +449,7 @@ class _Ledger:
     def commit(self) -> Summary:
         """All is written: rename both files to their names."""
         self._rejects.commit()
+        self._output.write(self._writer.tail if self._summary.records else self._writer.head + self._writer.tail)
         self._output.commit()
         if self._journal:
             self._journal.unlink(missing_ok=True)
