@@ -34,7 +34,9 @@ _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _CHAT = re.compile(r"^system\n.*?\nassistant\n", re.DOTALL)
 _FENCE = re.compile(r"^```\w*\s*|\s*```$")
 _BOTH_REPORTS = re.compile(r"^\s*Previous Report:(.*?)\n\s*Current Report:(.*)$", re.DOTALL)
-_SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b(?:Dr|vs|No)\.)(?<!\b(?:e\.g|i\.e)\.)\s+(?=[\"'(]?[A-Z0-9])")
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?])(?<!\b[Dd]r\.)(?<!\bvs\.)(?<!\b[Nn]o\.)(?<!\be\.g\.)(?<!\bi\.e\.)\s+(?=[\"'(]?[A-Z0-9])"
+)
 _COURSE = re.compile(r"improv|better|resolv|stable|unchanged|same|wors|progress", re.IGNORECASE)
 _NORMAL = re.compile(r"\b(?:ab)?normal\b", re.IGNORECASE)
 
@@ -160,7 +162,8 @@ def _reports(item: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 def _images(paths: Any, *, paired: bool) -> list[Any]:
     """Of two films that are compared, the prior is the first."""
-    listed = [path for path in ([paths] if isinstance(paths, str) else paths or ()) if isinstance(path, str)]
+    given = [paths] if isinstance(paths, str) else paths if isinstance(paths, list) else []
+    listed = [path for path in given if isinstance(path, str)]
     if paired and len(listed) == 2:
         return [{"path": path, "role": role} for path, role in zip(listed, ("prior", "current"), strict=True)]
     return listed
