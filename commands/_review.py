@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from cxr_reason.refining.review import STRATA
+from cxr_reason.refining.sheets import key_path
 
 from ._options import Command
 
@@ -66,12 +67,15 @@ def review_options(command: Command) -> Command:
 def wanted(given: Mapping[str, Any]) -> bool:
     """Whether a sample is asked for. Raises UsageError where the options contradict each other."""
     files = [path for name in ("sheet", "html", "output", "rejects") if (path := given[name]) and path != "-"]
+    files += [key_path(given["sheet"])] if given["sheet"] else []
     if not (given["sheet"] or given["html"]):
         if given["sample"]:
             raise click.UsageError("--sample needs a place to go: name --sheet FILE, --html FILE or both.")
         return False
+    if "-" in (given["sheet"], given["html"]):
+        raise click.UsageError("--sheet and --html need files: stdout is for the records.")
     if given["shard"]:
         raise click.UsageError("--sample needs the whole input: leave --shard out.")
     if len(set(map(os.path.realpath, files))) < len(files):
-        raise click.UsageError("--sheet, --html, --output and --rejects each need a file of their own.")
+        raise click.UsageError("--sheet (with its key), --html, --output and --rejects each need a file of their own.")
     return True
