@@ -107,6 +107,8 @@ def mine(
         raise click.UsageError("--per-finding needs the whole input: leave --shard out.")
     if given["per_finding"] and given["findings_only"]:
         raise click.UsageError("--per-finding picks questions, and --findings makes none.")
+    if given["output_format"] == "radrbench" and given["findings_only"]:
+        raise click.UsageError("--format radrbench holds questions, and --findings makes none.")
     table = Input(source, encoding=encoding)
     ctx.call_on_close(table.close)
     header, sample = table.header(), table.sample()

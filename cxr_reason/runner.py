@@ -29,12 +29,12 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from cxr_reason import __version__, console, records
 from cxr_reason.cluster import Shard, StopSignals
 from cxr_reason.errors import CxrError, Stop, TooManyFailures
-from cxr_reason.sinks import WRITERS, FileSink, NullSink, Sink, StdoutSink
+from cxr_reason.sinks import WRITERS, FileSink, NullSink, Sink, StdoutSink, Writer
 from cxr_reason.streams import Group, Input, Row, stable_hash
 
 CHECKPOINT_SECONDS = 2.0
@@ -71,6 +71,20 @@ class Result:
     records: list[dict[str, Any]] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     counts: Mapping[str, int] = field(default_factory=dict)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    """For the run's `aside`; JSON."""
+
+
+class Aside(Protocol):
+    """Something that listens to a run beside its output, in the order of the input; saved and continued with it."""
+
+    def add(self, notes: list[dict[str, Any]]) -> None: ...
+
+    def state(self) -> Any:
+        """What it has heard so far, as JSON."""
+
+    def restore(self, state: Any) -> None:
+        """Go on from a `state`; None is the start."""
 
 
 @dataclass(slots=True)
@@ -111,6 +125,7 @@ def run(
     config: Mapping[str, Any] | None = None,
     label: str | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    aside: Aside | None = None,
 ) -> Summary:
     """Do `work` on every unit of `source` and write what comes of it, in the order of the input.
 
@@ -119,7 +134,7 @@ def run(
     `output` None is stdout; `rejects` None drops what was refused and counts it. `limit` takes the first units of the
     whole input, `shard` its part of those: all rows of a study, and with them its records, are in one shard. `config`
     holds the options that decide the output's bytes: a killed run is continued only under the same. `force` starts
-    over. `dry_run` works and counts, and writes nothing.
+    over. `dry_run` works and counts, and writes nothing. `aside` is told the notes of each result.
 
     Raises TooManyFailures when everything is written and more than the share `max_failed` of the rows couldn't be read
     or worked on; InputError where there is no row at all.
@@ -141,7 +156,7 @@ def run(
     with ExitStack() as stack:
         signals = stack.enter_context(StopSignals())
         stack.enter_context(_rare_collections())
-        ledger = stack.enter_context(_Ledger(source, identity, checkpoint_seconds))
+        ledger = stack.enter_context(_Ledger(source, identity, checkpoint_seconds, WRITERS[output_format], aside))
         done = ledger.open(None if dry_run else output, None if dry_run else rejects, to_null=dry_run, force=force)
         numbered = _numbered(source, units, limit)
         if done and not ledger.skip(numbered):
@@ -203,6 +218,7 @@ class _Outcome:
     failed: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
     checks: list[str] = field(default_factory=list)
+    notes: list[dict[str, Any]] = field(default_factory=list)
     warning: str | None = None
 
 
@@ -219,7 +235,7 @@ def _process(
     outcome = _Outcome(rows)
     try:
         result = work(unit)
-        outcome.output = WRITERS[output_format](result.records)
+        outcome.output = WRITERS[output_format].encode(result.records)
         outcome.rejects = b"".join(_reject_line(reject, first) for reject in result.rejects) if keep_rejects else b""
     except CxrError:
         raise
@@ -228,6 +244,7 @@ def _process(
     outcome.records = len(result.records)
     outcome.rejected = len(result.rejects)
     outcome.counts = result.counts
+    outcome.notes = result.notes
     outcome.checks = [reason["check"] for reject in result.rejects for reason in reject.reasons]
     return outcome
 
@@ -325,8 +342,12 @@ def _shard_key(unit: Unit) -> str:
 class _Ledger:
     """Output, rejects and counts as one: they are written together, saved together and continued together."""
 
-    def __init__(self, source: Input, identity: str, checkpoint_seconds: float) -> None:
+    def __init__(
+        self, source: Input, identity: str, checkpoint_seconds: float, writer: Writer, aside: Aside | None
+    ) -> None:
         self._source = source
+        self._writer = writer
+        self._aside = aside
         self._identity = identity
         self._interval = checkpoint_seconds
         self._summary = Summary()
@@ -387,6 +408,8 @@ class _Ledger:
         self._summary = Summary(**{**state["summary"], "resumed": state["done"]})
         self._summary.counts, self._summary.checks = Counter(self._summary.counts), Counter(self._summary.checks)
         self._done, self._expected, self._keep = state["done"], state["digest"], True
+        if self._aside:
+            self._aside.restore(state["aside"])
         return self._done
 
     def _hold(self, name: str, path: str | Path) -> FileSink:
@@ -416,6 +439,8 @@ class _Ledger:
         if self._journal is not None:
             self._journal.unlink(missing_ok=True)
         self._summary, self._done, self._keep = Summary(), 0, False
+        if self._aside:
+            self._aside.restore(None)
         for file in self._files.values():
             file.go_on_from(0)
 
@@ -424,7 +449,7 @@ class _Ledger:
         summary = self._summary
         for outcome in outcomes:
             if outcome.output:
-                self._output.write(outcome.output)
+                self._output.write((self._writer.between if summary.records else self._writer.head) + outcome.output)
             if outcome.rejects:
                 self._rejects.write(outcome.rejects)
             summary.units += 1
@@ -435,6 +460,8 @@ class _Ledger:
             summary.failed += outcome.failed
             summary.counts.update(outcome.counts)
             summary.checks.update(outcome.checks)
+            if self._aside:
+                self._aside.add(outcome.notes)
             if outcome.warning:
                 kind = "rows that can't be read" if outcome.unreadable else "rows that broke the program"
                 console.warn(outcome.warning, kind=kind)
@@ -448,6 +475,7 @@ class _Ledger:
     def commit(self) -> Summary:
         """All is written: rename both files to their names."""
         self._rejects.commit()
+        self._output.write(self._writer.tail if self._summary.records else self._writer.head + self._writer.tail)
         self._output.commit()
         if self._journal:
             self._journal.unlink(missing_ok=True)
@@ -470,6 +498,9 @@ class _Ledger:
         }
         fresh = self._journal.with_name(self._journal.name + ".new")
         try:
+            if self._aside:
+                state["aside"] = self._aside.state()
+                fresh.touch(mode=0o600)  # it may hold report text
             fresh.write_text(json.dumps(state))
             os.replace(fresh, self._journal)
         finally:

@@ -16,6 +16,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,7 +32,33 @@ def encode_lines(study: Iterable[Mapping[str, Any]]) -> bytes:
     return b"".join(records.dump_lines(study))
 
 
-WRITERS: dict[str, Callable[[Iterable[Mapping[str, Any]]], bytes]] = {"jsonl": encode_lines}
+def encode_items(study: Iterable[Mapping[str, Any]]) -> bytes:
+    """Records as items of RadRBench-CXR, one a line; raises ValueError like `radrbench.to_item`."""
+    from cxr_reason.radrbench import to_item  # its readers stand below us
+
+    return _BETWEEN_ITEMS.join(records.dumps_plain(to_item(record)) for record in study)
+
+
+_BETWEEN_ITEMS = b",\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A format of records: how those of a unit are encoded, and what stands before, between and after those of units.
+
+    `head` and `tail` are written once, `between` after every unit with records but the last.
+    """
+
+    encode: Callable[[Iterable[Mapping[str, Any]]], bytes]
+    head: bytes = b""
+    between: bytes = b""
+    tail: bytes = b""
+
+
+WRITERS: dict[str, Writer] = {
+    "jsonl": Writer(encode_lines),
+    "radrbench": Writer(encode_items, head=b"[\n", between=_BETWEEN_ITEMS, tail=b"\n]\n"),
+}
 
 
 class Sink(Protocol):

@@ -1,8 +1,9 @@
 """Rows in: CSV and JSON lines, plain or gzipped, from a file or a pipe, in bounded memory.
 
-`Input` looks at the content, not at the file's name: gzip by its magic, JSON lines by the first ``{``, a table's
-delimiter by its header. A row that can't be read (ragged, torn, not UTF-8, not JSON) comes out as a `Row` with an
-`error` and the rest goes on; an input that can't be read as a whole raises InputError. `READERS` holds the formats.
+`Input` looks at the content, not at the file's name: gzip by its magic, JSON lines by the first ``{``, an array of
+objects by its ``[``, a table's delimiter by its header. A row that can't be read (ragged, torn, not UTF-8, not JSON)
+comes out as a `Row` with an `error` and the rest goes on; an input that can't be read as a whole raises InputError.
+`READERS` holds the formats.
 
 Here are also the keys by which rows are grouped to studies, sharded and sampled: they depend on nothing but themselves.
 """
@@ -30,6 +31,7 @@ from cxr_reason import console, records
 from cxr_reason.errors import InputError
 
 HEAD_BYTES = 64 * 1024
+PIECE_BYTES = 64 * 1024
 LINE_BYTES = 32 * 1024 * 1024
 # A study has a handful of rows; more under one id is a wrong column, and must not be collected in memory.
 GROUP_ROWS = 1000
@@ -273,7 +275,9 @@ def _encoding_of(head: bytes, name: str) -> str:
 def _format_of(head: bytes, encoding: str, formats: Sequence[str], name: str) -> str:
     text = head.decode(encoding, errors="replace").lstrip("\ufeff\x1e \t\r\n")
     if text.startswith("["):
-        raise InputError("this is a JSON array", where=name, hint="Give JSON lines: one object a line.")
+        if not re.match(r"\[\s*(?:[{\]]|$)", text):
+            raise InputError("this is a JSON array, but not of objects", where=name, hint="Give one object a row.")
+        return "array"
     # A torn or spoilt first line doesn't make a table of JSON lines.
     found = "jsonl" if text.startswith("{") or re.search(r'^\{"', text, re.MULTILINE) else "csv"
     if found not in formats:
@@ -307,20 +311,38 @@ class Lines:
             self._readline = lambda limit: text.readline(limit).encode()
             self._encoding = "utf-8"
 
+    @property
+    def encoding(self) -> str:
+        return self._declared
+
+    def _read(self, limit: int) -> bytes:
+        try:
+            line = self._readline(limit)
+        except DAMAGED_GZIP:
+            raise _damaged(self.name, self.number + 1) from None
+        except UnicodeError:
+            what = f"not {self._declared} text from about here on"
+            raise InputError(what, where=f"{self.name}:{self.number + 1}") from None
+        self.digest.update(line)
+        return line
+
+    def pieces(self) -> Iterator[tuple[int, str]]:
+        """The text in lines, very long ones in parts, each with its number. What can't be decoded is a lone surrogate.
+
+        For readers whose rows are no lines; `__iter__` is for those whose rows are.
+        """
+        decode = codecs.getincrementaldecoder(self._encoding)("surrogateescape").decode
+        while line := self._read(PIECE_BYTES):
+            if text := decode(line):
+                yield self.number + 1, text
+            self.number += line.endswith(b"\n")
+        if text := decode(b"", True):
+            yield self.number + 1, text
+
     def __iter__(self) -> Iterator[str]:
-        readline, encoding, update = self._readline, self._encoding, self.digest.update
-        while True:
-            try:
-                line = readline(LINE_BYTES)
-            except DAMAGED_GZIP:
-                raise _damaged(self.name, self.number + 1) from None
-            except UnicodeError:
-                what = f"not {self._declared} text from about here on"
-                raise InputError(what, where=f"{self.name}:{self.number + 1}") from None
-            if not line:
-                return
+        encoding = self._encoding
+        while line := self._read(LINE_BYTES):
             self.number += 1
-            update(line)
             self.fault = None
             if len(line) >= LINE_BYTES and not line.endswith(b"\n"):
                 self._skip_rest()
@@ -368,7 +390,7 @@ def _jsonl_rows(lines: Lines) -> Iterator[Row]:
         except EOFError:
             return
         except jsonlines.InvalidLineError as error:
-            problem = _json_problem(error.__cause__)
+            problem = json_problem(error.__cause__)
             if not text.endswith("\n"):
                 problem += "; the last line is torn: it has no end"
         problem = lines.fault or problem
@@ -378,7 +400,8 @@ def _jsonl_rows(lines: Lines) -> Iterator[Row]:
             yield Row(lines.name, lines.number, data)
 
 
-def _json_problem(cause: BaseException | None) -> str:
+def json_problem(cause: BaseException | None) -> str:
+    """What is wrong with a piece of JSON, without quoting it; None where it is valid and no object."""
     if cause is None:
         return "valid JSON, but no object"
     if isinstance(cause, json.JSONDecodeError):
@@ -394,9 +417,16 @@ def _read_csv(lines: Lines) -> tuple[list[str], Iterator[Row]]:
     return table.columns, table.rows()
 
 
+def _read_array(lines: Lines) -> tuple[None, Iterator[Row]]:
+    from cxr_reason.arrays import Array  # it imports this module
+
+    return None, Array(lines).rows()
+
+
 READERS: dict[str, Callable[[Lines], tuple[list[str] | None, Iterator[Row]]]] = {
     "csv": _read_csv,
     "jsonl": _read_jsonl,
+    "array": _read_array,
 }
 
 
