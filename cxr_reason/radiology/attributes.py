@@ -156,9 +156,10 @@ def _twin(items: list[Item], indices: list[int], head: Head) -> Head | None:
     if len(told) != 2 or told[0][0] == told[1][0] or told[0][1:] == told[1][1:]:
         return None
     (head.side, head.severity, change), (side, severity, other_change) = told
+    both = None if change or other_change else head.change  # "... and small left effusions are unchanged"
     head.change = change or head.change
     return replace(
-        head, side=side, severity=severity, change=other_change or None, alternatives=list(head.alternatives)
+        head, side=side, severity=severity, change=other_change or both, alternatives=list(head.alternatives)
     )
 
 
