@@ -44,6 +44,7 @@ def pyarrow() -> Any:
     """The module pyarrow. Raises CxrError with the command that installs it."""
     try:
         import pyarrow
+        import pyarrow.ipc
     except ModuleNotFoundError:
         from cxr_reason.environment import install_line
 
@@ -323,6 +324,17 @@ def to_batch(rows: Iterable[Mapping[str, Any]]) -> Any:
     """Records as one `pyarrow.RecordBatch` of `schema()`. Raises ValueError like `records.dumps`."""
     (batch,) = build(prepare(rows))
     return batch
+
+
+def message(batch: Any, *, compression: str | None = None) -> bytes:
+    """`batch` as one message of an IPC stream: what stands between the schema and `END_OF_STREAM`."""
+    if compression is None:
+        return bytes(batch.serialize())
+    ipc, sink = pyarrow().ipc, pyarrow().BufferOutputStream()
+    with ipc.new_stream(sink, batch.schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_batch(batch)
+    whole = sink.getvalue()
+    return bytes(whole[batch.schema.serialize().size : whole.size - len(END_OF_STREAM)])
 
 
 # ------------------------------------------------------------------------------------------------ columns to records
