@@ -126,8 +126,8 @@ def output_options(command: Command) -> Command:
             type=click.Path(),
             is_eager=True,  # the format is guessed from it
             metavar="FILE",
-            help="Write here instead of to stdout, gzipped if it ends in .gz; chains/ is a folder of Parquet parts. The "
-            "file appears when it is whole; a killed run goes on where it stopped.",
+            help="Write here instead of to stdout, gzipped if it ends in .gz; chains/ is a folder of Parquet parts. "
+            "The file appears when it is whole; a killed run goes on where it stopped.",
         ),
     ):
         command = option(command)

@@ -48,7 +48,7 @@ def pyarrow() -> Any:
     except ModuleNotFoundError:
         from cxr_reason.environment import install_line
 
-        raise CxrError("Arrow and Parquet need pyarrow, which is not installed", hint=install_line(["pyarrow"])) from None
+        raise CxrError("Arrow and Parquet need pyarrow: it is not installed", hint=install_line(["pyarrow"])) from None
     return pyarrow
 
 
@@ -238,7 +238,8 @@ CODECS = _codecs()
 def schema() -> Any:
     """The one schema, a `pyarrow.Schema`: the fields of `records.FIELDS` in their order, and `extra`."""
     pa = pyarrow()
-    scalars = {"text": pa.string(), "bool": pa.bool_(), "state": pa.int8(), "offset": pa.int32(), "number": pa.float64()}
+    scalars = {"text": pa.string(), "bool": pa.bool_(), "number": pa.float64()}
+    scalars |= {"state": pa.int8(), "offset": pa.int32()}
 
     def kind(shape: records.Shape) -> Any:
         if isinstance(shape, str):
@@ -407,10 +408,7 @@ def _typed(batch: Any) -> tuple[list[dict[str, Any]], list[str | None]]:
             columns[name] = _values(column, CODECS[name].get, repeats=name in records.OF_STUDY)
     names = [name for name in CODECS if name in columns]
     rows = zip(*(columns[name] for name in names), strict=True) if names else [()] * batch.num_rows
-    found = [
-        {name: value for name, value in zip(names, row, strict=True) if value is not None}  # type: ignore[arg-type]
-        for row in rows
-    ]
+    found = [{name: value for name, value in zip(names, row, strict=True) if value is not None} for row in rows]
     return found, extra
 
 
@@ -419,7 +417,7 @@ def _values(column: Any, get: Callable[[Any], Any], *, repeats: bool) -> list[An
     if not repeats:
         return _read(column, get)
     if not pyarrow().types.is_nested(column.type):
-        values = column.to_pylist()
+        values: list[Any] = column.to_pylist()
         for number in range(1, len(values)):
             if values[number] == values[number - 1]:
                 values[number] = values[number - 1]

@@ -339,7 +339,11 @@ def _saved(path: Path, name: str, split: str | None) -> list[Part]:
     split = split or (state["_split"] if isinstance(state.get("_split"), str) else None) or ""
     split = _SPLITS.get(split, split)
     defaults = {"split": split} if split in records.SPLITS else {}
-    return [StreamPart(f"{name}/{file}", partial(open, path / file, "rb"), defaults=dict(defaults)) for file in files]
+    return [StreamPart(f"{name}/{file}", partial(_opened, path / file), defaults=dict(defaults)) for file in files]
+
+
+def _opened(path: Path) -> io.BufferedReader:
+    return open(path, "rb", READ_BYTES)
 
 
 def _told(path: Path, name: str) -> dict[str, Any]:

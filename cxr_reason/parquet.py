@@ -125,7 +125,8 @@ class ParquetSink(FileSink):
         # Like the unfinished file, it is readable from the start by those only who may read the old one.
         mode = stat.S_IMODE(os.fstat(self._descriptor).st_mode)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        rows, ids = 0, []
+        rows = 0
+        ids: list[Any] = []
         with open(descriptor, "wb") as file:
             with ParquetWriter(file, arrow.schema(), compression="zstd") as writer:
                 for table in tables:

@@ -60,8 +60,8 @@ Shape = str | list["Shape"] | dict[str, "Shape"]
 class Kind:
     """What a value must be: `holds` is asked of every record and is quick, `explain` only of those that are wrong.
 
-    `shape` is what the columns of Arrow are made of; where the value may be a text or an object, it is the object's. The
-    keys of an object stand in the order in which they are written.
+    `shape` is what the columns of Arrow are made of; where the value may be a text or an object, it is the object's.
+    The keys of an object stand in the order in which they are written.
     """
 
     holds: Test
@@ -219,9 +219,8 @@ PROVENANCE = _object(
     {"stage": TEXT, "version": TEXT, "backend": TEXT, "config": TEXT, "model": TEXT}, "stage", "version"
 )
 # In the order of CheXpert's labeler, which is the engine's: "No Finding" first, lesions before opacities.
-LABELLED = Kind(
-    _are_labels, _explain_labels, dict.fromkeys(("No Finding", *LABELS[:2], LABELS[3], LABELS[2], *LABELS[4:-1]), "state")
-)
+_WRITTEN = ("No Finding", *LABELS[:2], LABELS[3], LABELS[2], *LABELS[4:-1])
+LABELLED = Kind(_are_labels, _explain_labels, dict.fromkeys(_WRITTEN, "state"))
 _INPUT, _MINE, _REFINE, _INFER, _SCORE = ("input",), ("mine",), ("mine", "refine"), ("infer",), ("score",)
 _EVERY = ("mine", "refine", "infer", "score")
 

@@ -1,8 +1,9 @@
 """Rows in: CSV, JSON lines, Arrow and Parquet, from a file, a folder or a pipe, in bounded memory.
 
 `Input` looks at the content, not at the file's name: gzip, Arrow and Parquet by their magic, JSON lines by the first
-``{``, a table's delimiter by its header. A row that can't be read (ragged, torn, not UTF-8, not JSON) comes out as a `Row` with an
-`error` and the rest goes on; an input that can't be read as a whole raises InputError. `READERS` holds the formats of text; `columnar` has the rest.
+``{``, a table's delimiter by its header. A row that can't be read (ragged, torn, not UTF-8, not JSON) comes out as a
+`Row` with an `error` and the rest goes on; an input that can't be read as a whole raises InputError. `READERS` holds
+the formats of text; `columnar` reads the others.
 
 Here are also the keys by which rows are grouped to studies, sharded and sampled: they depend on nothing but themselves.
 """
@@ -84,10 +85,10 @@ class Group:
 
 
 class Input:
-    """A source of rows: a file, a folder, or stdin for ``-`` and None. Opened when first asked; a pipe can be read only
-    once.
+    """A source of rows: a file, a folder, or stdin for ``-`` and None.
 
-    `formats` are those of `READERS` that the command takes; every command takes Arrow and Parquet. `encoding` overrides UTF-8 (with or without BOM).
+    Opened when first asked; a pipe can be read only once. `formats` are those of `READERS` that the command takes;
+    every command takes Arrow and Parquet. `encoding` overrides UTF-8 (with or without BOM).
     """
 
     def __init__(
