@@ -118,9 +118,10 @@ class Part:
                 batch = next(batches, None)
             if batch is None:
                 return
+            with self.damage(line):
+                batch.validate(full=True)  # wild offsets would crash the process
             for start in range(0, len(batch), ROWS_AT_ONCE):
                 with self.damage(line):
-                    batch.validate()
                     piece = list(read(batch.slice(start, ROWS_AT_ONCE), line))
                 yield from piece
                 line += len(piece)
@@ -200,9 +201,13 @@ class _Watched(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self.broke_off = self.broke_off or len(data) < size
-        return data
+        # In pieces: a damaged stream may announce more than any memory holds.
+        pieces = []
+        while size > 0 and (piece := self._stream.read(min(size, READ_BYTES))):
+            pieces.append(piece)
+            size -= len(piece)
+        self.broke_off = self.broke_off or size > 0
+        return b"".join(pieces)
 
 
 class StreamPart(Part):
@@ -336,14 +341,14 @@ def _saved(path: Path, name: str, split: str | None) -> list[Part]:
         files = [entry["filename"] for entry in state["_data_files"]]
     except (KeyError, TypeError):
         raise InputError("this isn't the state of a dataset", where=f"{name}/state.json") from None
-    split = split or (state["_split"] if isinstance(state.get("_split"), str) else None) or ""
-    split = _SPLITS.get(split, split)
+    # A dataset without splits calls itself "train" too, whatever it is: only the name of a folder counts.
+    split = _SPLITS.get(split or "", split)
     defaults = {"split": split} if split in records.SPLITS else {}
     return [StreamPart(f"{name}/{file}", partial(_opened, path / file), defaults=dict(defaults)) for file in files]
 
 
 def _opened(path: Path) -> io.BufferedReader:
-    return open(path, "rb", READ_BYTES)
+    return io.BufferedReader(io.FileIO(path), READ_BYTES)
 
 
 def _told(path: Path, name: str) -> dict[str, Any]:
