@@ -52,8 +52,8 @@ class Table:
         self._read = 0
         with parts[0].damage(0):
             parts[0].open()
-        self.columns = parts[0].columns()
-        """The names of the columns, None where the rows are records."""
+            self.columns = parts[0].columns()
+            """The names of the columns, None where the rows are records."""
 
     def rows(self) -> Iterator[Row]:
         """All rows in order. Raises InputError where a part is damaged, after the rows before the place."""

@@ -41,7 +41,7 @@ from cxr_reason.writers import WRITERS, Writer
 CHECKPOINT_SECONDS = 2.0
 # Gzipped files can be cut only where a member ends, and members must end at the same rows in every run.
 MEMBER_UNITS = 256
-CHUNK_UNITS = 32  # divides MEMBER_UNITS; a chunk is a batch of `Writer.units` where these are more
+CHUNK_UNITS = 32  # divides MEMBER_UNITS; where the format makes batches, a chunk is one of them
 # Chunks that may be under way or wait for an earlier one, for each process.
 CHUNKS_AHEAD = 4
 # Objects made between two searches for garbage cycles. What a report gives has none and is freed at once, while caches
@@ -126,8 +126,8 @@ def run(
     or worked on; InputError where there is no row at all.
     """
     writer = WRITERS[output_format]
-    size = max(writer.units, 1 if jobs == 1 else CHUNK_UNITS)
-    assert MEMBER_UNITS % size == size % writer.units == 0
+    size = writer.units if writer.units > 1 or jobs == 1 else CHUNK_UNITS
+    assert MEMBER_UNITS % size == 0
     identity = records.config_hash(
         {
             "version": __version__,

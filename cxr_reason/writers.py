@@ -25,7 +25,8 @@ class Writer(Protocol):
     suffixes: tuple[str, ...]
     """Names that ask for this format; ``.gz`` may follow."""
     units: int
-    """How many units of the input make a batch; divides `runner.MEMBER_UNITS`."""
+    """How many units of the input make a batch; divides `runner.MEMBER_UNITS`. 1 says that it doesn't matter: the batch
+    of any number of units is then their batches with the separator between them."""
     separator: bytes
     """What stands between two batches."""
 

@@ -1,8 +1,9 @@
 """A command that only streams, for test_runner.py: the real options, driver and exit codes, with work that misbehaves
-on demand, and a format of its own, ``--format array``, which has a head, separators and a tail. Run as ``python tests/stream_driver.py copy [OPTIONS] [INPUT]``.
+on demand, and ``--format array``, a format with a head, separators and a tail. Run as
+``python tests/stream_driver.py copy [OPTIONS] [INPUT]``.
 
 What a row's report says happens: ``raise``, ``reject``, ``nan``, ``die`` (the process kills itself). Everything else
-becomes one record a row and counts.
+becomes one record a row and counts. It reads what it wrote too.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def work(pause: float, unit: Row | Group) -> Result:
             case "nan":
                 result.records.append({"id": "nan", "value": float("nan")})
             case report:
-                result.records.append({"id": row.data["study_id"], "report": report})
+                result.records.append({"id": row.data.get("study_id") or row.data["id"], "report": report})
     result.counts = {"seen": len(unit.rows)}
     return result
 

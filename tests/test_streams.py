@@ -122,7 +122,7 @@ def test_an_input_that_cannot_be_read_at_all_says_so(rows, content, problem):
 def test_missing_files_folders_and_unknown_encodings_are_errors(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         list(read(tmp_path / "absent"))
-    with pytest.raises(InputError, match="this folder holds no index.json"):
+    with pytest.raises(InputError, match=r"this folder holds no index\.json"):
         list(read(tmp_path))
     for encoding in ("klingon", "hex"):
         with pytest.raises(InputError, match="no encoding"):
