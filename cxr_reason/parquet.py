@@ -35,7 +35,7 @@ from cxr_reason.sinks import FileSink
 
 PART_ROWS = 50_000
 # A row group ends at whichever comes first; bytes are those of the columns in memory.
-GROUP_ROWS = 8192
+GROUP_ROWS = 4096
 GROUP_BYTES = 64 << 20
 INDEX = "index.json"
 PART = "part-{:05d}.parquet"
