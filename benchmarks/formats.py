@@ -1,18 +1,20 @@
-"""How fast records are written and read as JSON lines, Arrow and Parquet, how large the files are, and the memory it takes.
+"""How fast records are written and read as JSON lines, Arrow and Parquet, in which memory, and how large files are.
 
-    python benchmarks/formats.py                     # 40,000 and 160,000 records, some minutes
+    python benchmarks/formats.py                        # 40,000 and 160,000 records, some minutes
     python benchmarks/formats.py -n 4000 --repeats 1    # a quick look
 
-What is timed is the code of `cxr` itself: the writers, with the file that they give, and `Input`, to a dict a record.
-The records are those of mined reports (generate.py), the same over and over under other ids. Each measurement is a
-process of its own, pinned to one core; formats take turns, the figures are medians, and every ratio is to the JSON
-lines of the same run. MB are those of the JSON lines, whatever the format, so that MB/s compare; peak memory is what
-the kernel reports, libraries included, for the first and for four times the number of records.
+What is timed is the code of `cxr` itself: the writers, with the file that they give, and `Input`, a dict a record. The
+records are those of mined reports (generate.py), the same over and over under other ids. Each measurement is a process
+of its own, pinned to one core. CPU time counts, so that others on the machine matter less; formats take turns, figures
+are medians, and every ratio is to the JSON lines of the same run. MB are those of the JSON lines, whatever the format,
+so that MB/s compare. Peak memory is what the kernel reports, libraries included, for the records named and for four
+times as many.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import resource
@@ -49,7 +51,7 @@ def studies(block: Path, count: int) -> Iterator[list[dict[str, Any]]]:
 
 
 def write(format_name: str, block: Path, output: Path, count: int) -> float:
-    """Seconds that writing takes, making the records not counted."""
+    """CPU seconds that writing takes, making the records not counted."""
     from cxr_reason.writers import WRITERS
 
     writer = WRITERS[format_name]
@@ -81,7 +83,7 @@ def write(format_name: str, block: Path, output: Path, count: int) -> float:
 
 
 def read(path: Path, count: int) -> float:
-    """Seconds that reading takes."""
+    """CPU seconds that reading takes."""
     from cxr_reason.streams import Input
 
     started = time.process_time()
@@ -91,6 +93,9 @@ def read(path: Path, count: int) -> float:
 
 def child(what: str, format_name: str, block: str, path: str, count: str) -> None:
     """One measurement, told as JSON on stdout."""
+    from cxr_reason.runner import COLLECT_AFTER
+
+    gc.set_threshold(COLLECT_AFTER)  # as in every run
     if what == "write":
         seconds = write(format_name, Path(block), Path(path), int(count))
     else:
@@ -99,7 +104,7 @@ def child(what: str, format_name: str, block: str, path: str, count: str) -> Non
 
 
 def measure(what: str, format_name: str, block: Path, path: Path, count: int) -> tuple[float, float]:
-    """Seconds and peak memory (MB) of a process that does nothing else."""
+    """CPU seconds and peak memory (MB) of a process that does nothing else."""
     core = str(max(os.sched_getaffinity(0)))
     words = ["taskset", "-c", core, sys.executable, __file__, "--child", what, format_name, block, path, count]
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 from conftest import ROOT, Run, environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from processes import wait_for
 from pyarrow import parquet as pq
 
 from cxr_reason import arrow, parquet, records, runner
+from cxr_reason.cli import main
 from cxr_reason.errors import InputError
 from cxr_reason.streams import Input
 from cxr_reason.writers import WRITERS
@@ -34,7 +36,7 @@ pytestmark = pytest.mark.xdist_group("arrow")  # one worker makes the files, onc
 
 CXR = [sys.executable, "-m", "cxr_reason"]
 DRIVER = [sys.executable, str(ROOT / "tests" / "stream_driver.py"), "copy"]
-STUDIES = 1200
+STUDIES = 900
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +237,7 @@ def test_a_pipe_of_arrow_is_the_pipe_of_json_lines(made):
     assert (done.returncode, done.stdout) == (0, b""), done.stderr
 
 
-@pytest.mark.parametrize("source", ["questions.arrow", "questions.parquet", "questions", "questions/"])
+@pytest.mark.parametrize("source", ["questions.arrow", "questions.parquet", "questions"])
 def test_every_format_gives_the_same_chains(made, source):
     done = shell(f"cxr refine -q {source} | cmp - chains.jsonl", made)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
@@ -257,11 +259,10 @@ def test_two_shards_together_are_the_whole(made):
     )
 
 
-@pytest.mark.parametrize("options", ["", "--jobs 2"])
-def test_a_reader_that_leaves_ends_mine_with_141(made, options):
+def test_a_reader_that_leaves_ends_mine_with_141(made):
     table = "for i in 1 2 3 4 5 6 7 8; do tail -n +2 reports.csv | sed s/^S/$i-S/; done"
     script = f"cp {ROOT}/examples/reports.csv . && (head -1 reports.csv; {table}) > many.csv; set +o pipefail\n"
-    script += f"cxr mine -q many.csv --max-failed 1 --format arrow {options} | head -c 9000 | wc -c\n"
+    script += f"cxr mine -q many.csv --max-failed 1 --format arrow | head -c 9000 | wc -c\n"
     script += 'echo "${PIPESTATUS[0]}"'
     assert shell(script, made).stdout.split() == [b"9000", b"141"]
 
@@ -276,7 +277,8 @@ def test_sampling_works_in_every_format(made):
     assert int(done.stdout) > 20
 
 
-def test_the_name_of_the_output_tells_the_format(cxr, made, tmp_path):
+def test_the_name_of_the_output_tells_the_format(cxr, made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     source = str(made / "questions.jsonl")
     (tmp_path / "folder").mkdir()
     for arguments, problem in (
@@ -288,9 +290,9 @@ def test_the_name_of_the_output_tells_the_format(cxr, made, tmp_path):
         (["--format", "parquet", "-o", "-"], "Parquet needs a file"),
         (["-o", "x.parquet.gz"], "leave the .gz out"),
     ):
-        done = cxr("refine", source, *arguments, cwd=tmp_path)
-        assert (done.returncode, done.stdout) == (2, ""), arguments
-        assert problem in done.stderr.replace("\n", " ")
+        done = CliRunner().invoke(main, ["refine", source, *arguments])
+        assert (done.exit_code, done.stdout) == (2, ""), arguments
+        assert problem in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
     assert cxr("refine", "-q", source, "-o", "x.arrow.gz", cwd=tmp_path).returncode == 0
     assert gzip.decompress((tmp_path / "x.arrow.gz").read_bytes()) == (made / "chains.arrow").read_bytes()
@@ -362,8 +364,10 @@ def interrupted(table: str | Path, output: str, *options: object) -> None:
     assert 0 < json.loads(journal.read_text())["done"] < STUDIES
 
 
-@pytest.mark.parametrize("name", ["out.arrow", "out.parquet", "out/", "out.json", "out.arrow.gz"])
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "jobs"),
+    [("out.arrow", 1), ("out.arrow", 2), ("out.parquet", 1), ("out/", 2), ("out.json", 2), ("out.arrow.gz", 1)],
+)
 def test_kill_9_gives_the_same_bytes(table, tmp_path, name, jobs):
     (tmp_path / "whole").mkdir()
     finish(table, "-o", f"{tmp_path}/whole/{name}")
@@ -485,8 +489,7 @@ def as_file(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["stream", "file", "gzipped"])
-@pytest.mark.parametrize("piped", [False, True])
+@pytest.mark.parametrize(("kind", "piped"), [("stream", True), ("file", True), ("file", False), ("gzipped", False)])
 def test_arrow_is_read_from_files_and_pipes(cxr, made, tmp_path, kind, piped):
     data = (made / "questions.arrow").read_bytes()
     data = {"stream": data, "file": as_file(pa.ipc.open_stream(data).read_all()), "gzipped": gzip.compress(data)}[kind]
