@@ -74,8 +74,8 @@ class Codec:
     """For a value that doesn't fit: what of it the column can hold, or None."""
     put: Callable[[Any], Any] = _same
     read: Callable[[Any], list[Any]] = _scalars
-    """The values of an array, None where it is null. Columns within columns are read as columns, which is twice as fast
-    as pyarrow's `to_pylist`."""
+    """The values of an array, None where it is null. Columns within columns are read as columns too: pyarrow's own
+    `to_pylist` makes all keys of all objects, most of which are null and would have to go again."""
 
 
 def _is_text(value: Any) -> bool:

@@ -50,6 +50,7 @@ class ParquetSink(FileSink):
         super().__init__(path)
         self._is_folder = str(path).endswith(os.sep) or self._target.is_dir()
         self.regular = self._is_folder or self.regular
+        self.gzipped = False  # whatever a folder is called
         self._parts: list[dict[str, Any]] = []
 
     def seal(self) -> None:

@@ -262,7 +262,7 @@ def test_two_shards_together_are_the_whole(made):
 def test_a_reader_that_leaves_ends_mine_with_141(made):
     table = "for i in 1 2 3 4 5 6 7 8; do tail -n +2 reports.csv | sed s/^S/$i-S/; done"
     script = f"cp {ROOT}/examples/reports.csv . && (head -1 reports.csv; {table}) > many.csv; set +o pipefail\n"
-    script += f"cxr mine -q many.csv --max-failed 1 --format arrow | head -c 9000 | wc -c\n"
+    script += "cxr mine -q many.csv --max-failed 1 --format arrow | head -c 9000 | wc -c\n"
     script += 'echo "${PIPESTATUS[0]}"'
     assert shell(script, made).stdout.split() == [b"9000", b"141"]
 
