@@ -31,6 +31,7 @@ from cxr_reason.errors import CxrError
 
 SCHEMA_VERSION = 1
 EXTRA = "extra"
+_VERSION = "cxr.schema"  # the key of the schema's own metadata
 # Keys of an object that are written even where they are null.
 _SAID = frozenset({"label"})
 _OFFSETS = range(-(2**31), 2**31)
@@ -78,6 +79,11 @@ class Codec:
     `to_pylist` makes all keys of all objects, most of which are null and would have to go again."""
 
 
+def _numbers(array: Any) -> list[Any]:
+    """pandas writes NaN where nothing stood; we never do."""
+    return [None if value != value else value for value in array.to_pylist()]
+
+
 def _is_text(value: Any) -> bool:
     if type(value) is not str:
         return False
@@ -115,7 +121,7 @@ SCALARS = {
     "bool": Codec(lambda value: type(value) is bool, lambda value: None),
     "state": Codec(_is_state, lambda value: None),
     "offset": Codec(_is_offset, lambda value: None),
-    "number": Codec(lambda value: type(value) is float and math.isfinite(value), _near_number),
+    "number": Codec(lambda value: type(value) is float and math.isfinite(value), _near_number, read=_numbers),
 }
 
 
@@ -280,7 +286,7 @@ def schema() -> Any:
     assert isinstance(records.PROVENANCE.shape, dict)
     shapes["provenance"] = [{**records.PROVENANCE.shape, "policies": policies}]
     columns = [(name, kind(shape)) for name, shape in shapes.items()]
-    return pa.schema([*columns, (EXTRA, pa.string())], metadata={"cxr.schema": str(SCHEMA_VERSION)})
+    return pa.schema([*columns, (EXTRA, pa.string())], metadata={_VERSION: str(SCHEMA_VERSION)})
 
 
 # ------------------------------------------------------------------------------------------------ records to columns
@@ -368,11 +374,21 @@ def message(batch: Any, *, compression: str | None = None) -> bytes:
 # ------------------------------------------------------------------------------------------------ columns to records
 
 
+def version(found: Any) -> int | None:
+    """Which `SCHEMA_VERSION` the schema `found` says that it is."""
+    told = (found.metadata or {}).get(_VERSION.encode(), b"")
+    return int(told) if told.isdigit() else None
+
+
 def is_ours(found: Any) -> bool:
-    """Whether a table of the schema `found` holds records as `to_batch` makes them, and not just anything."""
+    """Whether a table of the schema `found` holds records as `to_batch` makes them, and not just anything.
+
+    Other programs may drop columns, and what the schema says of itself.
+    """
     names = set(found.names)
+    needed = {"id", EXTRA} if version(found) else {"id", EXTRA, "provenance"}
     return (
-        {"id", EXTRA} <= names <= {*records.FIELDS, EXTRA}
+        needed <= names <= {*records.FIELDS, EXTRA}
         and len(names) == len(found.names)
         and all(_alike(field.type, schema().field(field.name).type) for field in found)
     )

@@ -96,6 +96,9 @@ class Part:
         pass
 
     def columns(self) -> list[str] | None:
+        version = arrow.version(self.schema)
+        if version is not None and version != arrow.SCHEMA_VERSION:
+            raise InputError(f"made by another version of cxr (schema {version})", where=self.name)
         if arrow.is_ours(self.schema):
             return None
         names = [name for name in self.schema.names if not name.startswith(_ROW_NUMBERS)]

@@ -532,6 +532,27 @@ def test_a_table_of_somebody_else_is_read_like_a_csv(tmp_path):
         ]  # fmt: skip
 
 
+def test_records_are_told_from_tables_that_look_like_them(made, tmp_path):
+    """Other programs drop columns and the schema's metadata; a column called extra alone makes no record."""
+    questions = pq.read_table(made / "questions.parquet")
+    fewer = questions.drop_columns(["correct", "radrscore", "model"]).replace_schema_metadata(None)
+    pq.write_table(fewer, tmp_path / "fewer.parquet")
+    rows = [row.data for row in Input(tmp_path / "fewer.parquet").rows()]
+    assert [records.dumps(row).encode() for row in rows] == lines(made / "questions.jsonl")
+    pq.write_table(pa.table({"id": ["1"], "extra": ["not JSON"]}), tmp_path / "other.parquet")
+    assert [row.data for row in Input(tmp_path / "other.parquet").rows()] == [{"id": "1", "extra": "not JSON"}]
+    pq.write_table(questions.replace_schema_metadata({"cxr.schema": "2"}), tmp_path / "newer.parquet")
+    with pytest.raises(InputError, match="another version of cxr"):
+        Input(tmp_path / "newer.parquet").header()
+    extra = questions.column_names.index("extra")
+    spoilt = questions.set_column(extra, "extra", [["[1]", *[None] * (len(questions) - 1)]])
+    pq.write_table(spoilt, tmp_path / "spoilt.parquet")
+    first, *others = Input(tmp_path / "spoilt.parquet").rows()
+    assert (first.data, first.line, first.raw) == (None, 1, "[1]")
+    assert "extra" in first.error
+    assert all(row.data for row in others)
+
+
 def test_tables_are_mined_with_their_columns_guessed(cxr, tmp_path):
     told = {"StudyInstanceUID": [101.0, None], "report_text": ["Small left pleural effusion.", "No pneumothorax."]}
     pq.write_table(pa.table(told), tmp_path / "reports.parquet")
