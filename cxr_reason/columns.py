@@ -146,7 +146,8 @@ def cell(row: Mapping[str, Any], mapping: Mapping[str, str], field: str) -> str:
     value = row.get(column) if column is not None else None
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    text = str(value).strip()
+    # pandas makes floats of a column of numbers as soon as one of them is missing.
+    text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
     return "" if text.lower() in _BLANK else text
 
 

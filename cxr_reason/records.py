@@ -52,14 +52,21 @@ VERDICTS = ("supported", "contradicted", "unverifiable")
 
 Test = Callable[[Any], bool]
 Explain = Callable[[str, Any], list[str]]
+Shape = str | list["Shape"] | dict[str, "Shape"]
+"""How a value is built: "text", "bool", "state" (-1 to 1), "offset" or "number", [items] or {key: value}."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a value must be: `holds` is asked of every record and is quick, `explain` only of those that are wrong."""
+    """What a value must be: `holds` is asked of every record and is quick, `explain` only of those that are wrong.
+
+    `shape` is what the columns of Arrow are made of; where the value may be a text or an object, it is the object's.
+    The keys of an object stand in the order in which they are written.
+    """
 
     holds: Test
     explain: Explain
+    shape: Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +79,8 @@ class Field:
     nullable: bool = True
 
 
-def _plain(holds: Test, wanted: str) -> Kind:
-    return Kind(holds, lambda name, value: [f"{name} must be {wanted}, not {_told(value)}"])
+def _plain(holds: Test, wanted: str, shape: Shape) -> Kind:
+    return Kind(holds, lambda name, value: [f"{name} must be {wanted}, not {_told(value)}"], shape)
 
 
 def _is_number(value: Any) -> bool:
@@ -89,7 +96,7 @@ def _is_span(value: Any) -> bool:
 
 def _one_of(*allowed: str) -> Kind:
     # `in` a tuple, not a set: the value may be a list.
-    return Kind(allowed.__contains__, lambda name, value: [f"{name} must be one of {', '.join(allowed)}"])
+    return Kind(allowed.__contains__, lambda name, value: [f"{name} must be one of {', '.join(allowed)}"], "text")
 
 
 def _list_of(item: Kind) -> Kind:
@@ -106,7 +113,7 @@ def _list_of(item: Kind) -> Kind:
             for problem in item.explain(f"{name}[{number}]", entry)
         ]
 
-    return Kind(holds, explain)
+    return Kind(holds, explain, [item.shape])
 
 
 def _object(fields: Mapping[str, Kind], *required: str) -> Kind:
@@ -133,12 +140,12 @@ def _object(fields: Mapping[str, Kind], *required: str) -> Kind:
             for problem in fields[key].explain(f"{name}.{key}", entry)
         ]
 
-    return Kind(holds, explain)
+    return Kind(holds, explain, {key: kind.shape for key, kind in fields.items()})
 
 
 def _either(first: Kind, second: Kind) -> Kind:
     """`first` or `second`; what is neither is explained as the second."""
-    return Kind(lambda value: first.holds(value) or second.holds(value), second.explain)
+    return Kind(lambda value: first.holds(value) or second.holds(value), second.explain, second.shape)
 
 
 def _are_labels(value: Any) -> bool:
@@ -159,12 +166,11 @@ def _explain_labels(name: str, value: Any) -> list[str]:
     ]
 
 
-LABEL_STATES = Kind(_are_labels, _explain_labels)
-TEXT = _plain(lambda value: isinstance(value, str), "text")
-BOOLEAN = _plain(lambda value: isinstance(value, bool), "true or false")
-NUMBER = _plain(_is_number, "a finite number")
-SHARE = _plain(lambda value: _is_number(value) and 0 <= value <= 1, "a number in [0, 1]")
-SPAN = _plain(_is_span, "[start, end], offsets in the report")
+TEXT = _plain(lambda value: isinstance(value, str), "text", "text")
+BOOLEAN = _plain(lambda value: isinstance(value, bool), "true or false", "bool")
+NUMBER = _plain(_is_number, "a finite number", "number")
+SHARE = _plain(lambda value: _is_number(value) and 0 <= value <= 1, "a number in [0, 1]", "number")
+SPAN = _plain(_is_span, "[start, end], offsets in the report", ["offset"])
 TEXTS = _list_of(TEXT)
 IMAGE = _either(
     TEXT,
@@ -179,7 +185,6 @@ FINDING = _object(
         "status": _one_of(*STATUSES),
         "certainty": _one_of(*CERTAINTIES),
         "alternatives": TEXTS,
-        "time": _one_of(*TIMES),
         "bound": TEXT,
         "side": _one_of(*SIDES),
         "site": TEXT,
@@ -191,6 +196,7 @@ FINDING = _object(
         "calcified": BOOLEAN,
         "device": _object({"type": TEXT, "tip": TEXT, "position": TEXT, "event": TEXT}),
         "conflict": BOOLEAN,
+        "time": _one_of(*TIMES),
         "span": SPAN,
         "section": TEXT,
     },
@@ -213,6 +219,9 @@ STEP = _object(
 PROVENANCE = _object(
     {"stage": TEXT, "version": TEXT, "backend": TEXT, "config": TEXT, "model": TEXT}, "stage", "version"
 )
+# In the order of CheXpert's labeler, which is the engine's: "No Finding" first, lesions before opacities.
+_WRITTEN = ("No Finding", *LABELS[:2], LABELS[3], LABELS[2], *LABELS[4:-1])
+LABELLED = Kind(_are_labels, _explain_labels, dict.fromkeys(_WRITTEN, "state"))
 _INPUT, _MINE, _REFINE, _INFER, _SCORE = ("input",), ("mine",), ("mine", "refine"), ("infer",), ("score",)
 _EVERY = ("mine", "refine", "infer", "score")
 
@@ -238,9 +247,9 @@ FIELDS: dict[str, Field] = {
     "report": Field(TEXT, _INPUT, "the text that the chain was mined from"),
     "prior_report": Field(TEXT, _INPUT, "the report of the prior study, in temporal questions"),
     "findings": Field(_list_of(FINDING), _MINE, "what the report says, a finding each"),
-    "labels": Field(LABEL_STATES, _MINE, "CheXpert-14 at mention level: 1, 0, -1; unmentioned = no key"),
-    "own_labels": Field(LABEL_STATES, _MINE, "what we read, where `labels` are the input's (`--labels input`)"),
-    "input_labels": Field(LABEL_STATES, _INPUT, "what the input says, where `labels` are what we read"),
+    "labels": Field(LABELLED, _MINE, "CheXpert-14 at mention level: 1, 0, -1; unmentioned = no key"),
+    "own_labels": Field(LABELLED, _MINE, "what we read, where `labels` are the input's (`--labels input`)"),
+    "input_labels": Field(LABELLED, _INPUT, "what the input says, where `labels` are what we read"),
     "normal": Field(BOOLEAN, _MINE, "nothing abnormal of any kind"),
     "acute": Field(BOOLEAN, _MINE, "something acute; null where the report doesn't say"),
     "quality": Field(TEXTS, _MINE, "limits that the report names"),

@@ -173,7 +173,7 @@ def resolved(dice: Dice, gone: Sequence[Finding]) -> list[Step]:
     steps = []
     for found in gone:
         bare = Details(found.name, side=found.side)
-        claim = wording.claim(bare, "absent", "definite") | {"time": "resolved", "change": "resolved"}
+        claim = wording.claim(bare, "absent", "definite") | {"change": "resolved", "time": "resolved"}
         text = dice.sentence(wording.changed(bare, "resolved"))
         told: Step = {"text": text, "kind": "observe", "findings": [claim]}
         steps.append(told | {"basis": "stated", "evidence": [found.span]})
