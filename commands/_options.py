@@ -14,7 +14,7 @@ import click
 from cxr_reason import console
 from cxr_reason.cluster import Shard, shard_from_environment
 from cxr_reason.joins import Join
-from cxr_reason.sinks import WRITERS
+from cxr_reason.writers import WRITERS, format_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -73,6 +73,22 @@ def _joins(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
         raise click.BadParameter(f"{error}.", ctx, param) from None
 
 
+def _format(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    """The format that is asked for, or else the one that the output's name tells."""
+    output = ctx.params.get("output")
+    output = None if output == "-" else output
+    told = format_of(output) if output else None
+    if value is not None and told is not None and told != value:
+        raise click.BadParameter(f"{output} asks for {told}: change the one or the other.", ctx, param)
+    if (value or told) == "parquet":
+        if output is None:
+            hint = "name one, -o chains.parquet, or a folder for its parts, -o chains/"
+            raise click.BadParameter(f"Parquet needs a file and can't go to stdout: {hint}.", ctx, param)
+        if output.endswith(".gz"):
+            raise click.BadParameter("Parquet is compressed by itself: leave the .gz out.", ctx, param)
+    return value or told or "jsonl"
+
+
 def input_argument(command: Command) -> Command:
     """`source`: a file, or None or "-" for stdin."""
     return click.argument("source", metavar="[INPUT]", required=False)(command)
@@ -124,17 +140,17 @@ def output_options(command: Command) -> Command:
             "--format",
             "output_format",
             type=click.Choice(list(WRITERS)),
-            default="jsonl",
-            show_default=True,
-            help="Format of the output.",
+            callback=_format,
+            help="Format of the output.  [default: as the name of -o ends, else jsonl]",
         ),
         click.option(
             "-o",
             "--output",
-            type=click.Path(dir_okay=False),
+            type=click.Path(),
+            is_eager=True,  # the format is guessed from it
             metavar="FILE",
-            help="Write here instead of to stdout, gzipped if it ends in .gz. The file appears when it is whole; "
-            "a killed run goes on where it stopped.",
+            help="Write here instead of to stdout, gzipped if it ends in .gz; chains/ is a folder of Parquet parts. "
+            "The file appears when it is whole; a killed run goes on where it stopped.",
         ),
     ):
         command = option(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -55,7 +56,28 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     show_default=True,
     help="What makes a film abnormal; the question says it.",
 )
+@click.option(
+    "--labels",
+    type=click.Choice(["own", "input"]),
+    default="own",
+    show_default=True,
+    help="Whose CheXpert labels decide: those read here, or the input's columns. Where both exist, both are kept and "
+    "compared.",
+)
+@click.option(
+    "--tell-view",
+    is_flag=True,
+    help="Tell the films' views in the questions; heart size on AP or portable films is asked only so.",
+)
 @click.option("--split", type=click.Choice(SPLITS), help="Only studies of this split.")
+@click.option(
+    "--apart-from",
+    multiple=True,
+    type=click.Path(exists=True),
+    metavar="FILE",
+    help="Leave out patients, studies and films that stand in FILE (records or a table). Repeatable.",
+)
+@click.option("--check-films", is_flag=True, help="Read the image files too: the same film must not be in two splits.")
 @click.option("--image-root", metavar="FOLDER", help="Put before the images' relative paths.")
 @click.option(
     "--layout",
@@ -93,7 +115,7 @@ def mine(
     --layout it is the folder of a published archive. Every question comes with its answer and with steps that rest on
     spans of the report. `cxr refine` checks them.
     """
-    from cxr_reason.mining import miner, sampling, tasks
+    from cxr_reason.mining import apart, miner, sampling, tasks
 
     if layout and source in (None, "-"):
         raise click.UsageError(f"--layout {layout} reads a folder: name it.")
@@ -102,32 +124,48 @@ def mine(
         raise click.UsageError("--per-finding needs the whole input: leave --shard out.")
     if given["per_finding"] and given["findings_only"]:
         raise click.UsageError("--per-finding picks questions, and --findings makes none.")
+    if given["output_format"] == "radrbench" and given["findings_only"]:
+        raise click.UsageError("--format radrbench holds questions, and --findings makes none.")
     table = open_source(source, layout=layout, joins=joins, encoding=encoding, image_root=given["image_root"])
+    ctx.call_on_close(table.close)
     header, sample = table.header(), table.sample()
     mapping = columns.guess_columns(header, sample, overrides={**table.known, **overrides})
-    if header:
+    label_columns = columns.label_columns(header)
+    if given["labels"] == "input":
+        columns.require_labels(label_columns, header, source=table.name)
+    elif header:
         columns.require_report(mapping, header, source=table.name)
-    chosen = {name: given[name] for name in ("tasks", "seed", "negatives", "uncertain", "definition", "open_ended")}
-    kept = {name: given[name] for name in ("findings_only", "split", "image_root", "plain_normals")}
+    asking = ("tasks", "seed", "negatives", "uncertain", "definition", "open_ended", "tell_view")
+    chosen = {name: given[name] for name in asking}
+    kept = {name: given[name] for name in ("findings_only", "split", "image_root", "plain_normals", "labels")}
     options = tasks.Options(**chosen, thinned=not given["per_finding"])
-    settings = miner.Settings(mapping, options, **kept, language=table.language)
+    settings = miner.Settings(mapping, options, label_columns=label_columns, language=table.language, **kept)
     streams = {name: given[name] for name in ("output", "output_format", "rejects", "jobs", "shard", "limit")}
     streams |= {name: given[name] for name in ("max_failed", "dry_run", "force")}
-    work, units = partial(miner.mine, settings=settings), partial(miner.by_study, mapping=mapping)
+    guard = apart.Guard(mapping, apart_from=given["apart_from"], films=given["check_films"], root=given["image_root"])
+    pairs = "temporal" in given["tasks"] and not given["findings_only"]
+    work = partial(miner.mine, settings=settings)
+    units = guard.after(partial(miner.by_study, mapping=mapping, pairs=pairs))
     if given["per_finding"]:
         summary = sampling.run(table, work, count=given["per_finding"], seed=given["seed"], units=units, **streams)
     else:
-        config = settings.as_dict() | {"layout": layout, "joins": list(map(str, joins))}
+        config = settings.as_dict() | guard.as_dict() | {"layout": layout, "joins": list(map(str, joins))}
         summary = run(table, work, stage="mine", units=units, config=config, **streams)
-    _tell(summary, table.notes())
+    _tell(summary, [*table.notes(), *guard.notes()])
 
 
-def _tell(summary: Summary, notes: list[str]) -> None:
+def _tell(summary: Summary, notes: Sequence[str]) -> None:
     """What was found and asked, as a table on stderr, and what became of the rest."""
-    from cxr_reason.mining import tally
+    from cxr_reason.mining import labels, tally
 
     if rows := tally.rows(summary.counts):
         console.table("What the reports say, and what is asked", tally.COLUMNS, rows)
+    if rows := labels.rows(summary.counts):
+        console.table("Labels: what we read, and what the input says", labels.COLUMNS, rows)
+    if unread := summary.counts["labels/unread"]:
+        console.note(f"{_studies(unread)} with label cells that hold no label: they are taken for unlabelled")
+    if unasked := tally.unasked(summary.counts):
+        console.table("What is not asked", tally.UNASKED, unasked)
     for note in notes:
         console.note(note)
     for reason, count in tally.left_out(summary.counts).items():

@@ -8,14 +8,13 @@ from typing import Any
 import click
 
 from cxr_reason import cli, console, records
-from cxr_reason.cluster import Shard
 from cxr_reason.radiology.verify import Silence
-from cxr_reason.refining import study
+from cxr_reason.refining import review, study
 from cxr_reason.refining.checks import CHECKS
 from cxr_reason.runner import Summary, run
 from cxr_reason.streams import Input
 
-from . import _options
+from . import _options, _review
 
 
 def _checks(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -71,8 +70,10 @@ def _list_checks(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     show_default=True,
     help="Longest chain, in characters.",
 )
+@_review.review_options
 @_options.output_options
 @_options.stream_options
+@_options.seed_option
 @cli.verbosity_options
 @click.pass_context
 def refine(
@@ -83,9 +84,7 @@ def refine(
     silence: Silence,
     max_steps: int,
     max_chars: int,
-    jobs: int,
-    shard: Shard | None,
-    **stream: Any,
+    **given: Any,
 ) -> None:
     """Check chains of reasoning against their reports, mend them or reject them.
 
@@ -93,26 +92,22 @@ def refine(
     steps may be plain texts. Every claim of every step is verified against the report. Talk of the report, of unseen
     studies, history or advice is taken out, steps that don't hold are dropped, and a chain whose answer then doesn't
     follow any more is rejected: --rejects tells why. Run on its own output it changes nothing.
+
+    With --sheet or --html, claims are drawn for a colleague to review, beside the usual output, which stays the same.
     """
     cli.stop_if_waiting(ctx, source)
-    config = {"checks": checks, "silence": silence, "max_steps": max_steps, "max_chars": max_chars}
-    summary = run(
-        Input(source, formats=("jsonl",)),
-        partial(
-            study.refine,
-            checks=checks,
-            silence=silence,
-            max_steps=max_steps,
-            max_chars=max_chars,
-            config=records.config_hash(config),
-        ),
-        stage=study.STAGE,
-        units=study.by_study,
-        jobs=jobs,
-        shard=shard,
-        config=config,
-        **stream,
-    )
+    config: dict[str, Any] = {"checks": checks, "silence": silence, "max_steps": max_steps, "max_chars": max_chars}
+    work = partial(study.refine, **config, config=records.config_hash(config))
+    stream = {name: value for name, value in given.items() if name not in _review.NAMES}
+    stream |= {"stage": study.STAGE, "units": study.by_study, "config": config}
+    records_in = Input(source, formats=("jsonl",))
+    if _review.wanted(given):
+        sample = review.Sample(given["sample"] or _review.SAMPLE, by=given["strata"], seed=given["seed"])
+        places = {name: given[name] for name in ("sheet", "html", "reports")}
+        summary = review.run(records_in, partial(work, review_seed=given["seed"]), sample, **places, **stream)
+        console.note(f"{len(sample.chosen()):,} claims drawn for review, from {sample.strata:,} strata")
+    else:
+        summary = run(records_in, work, **stream)
     show(summary)
 
 

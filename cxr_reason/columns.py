@@ -43,9 +43,11 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "view": ("view", "view_position", "ap_pa", "projection", "view_code", "frontal_lateral"),
     "split": ("split", "fold", "partition", "subset"),
     "study_time": (
-        *("study_time", "study_datetime", "study_date", "exam_date", "exam_time", "chart_time", "charttime", "date"),
+        # Where there is a column of days and one of hours, the days: hours alone are no order.
+        *("study_datetime", "study_date", "exam_date", "study_time", "exam_time", "chart_time", "charttime", "date"),
         *("datetime", "report_date", "timestamp"),
     ),
+    "study_order": ("patient_report_date_order", "study_order", "report_order", "exam_order"),
     "sex": ("sex", "gender", "patient_sex"),
     "age": ("age", "patient_age", "age_at_study", "age_years"),
 }
@@ -108,6 +110,16 @@ def require_report(mapping: Mapping[str, str], header: Iterable[str], *, source:
         )
 
 
+def require_labels(columns: Mapping[str, str], header: Iterable[str], *, source: str) -> None:
+    """Raise InputError unless there are columns of CheXpert's labels (`label_columns`)."""
+    if not columns:
+        raise InputError(
+            f"no column has the name of one of CheXpert's labels. Columns: {_listed(header)}",
+            where=source,
+            hint=f"They are called {', '.join(LABELS)}; --join FILE:KEY adds them from another table.",
+        )
+
+
 def compose_report(row: Mapping[str, Any], mapping: Mapping[str, str]) -> str:
     """The report of `row` as one text, "" when it has none; offsets of findings refer to this text.
 
@@ -134,7 +146,8 @@ def cell(row: Mapping[str, Any], mapping: Mapping[str, str], field: str) -> str:
     value = row.get(column) if column is not None else None
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    text = str(value).strip()
+    # pandas makes floats of a column of numbers as soon as one of them is missing.
+    text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
     return "" if text.lower() in _BLANK else text
 
 

@@ -52,14 +52,21 @@ VERDICTS = ("supported", "contradicted", "unverifiable")
 
 Test = Callable[[Any], bool]
 Explain = Callable[[str, Any], list[str]]
+Shape = str | list["Shape"] | dict[str, "Shape"]
+"""How a value is built: "text", "bool", "state" (-1 to 1), "offset" or "number", [items] or {key: value}."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a value must be: `holds` is asked of every record and is quick, `explain` only of those that are wrong."""
+    """What a value must be: `holds` is asked of every record and is quick, `explain` only of those that are wrong.
+
+    `shape` is what the columns of Arrow are made of; where the value may be a text or an object, it is the object's.
+    The keys of an object stand in the order in which they are written.
+    """
 
     holds: Test
     explain: Explain
+    shape: Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +79,8 @@ class Field:
     nullable: bool = True
 
 
-def _plain(holds: Test, wanted: str) -> Kind:
-    return Kind(holds, lambda name, value: [f"{name} must be {wanted}, not {_told(value)}"])
+def _plain(holds: Test, wanted: str, shape: Shape) -> Kind:
+    return Kind(holds, lambda name, value: [f"{name} must be {wanted}, not {_told(value)}"], shape)
 
 
 def _is_number(value: Any) -> bool:
@@ -89,7 +96,7 @@ def _is_span(value: Any) -> bool:
 
 def _one_of(*allowed: str) -> Kind:
     # `in` a tuple, not a set: the value may be a list.
-    return Kind(allowed.__contains__, lambda name, value: [f"{name} must be one of {', '.join(allowed)}"])
+    return Kind(allowed.__contains__, lambda name, value: [f"{name} must be one of {', '.join(allowed)}"], "text")
 
 
 def _list_of(item: Kind) -> Kind:
@@ -106,7 +113,7 @@ def _list_of(item: Kind) -> Kind:
             for problem in item.explain(f"{name}[{number}]", entry)
         ]
 
-    return Kind(holds, explain)
+    return Kind(holds, explain, [item.shape])
 
 
 def _object(fields: Mapping[str, Kind], *required: str) -> Kind:
@@ -133,12 +140,12 @@ def _object(fields: Mapping[str, Kind], *required: str) -> Kind:
             for problem in fields[key].explain(f"{name}.{key}", entry)
         ]
 
-    return Kind(holds, explain)
+    return Kind(holds, explain, {key: kind.shape for key, kind in fields.items()})
 
 
 def _either(first: Kind, second: Kind) -> Kind:
     """`first` or `second`; what is neither is explained as the second."""
-    return Kind(lambda value: first.holds(value) or second.holds(value), second.explain)
+    return Kind(lambda value: first.holds(value) or second.holds(value), second.explain, second.shape)
 
 
 def _are_labels(value: Any) -> bool:
@@ -159,11 +166,11 @@ def _explain_labels(name: str, value: Any) -> list[str]:
     ]
 
 
-TEXT = _plain(lambda value: isinstance(value, str), "text")
-BOOLEAN = _plain(lambda value: isinstance(value, bool), "true or false")
-NUMBER = _plain(_is_number, "a finite number")
-SHARE = _plain(lambda value: _is_number(value) and 0 <= value <= 1, "a number in [0, 1]")
-SPAN = _plain(_is_span, "[start, end], offsets in the report")
+TEXT = _plain(lambda value: isinstance(value, str), "text", "text")
+BOOLEAN = _plain(lambda value: isinstance(value, bool), "true or false", "bool")
+NUMBER = _plain(_is_number, "a finite number", "number")
+SHARE = _plain(lambda value: _is_number(value) and 0 <= value <= 1, "a number in [0, 1]", "number")
+SPAN = _plain(_is_span, "[start, end], offsets in the report", ["offset"])
 TEXTS = _list_of(TEXT)
 IMAGE = _either(
     TEXT,
@@ -178,7 +185,6 @@ FINDING = _object(
         "status": _one_of(*STATUSES),
         "certainty": _one_of(*CERTAINTIES),
         "alternatives": TEXTS,
-        "time": _one_of(*TIMES),
         "bound": TEXT,
         "side": _one_of(*SIDES),
         "site": TEXT,
@@ -190,6 +196,7 @@ FINDING = _object(
         "calcified": BOOLEAN,
         "device": _object({"type": TEXT, "tip": TEXT, "position": TEXT, "event": TEXT}),
         "conflict": BOOLEAN,
+        "time": _one_of(*TIMES),
         "span": SPAN,
         "section": TEXT,
     },
@@ -200,6 +207,7 @@ STEP = _object(
     {
         "text": TEXT,
         "kind": _one_of(*STEP_KINDS),
+        "film": _one_of(*ROLES),  # "prior": the prior report bears it out, and `evidence` are offsets in that
         "findings": _list_of(FINDING),
         "basis": _one_of(*BASES),
         "evidence": _list_of(SPAN),
@@ -211,6 +219,9 @@ STEP = _object(
 PROVENANCE = _object(
     {"stage": TEXT, "version": TEXT, "backend": TEXT, "config": TEXT, "model": TEXT}, "stage", "version"
 )
+# In the order of CheXpert's labeler, which is the engine's: "No Finding" first, lesions before opacities.
+_WRITTEN = ("No Finding", *LABELS[:2], LABELS[3], LABELS[2], *LABELS[4:-1])
+LABELLED = Kind(_are_labels, _explain_labels, dict.fromkeys(_WRITTEN, "state"))
 _INPUT, _MINE, _REFINE, _INFER, _SCORE = ("input",), ("mine",), ("mine", "refine"), ("infer",), ("score",)
 _EVERY = ("mine", "refine", "infer", "score")
 
@@ -222,23 +233,28 @@ FIELDS: dict[str, Field] = {
     "patient_id": Field(TEXT, _INPUT, "the patient, for priors and splits"),
     "split": Field(_one_of(*SPLITS), _INPUT, "train, validate or test, where the input has it"),
     "study_time": Field(TEXT, _INPUT, "when the study was made"),
-    "prior_study_id": Field(TEXT, _INPUT, "the study that a temporal question compares with"),
+    "prior_study_id": Field(TEXT, _INPUT, "the patient's study before, which a temporal question compares with"),
     "task": Field(_one_of(*TASKS), _MINE, "binary, single, multiple, anomaly or temporal"),
-    "images": Field(_list_of(IMAGE), _INPUT, "paths, or objects {path, view, portable, time, role}"),
+    "images": Field(
+        _list_of(IMAGE),
+        _INPUT,
+        "paths, or objects {path, view, portable, time, role}; in temporal questions both studies', the current first",
+    ),
     "question": Field(TEXT, _MINE, "what is asked"),
     "options": Field(TEXTS, _MINE, "texts to choose from, null where the question is open"),
     "answer": Field(TEXT, _MINE, "a letter, or a text where the question is open"),
+    "report_source": Field(_one_of("labels"), _MINE, "labels: the report is ours, made of the input's labels"),
     "report": Field(TEXT, _INPUT, "the text that the chain was mined from"),
-    "prior_report": Field(TEXT, _INPUT, "the report of the prior study"),
+    "prior_report": Field(TEXT, _INPUT, "the report of the prior study, in temporal questions"),
     "findings": Field(_list_of(FINDING), _MINE, "what the report says, a finding each"),
-    "labels": Field(
-        Kind(_are_labels, _explain_labels), _MINE, "CheXpert-14 at mention level: 1, 0, -1; unmentioned = no key"
-    ),
+    "labels": Field(LABELLED, _MINE, "CheXpert-14 at mention level: 1, 0, -1; unmentioned = no key"),
+    "own_labels": Field(LABELLED, _MINE, "what we read, where `labels` are the input's (`--labels input`)"),
+    "input_labels": Field(LABELLED, _INPUT, "what the input says, where `labels` are what we read"),
     "normal": Field(BOOLEAN, _MINE, "nothing abnormal of any kind"),
     "acute": Field(BOOLEAN, _MINE, "something acute; null where the report doesn't say"),
     "quality": Field(TEXTS, _MINE, "limits that the report names"),
     "understood": Field(SHARE, _MINE, "share of the sentences that could be read, in [0, 1]"),
-    "steps": Field(_list_of(STEP), _REFINE, "the chain of reasoning"),
+    "steps": Field(_list_of(STEP), _REFINE, "the chain of reasoning; a step with film prior tells of the film before"),
     "prediction": Field(TEXT, _INFER, "the model's full text"),
     "model": Field(TEXT, _INFER, "what made the prediction"),
     "correct": Field(_either(BOOLEAN, SHARE), _SCORE, "right or wrong; open questions: F1 over findings, in [0, 1]"),
@@ -331,7 +347,10 @@ _NULLS = (b'"label":null', b'"acute":null', b'"options":null')
 
 
 # What all records of a study say alike. In `FIELDS` they stand together.
-OF_STUDY = ("report", "prior_report", "findings", "labels", "normal", "acute", "quality", "understood")
+OF_STUDY = (
+    *("report", "prior_report", "findings", "labels", "own_labels", "input_labels"),
+    *("normal", "acute", "quality", "understood"),
+)
 
 
 @lru_cache(maxsize=256)

@@ -29,18 +29,19 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from cxr_reason import __version__, console, records
 from cxr_reason.cluster import Shard, StopSignals
-from cxr_reason.errors import CxrError, Stop, TooManyFailures
-from cxr_reason.sinks import WRITERS, FileSink, NullSink, Sink, StdoutSink
+from cxr_reason.errors import CxrError, InputError, Stop, TooManyFailures
+from cxr_reason.sinks import FileSink, NullSink, Sink, StdoutSink
 from cxr_reason.streams import Group, Row, Source, stable_hash
+from cxr_reason.writers import WRITERS, Writer
 
 CHECKPOINT_SECONDS = 2.0
 # Gzipped files can be cut only where a member ends, and members must end at the same rows in every run.
 MEMBER_UNITS = 256
-CHUNK_UNITS = 32  # divides MEMBER_UNITS
+CHUNK_UNITS = 32  # divides MEMBER_UNITS; where the format makes batches, a chunk is one of them
 # Chunks that may be under way or wait for an earlier one, for each process.
 CHUNKS_AHEAD = 4
 # Objects made between two searches for garbage cycles. What a report gives has none and is freed at once, while caches
@@ -71,6 +72,20 @@ class Result:
     records: list[dict[str, Any]] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     counts: Mapping[str, int] = field(default_factory=dict)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    """For the run's `aside`; JSON."""
+
+
+class Aside(Protocol):
+    """Something that listens to a run beside its output, in the order of the input; saved and continued with it."""
+
+    def add(self, notes: list[dict[str, Any]]) -> None: ...
+
+    def state(self) -> Any:
+        """What it has heard so far, as JSON."""
+
+    def restore(self, state: Any) -> None:
+        """Go on from a `state`; None is the start."""
 
 
 @dataclass(slots=True)
@@ -111,6 +126,7 @@ def run(
     config: Mapping[str, Any] | None = None,
     label: str | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    aside: Aside | None = None,
 ) -> Summary:
     """Do `work` on every unit of `source` and write what comes of it, in the order of the input.
 
@@ -119,12 +135,14 @@ def run(
     `output` None is stdout; `rejects` None drops what was refused and counts it. `limit` takes the first units of the
     whole input, `shard` its part of those: all rows of a study, and with them its records, are in one shard. `config`
     holds the options that decide the output's bytes: a killed run is continued only under the same. `force` starts
-    over. `dry_run` works and counts, and writes nothing.
+    over. `dry_run` works and counts, and writes nothing. `aside` is told the notes of each result.
 
     Raises TooManyFailures when everything is written and more than the share `max_failed` of the rows couldn't be read
     or worked on; InputError where there is no row at all.
     """
-    assert MEMBER_UNITS % CHUNK_UNITS == 0
+    writer = WRITERS[output_format]
+    size = writer.units if writer.units > 1 or jobs == 1 else CHUNK_UNITS
+    assert MEMBER_UNITS % size == 0
     identity = records.config_hash(
         {
             "version": __version__,
@@ -137,29 +155,29 @@ def run(
             "options": dict(config or {}),
         }
     )
-    process = partial(_process, work, stage, output_format, rejects is not None)
+    process = partial(_process_all, work, stage, output_format, rejects is not None)
     with ExitStack() as stack:
         signals = stack.enter_context(StopSignals())
         stack.enter_context(_rare_collections())
-        ledger = stack.enter_context(_Ledger(source, identity, checkpoint_seconds))
+        ledger = stack.enter_context(_Ledger(source, writer, identity, checkpoint_seconds, aside))
         done = ledger.open(None if dry_run else output, None if dry_run else rejects, to_null=dry_run, force=force)
         numbered = _numbered(source, units, limit)
         if done and not ledger.skip(numbered):
             source.rewind()
             ledger.start_over()
             numbered = _numbered(source, units, limit)
-        chunks = _chunks(source, numbered, shard, 1 if jobs == 1 else CHUNK_UNITS)
-        finished: Iterator[tuple[_Chunk, list[_Outcome]]]
+        chunks = _chunks(source, numbered, shard, size)
+        finished: Iterator[tuple[_Chunk, _Done]]
         if jobs == 1:
-            finished = ((chunk, list(map(process, chunk.units))) for chunk in chunks)
+            finished = ((chunk, process(chunk.units)) for chunk in chunks)
         else:
             finished = stack.enter_context(_Pool(process, jobs)).run(chunks)
         progress = stack.enter_context(console.progress(label or stage))
-        for chunk, outcomes in finished:
+        for chunk, done_of_chunk in finished:
             # Half a chunk must not be saved. Stdout is never saved, and may block for as long as its reader likes.
             with signals.held() if ledger.resumable else nullcontext():
-                ledger.add(chunk, outcomes)
-            progress.advance(sum(outcome.rows for outcome in outcomes), fraction=source.fraction)
+                ledger.add(chunk, done_of_chunk)
+            progress.advance(sum(outcome.rows for outcome in done_of_chunk.outcomes), fraction=source.fraction)
         summary = ledger.commit()
     broken = summary.unreadable + summary.failed
     if broken > max_failed * summary.rows:
@@ -195,7 +213,8 @@ class _Outcome:
     """What became of one unit, ready to be written: made in a worker, sent to the writer."""
 
     rows: int
-    output: bytes = b""
+    output: Any = None
+    """What `Writer.encode` made of its records, until the chunk's are one batch."""
     rejects: bytes = b""
     records: int = 0
     rejected: int = 0
@@ -203,13 +222,32 @@ class _Outcome:
     failed: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
     checks: list[str] = field(default_factory=list)
+    notes: list[dict[str, Any]] = field(default_factory=list)
     warning: str | None = None
 
 
-def _process(
-    work: Callable[[Unit], Result], stage: str, output_format: str, keep_rejects: bool, unit: Unit
-) -> _Outcome:
-    """Work on one unit and encode the result. Only errors that concern the whole run get out."""
+@dataclass(slots=True)
+class _Done:
+    """What became of a chunk: its records as one batch, empty where there are none, and the rest by unit."""
+
+    output: bytes
+    outcomes: list[_Outcome]
+
+
+def _process_all(
+    work: Callable[[Unit], Result], stage: str, output_format: str, keep_rejects: bool, units: list[Unit]
+) -> _Done:
+    """Work on the units of a chunk. Only errors that concern the whole run get out."""
+    writer = WRITERS[output_format]
+    outcomes = [_process(work, stage, writer, keep_rejects, unit) for unit in units]
+    encoded = [outcome.output for outcome in outcomes if outcome.records]
+    for outcome in outcomes:
+        outcome.output = None
+    return _Done(writer.batch(encoded) if encoded else b"", outcomes)
+
+
+def _process(work: Callable[[Unit], Result], stage: str, writer: Writer, keep_rejects: bool, unit: Unit) -> _Outcome:
+    """Work on one unit and encode the result."""
     if isinstance(unit, Row):
         first, rows = unit, 1
         if unit.data is None:
@@ -219,7 +257,7 @@ def _process(
     outcome = _Outcome(rows)
     try:
         result = work(unit)
-        outcome.output = WRITERS[output_format](result.records)
+        outcome.output = writer.encode(result.records)
         outcome.rejects = b"".join(_reject_line(reject, first) for reject in result.rejects) if keep_rejects else b""
     except CxrError:
         raise
@@ -228,6 +266,7 @@ def _process(
     outcome.records = len(result.records)
     outcome.rejected = len(result.rejects)
     outcome.counts = result.counts
+    outcome.notes = result.notes
     outcome.checks = [reason["check"] for reject in result.rejects for reason in reject.reasons]
     return outcome
 
@@ -301,7 +340,8 @@ def _chunks(source: Source, numbered: Iterator[tuple[int, Unit]], shard: Shard |
     for number, unit in numbered:
         if shard is None or stable_hash("shard", _shard_key(unit)) % shard.count == shard.index:
             units.append(unit)
-        # At multiples of `size` whatever the shard holds, so that gzip members end at the same units with any `jobs`.
+        # At multiples of `size` whatever the shard holds, so that gzip members and batches end at the same units with
+        # any `jobs`.
         if number % size == 0:
             yield _Chunk(number, units, source.digest())
             units = []
@@ -325,8 +365,13 @@ def _shard_key(unit: Unit) -> str:
 class _Ledger:
     """Output, rejects and counts as one: they are written together, saved together and continued together."""
 
-    def __init__(self, source: Source, identity: str, checkpoint_seconds: float) -> None:
+    def __init__(
+        self, source: Source, writer: Writer, identity: str, checkpoint_seconds: float, aside: Aside | None
+    ) -> None:
         self._source = source
+        self._writer = writer
+        self._head = writer.head()  # where the format's library is missing, this says so before anything is touched
+        self._aside = aside
         self._identity = identity
         self._interval = checkpoint_seconds
         self._summary = Summary()
@@ -345,7 +390,8 @@ class _Ledger:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         try:
-            if isinstance(error, KeyboardInterrupt | Stop) and self._journal and self._may_save():
+            # An input that is damaged further on can be mended, and what came before is done.
+            if isinstance(error, KeyboardInterrupt | Stop | InputError) and self._journal and self._may_save():
                 self._save()
                 console.note(
                     f"{self._done:,} {'row is' if self._done == 1 else 'rows or studies are'} done and saved. "
@@ -370,11 +416,11 @@ class _Ledger:
         ):
             raise CxrError("rejects need a file of their own", where="--rejects", hint="Name another file.")
         if rejects is not None:
-            self._rejects = self._hold("rejects", rejects)
+            self._rejects = self._hold("rejects", FileSink(rejects))
         if output is None or str(output) == "-":
             self._output = StdoutSink()
         else:
-            self._output = sink = self._hold("output", output)
+            self._output = sink = self._hold("output", self._writer.sink(output))
             self._journal = Path(f"{sink.partial}.json") if sink.regular else None
         # Only now that both files are ours: the journal of a run that is under way must be left alone.
         state = None if force else self._earlier()
@@ -387,10 +433,11 @@ class _Ledger:
         self._summary = Summary(**{**state["summary"], "resumed": state["done"]})
         self._summary.counts, self._summary.checks = Counter(self._summary.counts), Counter(self._summary.checks)
         self._done, self._expected, self._keep = state["done"], state["digest"], True
+        if self._aside:
+            self._aside.restore(state["aside"])
         return self._done
 
-    def _hold(self, name: str, path: str | Path) -> FileSink:
-        sink = FileSink(path)
+    def _hold(self, name: str, sink: FileSink) -> FileSink:
         sink.open()
         self._files[name] = sink
         return sink
@@ -416,15 +463,20 @@ class _Ledger:
         if self._journal is not None:
             self._journal.unlink(missing_ok=True)
         self._summary, self._done, self._keep = Summary(), 0, False
+        if self._aside:
+            self._aside.restore(None)
         for file in self._files.values():
             file.go_on_from(0)
 
-    def add(self, chunk: _Chunk, outcomes: list[_Outcome]) -> None:
+    def add(self, chunk: _Chunk, done: _Done) -> None:
         """Write what became of `chunk`, and save if it is time."""
         summary = self._summary
-        for outcome in outcomes:
-            if outcome.output:
-                self._output.write(outcome.output)
+        if done.output:
+            self._begin()
+            if summary.records and self._writer.separator:
+                self._output.write(self._writer.separator)
+            self._output.write(done.output)
+        for outcome in done.outcomes:
             if outcome.rejects:
                 self._rejects.write(outcome.rejects)
             summary.units += 1
@@ -435,6 +487,8 @@ class _Ledger:
             summary.failed += outcome.failed
             summary.counts.update(outcome.counts)
             summary.checks.update(outcome.checks)
+            if self._aside:
+                self._aside.add(outcome.notes)
             if outcome.warning:
                 kind = "rows that can't be read" if outcome.unreadable else "rows that broke the program"
                 console.warn(outcome.warning, kind=kind)
@@ -445,8 +499,22 @@ class _Ledger:
         if self._journal and monotonic() - self._saved_at >= self._interval and self._may_save():
             self._save()
 
+    def _begin(self) -> None:
+        """Write the head before the first records; after them it is there, also in a continued run."""
+        if self._head and not self._summary.records:
+            self._output.write(self._head)
+
     def commit(self) -> Summary:
-        """All is written: rename both files to their names."""
+        """All is written: end the output, and rename both files to their names."""
+        self._begin()
+        if tail := self._writer.tail():
+            # What is saved from here on would have the tail in its middle when the run is continued.
+            if self._journal and self._may_save():
+                self._save()
+            self._digest = None
+            self._output.write(tail)
+        self._rejects.seal()
+        self._output.seal()
         self._rejects.commit()
         self._output.commit()
         if self._journal:
@@ -470,6 +538,9 @@ class _Ledger:
         }
         fresh = self._journal.with_name(self._journal.name + ".new")
         try:
+            if self._aside:
+                state["aside"] = self._aside.state()
+                fresh.touch(mode=0o600)  # it may hold report text
             fresh.write_text(json.dumps(state))
             os.replace(fresh, self._journal)
         finally:
@@ -502,7 +573,7 @@ class _Pool:
     they read the end of theirs and leave. A worker that dies is noticed at once, with the rows that it had.
     """
 
-    def __init__(self, process: Callable[[Unit], _Outcome], jobs: int) -> None:
+    def __init__(self, process: Callable[[list[Unit]], _Done], jobs: int) -> None:
         self._process = process
         self._jobs = jobs
         self._context = multiprocessing.get_context("spawn")
@@ -517,12 +588,12 @@ class _Pool:
             worker.kill()  # they hold nothing that is worth a farewell
             worker.join()
 
-    def run(self, chunks: Iterator[_Chunk]) -> Iterator[tuple[_Chunk, list[_Outcome]]]:
+    def run(self, chunks: Iterator[_Chunk]) -> Iterator[tuple[_Chunk, _Done]]:
         """Each chunk with its outcomes. Raises CxrError where a worker was killed."""
         numbered = enumerate(chunks)
         idle: list[multiprocessing.connection.Connection] = []
         busy: dict[multiprocessing.connection.Connection, tuple[int, _Chunk]] = {}
-        done: dict[int, tuple[_Chunk, list[_Outcome]]] = {}
+        done: dict[int, tuple[_Chunk, _Done]] = {}
         given = written = 0
         more = True
         while more or busy:
@@ -542,12 +613,12 @@ class _Pool:
                 assert isinstance(ready, multiprocessing.connection.Connection)
                 number, chunk = busy.pop(ready)
                 try:
-                    outcomes = ready.recv()
+                    result = ready.recv()
                 except (EOFError, ConnectionError):
                     raise self._died(ready, chunk) from None
-                if isinstance(outcomes, BaseException):
-                    raise outcomes
-                done[number] = chunk, outcomes
+                if isinstance(result, BaseException):
+                    raise result
+                done[number] = chunk, result
                 idle.append(ready)
             while written in done:
                 yield done.pop(written)
@@ -580,19 +651,19 @@ class _Pool:
         )
 
 
-def _worker(connection: multiprocessing.connection.Connection, process: Callable[[Unit], _Outcome]) -> None:
+def _worker(connection: multiprocessing.connection.Connection, process: Callable[[list[Unit]], _Done]) -> None:
     with _rare_collections():
         _work(connection, process)
 
 
-def _work(connection: multiprocessing.connection.Connection, process: Callable[[Unit], _Outcome]) -> None:
+def _work(connection: multiprocessing.connection.Connection, process: Callable[[list[Unit]], _Done]) -> None:
     while True:
         try:
             units = connection.recv()
         except EOFError:
             return
         try:
-            answer: Any = [process(unit) for unit in units]
+            answer: Any = process(units)
         except CxrError as error:
             answer = error
         try:

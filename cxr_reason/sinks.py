@@ -1,8 +1,8 @@
 """Where bytes go: a file that appears whole or not at all, our own stdout, or nowhere.
 
 `FileSink` writes to ``OUT.partial`` beside the target and renames at the end, so the old file stays until the new one
-is whole. It can be cut back to an earlier offset, which is how a killed run is continued (see `runner`). `WRITERS`
-holds the formats of records.
+is whole. It can be cut back to an earlier offset, which is how a killed run is continued (see `runner`). What the
+bytes are is no concern of a sink: see `writers`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,13 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from cxr_reason import records
 from cxr_reason.errors import ClosedPipe, CxrError
 
 STDOUT_FLUSH_SECONDS = 0.1
 STDOUT_BYTES = 1 << 18
-
-
-def encode_lines(study: Iterable[Mapping[str, Any]]) -> bytes:
-    """Records, best those of one study, as lines of JSON; raises ValueError like `records.dumps`."""
-    return b"".join(records.dump_lines(study))
-
-
-WRITERS: dict[str, Callable[[Iterable[Mapping[str, Any]]], bytes]] = {"jsonl": encode_lines}
 
 
 class Sink(Protocol):
@@ -42,8 +32,11 @@ class Sink(Protocol):
     def flush(self) -> int:
         """Hand everything to the system; returns the offset reached, 0 where there is none."""
 
+    def seal(self) -> None:
+        """All is written: do what takes long before `commit`. May be broken off and done again."""
+
     def commit(self) -> None:
-        """All is written: make it visible under its own name."""
+        """Make it visible under its own name."""
 
     def close(self, *, keep: bool) -> None:
         """Let go, without `commit` the unfinished file is kept only if `keep`."""
@@ -57,6 +50,9 @@ class NullSink:
 
     def flush(self) -> int:
         return 0
+
+    def seal(self) -> None:
+        pass
 
     def commit(self) -> None:
         pass
@@ -96,6 +92,9 @@ class StdoutSink:
             raise ClosedPipe from None
         return 0
 
+    def seal(self) -> None:
+        self.flush()
+
     def commit(self) -> None:
         self.flush()
 
@@ -129,8 +128,7 @@ class FileSink:
 
         An unfinished file of an earlier run is left as it is.
         """
-        if self._target.is_dir():
-            raise CxrError("this is a folder", where=str(self.path), hint="Name a file to write.")
+        self._check_target()
         if not self._target.parent.is_dir():
             raise CxrError(f"there is no folder {self._target.parent}", where=str(self.path), hint="Make it first.")
         name = self.partial if self.regular else self._target
@@ -140,9 +138,13 @@ class FileSink:
             raise CxrError(error.strerror or "can't be written", where=str(self.path)) from None
         if self.regular:
             self._lock(name)
-            if self._target.exists():
+            if self._target.is_file():
                 # Reports may be readable by few: a file that is made anew keeps its predecessor's mode, from the start.
                 os.fchmod(self._descriptor, stat.S_IMODE(self._target.stat().st_mode))
+
+    def _check_target(self) -> None:
+        if self._target.is_dir():
+            raise CxrError("this is a folder", where=str(self.path), hint="Name a file to write.")
 
     def go_on_from(self, offset: int) -> bool:
         """Drop what stands after the first `offset` bytes and write there; False where there are not so many."""
@@ -163,6 +165,9 @@ class FileSink:
     def flush(self) -> int:
         self._drain()
         return self._offset
+
+    def seal(self) -> None:
+        self._drain()
 
     def commit(self) -> None:
         self._drain()
@@ -190,14 +195,18 @@ class FileSink:
                 self._offset += written
                 view = view[written:]
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            kept = " The file of that name is as it was before." if self._target.is_file() else ""
-            raise CxrError(
-                f"the disk is full ({os.strerror(error.errno)}).{kept}",
-                where=str(self.path),
-                hint=f"Free some space and run the same command again. (What is written so far: {self.partial})",
-            ) from None
+            raise self._full(error) or error from None
+
+    def _full(self, error: OSError) -> CxrError | None:
+        """`error` in words if it says that the disk is full."""
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return None
+        kept = " The file of that name is as it was before." if self._target.is_file() else ""
+        return CxrError(
+            f"the disk is full ({os.strerror(error.errno)}).{kept}",
+            where=str(self.path),
+            hint=f"Free some space and run the same command again. (What is written so far: {self.partial})",
+        )
 
     def _lock(self, name: Path) -> None:
         try:

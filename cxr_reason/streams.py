@@ -1,8 +1,9 @@
-"""Rows in: CSV and JSON lines, plain or gzipped, from a file or a pipe, in bounded memory.
+"""Rows in: CSV, JSON, Arrow and Parquet, from a file, a folder or a pipe, in bounded memory.
 
-`Input` looks at the content, not at the file's name: gzip by its magic, JSON lines by the first ``{``, a table's
-delimiter by its header. A row that can't be read (ragged, torn, not UTF-8, not JSON) comes out as a `Row` with an
-`error` and the rest goes on; an input that can't be read as a whole raises InputError. `READERS` holds the formats.
+`Input` looks at the content, not at the file's name: gzip, Arrow and Parquet by their magic, JSON lines by the first
+``{``, an array of objects by its ``[``, a table's delimiter by its header. A row that can't be read (ragged, torn, not
+UTF-8, not JSON) comes out as a `Row` with an `error` and the rest goes on; an input that can't be read as a whole
+raises InputError. `READERS` holds the formats of text; `columnar` reads the others.
 
 Here are also the keys by which rows are grouped to studies, sharded and sampled: they depend on nothing but themselves.
 """
@@ -23,14 +24,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import jsonlines
 
 from cxr_reason import console, records
 from cxr_reason.errors import InputError
 
+if TYPE_CHECKING:
+    from cxr_reason import columnar
+
 HEAD_BYTES = 64 * 1024
+PIECE_BYTES = 64 * 1024
 LINE_BYTES = 32 * 1024 * 1024
 # A study has a handful of rows; more under one id is a wrong column, and must not be collected in memory.
 GROUP_ROWS = 1000
@@ -39,9 +44,10 @@ DAMAGED_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
 # Bytes that text doesn't have.
 CONTROLS = bytes({*range(32), 127} - set(b"\t\n\v\f\r\x1b\x1e"))
 
+# How Arrow's stream and file and Parquet start. UTF-16's byte order mark is two bytes of the first.
+ARROW = (b"\xff\xff\xff\xff", b"ARROW1")
+PARQUET = b"PAR1"
 MAGIC = {
-    b"PAR1": "a Parquet file",
-    b"ARROW1": "an Arrow file",
     b"PK\x03\x04": "a zip archive or an Excel workbook",
     b"\xd0\xcf\x11\xe0": "an old Excel or Word file",
     b"BZh": "compressed with bzip2",
@@ -60,7 +66,7 @@ class Row:
     file: str
     """The input's name as the user gave it, ``<stdin>`` for a pipe."""
     line: int
-    """The physical line on which the row starts, from 1; a CSV's header is line 1."""
+    """The physical line on which the row starts, from 1; a CSV's header is line 1. Of Arrow and Parquet, which row."""
     data: dict[str, Any] | None
     """Column (or JSON key) to value; values of a CSV are always text. None when the row is unreadable."""
     error: str | None = None
@@ -75,6 +81,12 @@ class Group:
 
     key: str
     rows: list[Row]
+    barred: str | None = None
+    """Why it must not be used, in a sentence."""
+    prior: list[Row] | None = None
+    """The rows of the patient's study before, where a command looks for it (`mining.priors`)."""
+    no_prior: str | None = None
+    """Why it has none, where one was looked for."""
 
 
 class Source(Protocol):
@@ -127,10 +139,11 @@ class Source(Protocol):
 
 
 class Input:
-    """A `Source`: a file, or stdin for ``-`` and None. Opened when first asked; a pipe can be read only once.
+    """A `Source`: a file, a folder, or stdin for ``-`` and None.
 
-    `formats` are those of `READERS` that the command takes. `encoding` overrides UTF-8 (with or without BOM). `unnamed`
-    names a table's first column where the header doesn't, as in what pandas writes with its index.
+    Opened when first asked; a pipe can be read only once. `formats` are those of `READERS` that the command takes;
+    every command takes Arrow and Parquet. `encoding` overrides UTF-8 (with or without BOM). `unnamed` names a table's
+    first column where the header doesn't, as in what pandas writes with its index.
     """
 
     known: Mapping[str, str] = MappingProxyType({})
@@ -151,6 +164,7 @@ class Input:
         self._unnamed = unnamed
         self._file: BinaryIO | None = None
         self._lines: Lines | None = None
+        self._table: columnar.Table | None = None
         self._columns: list[str] | None = None
         self._rows: Iterator[Row] = iter(())
         self._ahead: deque[Row] = deque()
@@ -188,11 +202,14 @@ class Input:
 
     def digest(self) -> Any:
         """A hash object over all that was read so far, frozen at this moment (`.hexdigest()` tells it)."""
-        assert self._lines is not None
-        return self._lines.digest.copy()
+        read = self._table or self._lines
+        assert read is not None
+        return read.digest.copy()
 
     def fraction(self) -> float | None:
         """The share of the file that was read so far, in [0, 1]; None for a pipe, or after the end."""
+        if self._table is not None and self._file is None:
+            return self._table.fraction()
         if self.path is None or self._file is None:
             return None
         size = os.fstat(self._file.fileno()).st_size
@@ -200,10 +217,10 @@ class Input:
 
     def rewind(self) -> None:
         """Start again at the first row. Raises InputError for a pipe."""
-        if self.path is None or not self.path.is_file():
+        if self.path is None or not (self.path.is_file() or self.path.is_dir()):
             raise InputError("a pipe can't be read a second time", where=self.name)
         self.close()
-        self._lines, self._columns = None, None
+        self._lines, self._table, self._columns = None, None, None
         self._ahead.clear()
 
     def notes(self) -> list[str]:
@@ -213,13 +230,23 @@ class Input:
         if self._file is not None and self.path is not None:
             self._file.close()
         self._file = None
+        if self._table is not None:
+            self._table.close()
 
     def _open(self) -> None:
-        if self._lines is not None:
+        if self._lines is not None or self._table is not None:
+            return
+        if self.path is not None and self.path.is_dir():
+            from cxr_reason import columnar  # it imports this module, and pyarrow when it reads
+
+            self._take(columnar.of_folder(self.path, self.name))
             return
         self._file = self._open_file()
         try:
             head, stream = _with_head(self._file, self.name)
+            if head.startswith((*ARROW, PARQUET)):
+                self._open_columns(head, stream)
+                return
             encoding = self._encoding or _encoding_of(head, self.name)
             old_mac = b"\r" in head and b"\n" not in head
             self._lines = Lines(stream, self.name, encoding, carriage_returns=old_mac)
@@ -229,6 +256,23 @@ class Input:
         except BaseException:
             self.close()
             raise
+
+    def _open_columns(self, head: bytes, stream: io.BufferedReader) -> None:
+        from cxr_reason import columnar
+
+        if head.startswith(ARROW):
+            self._take(columnar.Table([columnar.StreamPart(self.name, lambda: stream)]))
+            return
+        self.close()
+        if self.path is None:
+            raise InputError("Parquet can't be read from a pipe", where=self.name, hint="Name the file instead.")
+        with self._open_file() as file:
+            if file.read(len(PARQUET)) != PARQUET:
+                raise InputError("this is a gzipped Parquet file", where=self.name, hint="Unpack it: gunzip FILE")
+        self._take(columnar.Table([columnar.ParquetPart(self.name, self.path)]))
+
+    def _take(self, table: columnar.Table) -> None:
+        self._table, self._columns, self._rows = table, table.columns, table.rows()
 
     def _open_file(self) -> BinaryIO:
         if self.path is None:
@@ -264,24 +308,25 @@ class _Rejoined(io.RawIOBase):
         return int(self._stream.readinto1(buffer))
 
 
-def _with_head(stream: Any, name: str) -> tuple[bytes, BinaryIO]:
+def _with_head(stream: Any, name: str) -> tuple[bytes, io.BufferedReader]:
     """The first bytes of `stream`, unpacked if it is gzipped, and the whole stream, unpacked."""
     head, stream = _peek(stream, lambda head: len(head) >= 2)
     if head[:2] == b"\x1f\x8b":
         stream = io.BufferedReader(gzip.GzipFile(fileobj=stream, mode="rb"), HEAD_BYTES)
     try:
-        head, stream = _peek(stream, lambda head: b"\n" in head.lstrip())
+        # An Arrow stream may have to wait for its next batch, and any byte of it be a newline.
+        head, stream = _peek(stream, lambda head: b"\n" in head.lstrip() or head.startswith((*ARROW, PARQUET)))
     except DAMAGED_GZIP:
         raise _damaged(name, 1) from None
     if not head:
         raise InputError("no rows", where=name, hint="The input is empty.")
     kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
     if kind:
-        raise InputError(f"this is {kind}", where=name, hint="Give CSV, TSV or JSON lines, plain or gzipped.")
+        raise InputError(f"this is {kind}", where=name, hint="Give CSV, TSV, JSON lines, Arrow or Parquet.")
     return head, stream
 
 
-def _peek(stream: Any, enough: Callable[[bytes], bool]) -> tuple[bytes, BinaryIO]:
+def _peek(stream: Any, enough: Callable[[bytes], bool]) -> tuple[bytes, io.BufferedReader]:
     head = b""
     while not enough(head) and len(head) < HEAD_BYTES:
         piece = stream.read1(HEAD_BYTES)
@@ -324,7 +369,9 @@ def _encoding_of(head: bytes, name: str) -> str:
 def _format_of(head: bytes, encoding: str, formats: Sequence[str], name: str) -> str:
     text = head.decode(encoding, errors="replace").lstrip("\ufeff\x1e \t\r\n")
     if text.startswith("["):
-        raise InputError("this is a JSON array", where=name, hint="Give JSON lines: one object a line.")
+        if not re.match(r"\[\s*(?:[{\]]|$)", text):
+            raise InputError("this is a JSON array, but not of objects", where=name, hint="Give one object a row.")
+        return "array"
     # A torn or spoilt first line doesn't make a table of JSON lines.
     found = "jsonl" if text.startswith("{") or re.search(r'^\{"', text, re.MULTILINE) else "csv"
     if found not in formats:
@@ -360,20 +407,38 @@ class Lines:
             self._readline = lambda limit: text.readline(limit).encode()
             self._encoding = "utf-8"
 
+    @property
+    def encoding(self) -> str:
+        return self._declared
+
+    def _read(self, limit: int) -> bytes:
+        try:
+            line = self._readline(limit)
+        except DAMAGED_GZIP:
+            raise _damaged(self.name, self.number + 1) from None
+        except UnicodeError:
+            what = f"not {self._declared} text from about here on"
+            raise InputError(what, where=f"{self.name}:{self.number + 1}") from None
+        self.digest.update(line)
+        return line
+
+    def pieces(self) -> Iterator[tuple[int, str]]:
+        """The text in lines, very long ones in parts, each with its number. What can't be decoded is a lone surrogate.
+
+        For readers whose rows are no lines; `__iter__` is for those whose rows are.
+        """
+        decode = codecs.getincrementaldecoder(self._encoding)("surrogateescape").decode
+        while line := self._read(PIECE_BYTES):
+            if text := decode(line):
+                yield self.number + 1, text
+            self.number += line.endswith(b"\n")
+        if text := decode(b"", True):
+            yield self.number + 1, text
+
     def __iter__(self) -> Iterator[str]:
-        readline, encoding, update = self._readline, self._encoding, self.digest.update
-        while True:
-            try:
-                line = readline(LINE_BYTES)
-            except DAMAGED_GZIP:
-                raise _damaged(self.name, self.number + 1) from None
-            except UnicodeError:
-                what = f"not {self._declared} text from about here on"
-                raise InputError(what, where=f"{self.name}:{self.number + 1}") from None
-            if not line:
-                return
+        encoding = self._encoding
+        while line := self._read(LINE_BYTES):
             self.number += 1
-            update(line)
             self.fault = None
             if len(line) >= LINE_BYTES and not line.endswith(b"\n"):
                 self._skip_rest()
@@ -421,7 +486,7 @@ def _jsonl_rows(lines: Lines) -> Iterator[Row]:
         except EOFError:
             return
         except jsonlines.InvalidLineError as error:
-            problem = _json_problem(error.__cause__)
+            problem = json_problem(error.__cause__)
             if not text.endswith("\n"):
                 problem += "; the last line is torn: it has no end"
         problem = lines.fault or problem
@@ -431,7 +496,8 @@ def _jsonl_rows(lines: Lines) -> Iterator[Row]:
             yield Row(lines.name, lines.number, data)
 
 
-def _json_problem(cause: BaseException | None) -> str:
+def json_problem(cause: BaseException | None) -> str:
+    """What is wrong with a piece of JSON, without quoting it; None where it is valid and no object."""
     if cause is None:
         return "valid JSON, but no object"
     if isinstance(cause, json.JSONDecodeError):
@@ -447,9 +513,16 @@ def _read_csv(lines: Lines) -> tuple[list[str], Iterator[Row]]:
     return table.columns, table.rows()
 
 
+def _read_array(lines: Lines) -> tuple[None, Iterator[Row]]:
+    from cxr_reason.arrays import Array  # it imports this module
+
+    return None, Array(lines).rows()
+
+
 READERS: dict[str, Callable[[Lines], tuple[list[str] | None, Iterator[Row]]]] = {
     "csv": _read_csv,
     "jsonl": _read_jsonl,
+    "array": _read_array,
 }
 
 
@@ -469,7 +542,7 @@ def stable_id(*parts: object) -> str:
     return f"{stable_hash(*parts):016x}"
 
 
-class _Seen:
+class Seen:
     """Which keys were met, in a fixed 4 MiB: a Bloom filter, whose yes is wrong for 1 key in 6,000 at a million keys.
 
     A set of the keys would grow with the input; the answer only decides whether to warn, so "about" will do.
@@ -501,7 +574,7 @@ def group_consecutive(rows: Iterator[Row], key: Callable[[Row], str | None]) -> 
     practice; a key that comes back later makes another group, and at the end a warning says how many did. More than
     `GROUP_ROWS` rows of one key are cut, so memory stays bounded.
     """
-    seen = _Seen()
+    seen = Seen()
     apart = 0
     group: Group | None = None
     waiting: list[Row] = []  # unreadable rows met inside a group: the group may go on after them

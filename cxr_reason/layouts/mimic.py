@@ -58,7 +58,11 @@ class Mimic(Archive):
     empty = "Unpack mimic-cxr-reports.zip here: it holds files/p10/p10000032/s50414267.txt and so on."
 
     def header(self) -> list[str]:
-        return ["study_id", "subject_id", "report", "images", "study_time", "split", *_OF_STUDY, *LABELS]
+        labels = LABELS if self._labels_file() else ()
+        return ["study_id", "subject_id", "report", "images", "study_time", "split", *_OF_STUDY, *labels]
+
+    def _labels_file(self) -> Path | None:
+        return self._one_file("mimic-cxr-*-chexpert.csv", "mimic-cxr-*-negbio.csv")
 
     def _size(self) -> int | None:
         return self.counts["studies"] or None
@@ -75,7 +79,7 @@ class Mimic(Archive):
                 needed="It tells the images of each study and comes with MIMIC-CXR-JPG: put it beside files/.",
             ),
             "split": self._one_file("mimic-cxr-*-split.csv"),
-            "labels": self._one_file("mimic-cxr-*-chexpert.csv", "mimic-cxr-*-negbio.csv"),
+            "labels": self._labels_file(),
         }
         wanted = {"metadata": ["dicom_id", "subject_id"], "split": ["split"], "labels": []}
         tables = {}

@@ -16,7 +16,7 @@ from cxr_reason.mining import wording
 from cxr_reason.mining.dice import Dice
 from cxr_reason.mining.language import CONCLUSIONS, MANNERS, PLANS, REGIONS
 from cxr_reason.mining.wording import Details, Phrase
-from cxr_reason.radiology import LEXICON
+from cxr_reason.radiology import LEXICON, Finding
 
 Step = dict[str, Any]
 
@@ -156,6 +156,30 @@ def change(dice: Dice, sights: Sequence[Sight]) -> list[Step]:
     return steps
 
 
+def on_film(dice: Dice, sights: Sequence[Sight], film: str) -> list[Step]:
+    """Steps that say what one of two films shows, "prior" or "current": what is there, or what is denied."""
+    steps = []
+    for sight in sights:
+        details = sight.details._replace(tip=None)
+        there = sight.status == "present"
+        kind = f"{'before' if film == 'prior' else 'now'}_{'present' if there else 'absent'}"
+        text = dice.sentence(wording.on_film(details, kind, article=there))
+        steps.append(_observation(text, [sight.claim], "stated", [sight], film=film))
+    return steps
+
+
+def resolved(dice: Dice, gone: Sequence[Finding]) -> list[Step]:
+    """Steps that say that something has gone."""
+    steps = []
+    for found in gone:
+        bare = Details(found.name, side=found.side)
+        claim = wording.claim(bare, "absent", "definite") | {"change": "resolved", "time": "resolved"}
+        text = dice.sentence(wording.changed(bare, "resolved"))
+        told: Step = {"text": text, "kind": "observe", "findings": [claim]}
+        steps.append(told | {"basis": "stated", "evidence": [found.span]})
+    return steps
+
+
 def conclude(dice: Dice, kind: str, answer: str, letter: str = "", said: Phrase | None = None, **claims: Any) -> Step:
     """The answer. `said` is the finding that it is about, `claims` may give `findings` and their `basis`."""
     template = dice.pick(CONCLUSIONS[kind])
@@ -167,6 +191,9 @@ def conclude(dice: Dice, kind: str, answer: str, letter: str = "", said: Phrase 
     return {"text": text, "kind": "conclude", **claims}
 
 
-def _observation(text: str, claims: list[dict[str, Any]], basis: str, sights: Sequence[Sight]) -> Step:
+def _observation(
+    text: str, claims: list[dict[str, Any]], basis: str, sights: Sequence[Sight], *, film: str = "current"
+) -> Step:
     spans = sorted(span for sight in sights for span in sight.spans)
-    return {"text": text, "kind": "observe", "findings": claims, "basis": basis, "evidence": spans}
+    of = {"film": film} if film == "prior" else {}
+    return {"text": text, "kind": "observe", **of, "findings": claims, "basis": basis, "evidence": spans}

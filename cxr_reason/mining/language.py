@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
@@ -79,6 +80,31 @@ def _manner(name: str, said: dict[str, Any]) -> Manner:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Views:
+    """What shows on which film, as `language.toml` explains under ``[views]``."""
+
+    lateral_findings: frozenset[str]
+    lateral_sites: frozenset[str]
+    lateral_words: re.Pattern[str]
+    magnified: frozenset[str]
+    technical: frozenset[str]
+    technique_words: re.Pattern[str]
+
+
+def _views(table: dict[str, list[str]]) -> Views:
+    views = Views(
+        lateral_findings=frozenset(table["lateral_findings"]),
+        lateral_sites=frozenset(table["lateral_sites"]),
+        lateral_words=re.compile("|".join(table["lateral_words"])),
+        magnified=frozenset(table["magnified"]),
+        technical=frozenset(table["technical"]),
+        technique_words=re.compile("|".join(table["technique_words"])),
+    )
+    assert (views.lateral_findings | views.magnified | views.technical) <= LEXICON.findings.keys()
+    return views
+
+
 def _lists(table: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
     return {key: tuple(texts) for key, texts in table.items()}
 
@@ -99,3 +125,8 @@ DEFINITIONS = {name: tuple(said["asks"]) for name, said in _TABLES["definitions"
 PLACES: dict[str, str] = _TABLES["places"]
 PLACES_WITH_SIDE: dict[str, str] = _TABLES["places_with_side"]
 PLACES_SIDE_AFTER = frozenset(_TABLES["places_side_after"])
+VIEWS = _views(_TABLES["views"])
+FINE_GRADES = {word: number for number, words in enumerate(_TABLES["grades"]["words"]) for word in words}
+"""Words of degree, from the least up: those of one number mean the same."""
+LASTING = frozenset(_TABLES["grades"]["lasting"])
+"""Findings that are overlooked sooner than they come or go."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
-from cxr_reason.mining import wording
+from cxr_reason.mining import labels, wording
 from cxr_reason.mining.chains import Ground, Sight
 from cxr_reason.mining.language import MANNERS, REGIONS
 from cxr_reason.radiology import LEXICON, Finding, Reading
@@ -30,16 +30,22 @@ class View:
     denials: dict[str, Ground]
     """What a No or a wrong option may be made of, by name."""
     conflicts: frozenset[str]
+    """What the report, or the report and the input's labels, say different things of: neither asked nor told."""
+    whole: bool = True
+    """Whether the film may be called normal."""
+    withheld: frozenset[str] = frozenset()
+    """What is there or may be, but can't be asked of these films (`views.limit`)."""
 
 
-def look(reading: Reading, *, negatives: str = "region") -> View:
-    """Sort the facts of `reading`. `negatives` is one of `NEGATIVES`."""
+def look(reading: Reading, *, negatives: str = "region", given: Mapping[str, int] | None = None) -> View:
+    """Sort the facts of `reading`. `negatives` is one of `NEGATIVES`; `given` are the input's labels if they decide."""
     seen: list[Finding] = []
     suspected: list[Finding] = []
     absent: list[Finding] = []
     positive: set[str] = set()
     facts = reading.facts()
-    conflicts = frozenset(fact.name for fact in facts if fact.conflict)
+    disputed = labels.disputed(reading.labels, given) if given is not None else frozenset()
+    conflicts = frozenset(fact.name for fact in facts if fact.conflict or fact.label in disputed)
     for fact in facts:
         if fact.time == "hypothetical":
             continue
@@ -51,16 +57,19 @@ def look(reading: Reading, *, negatives: str = "region") -> View:
         positive.add(fact.name)
         if told and fact.status != "absent":
             (seen if fact.status == "present" else suspected).append(fact)
-    sure = _sights(seen, reading)
-    doubtful = [sight for sight in _sights(suspected, reading) if not _covered(sight, sure)]
+    sure = as_sights(seen, reading)
+    doubtful = [sight for sight in as_sights(suspected, reading) if not _covered(sight, sure)]
     blocked = _kin(frozenset(positive))
-    none = _sights(absent, reading)
+    none = as_sights(absent, reading)
     denials = _denials(none, blocked, negatives)
     if negatives == "silent":
         touched = frozenset(fact.name for fact in facts)
         unmentioned = (name for name in _silent(touched) if name not in blocked and name not in denials)
         denials |= dict.fromkeys(unmentioned, Ground("silent", None))
-    return View(sure, doubtful, [sight for sight in none if sight.name not in blocked], denials, conflicts)
+    if given is not None:
+        denials = {name: ground for name, ground in denials.items() if labels.may_be_denied(name, given)}
+    beside = [sight for sight in none if sight.name not in blocked]
+    return View(sure, doubtful, beside, denials, conflicts, whole=not disputed)
 
 
 def urgency(sight: Sight) -> int:
@@ -129,7 +138,7 @@ def _denials(absent: Iterable[Sight], blocked: frozenset[str], negatives: str) -
     return region | stated
 
 
-def _sights(facts: list[Finding], reading: Reading) -> list[Sight]:
+def as_sights(facts: list[Finding], reading: Reading) -> list[Sight]:
     """`facts` in the order in which a film is read, each with the spans of all its mentions.
 
     Where sides are told of a finding, a mention of it without a side adds nothing.

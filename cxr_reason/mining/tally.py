@@ -59,5 +59,24 @@ def rows(counts: Mapping[str, int]) -> list[tuple[str | int, ...]]:
 
 
 def left_out(counts: Mapping[str, int]) -> dict[str, int]:
-    """Why studies were left out on request, and how many."""
-    return {key.partition("/")[2]: number for key, number in counts.items() if key.startswith("left out/")}
+    """Why studies were left out, and how many."""
+    return {rest[0]: number for rest, number in _left_out(counts) if len(rest) == 1}
+
+
+UNASKED = ("not asked because", "studies", "findings")
+_TEMPORAL = "no question about change: "
+
+
+def unasked(counts: Mapping[str, int]) -> list[tuple[str, int, int]]:
+    """Why questions weren't asked, and of how many studies or findings, most often first."""
+    rows = []
+    for rest, number in _left_out(counts):
+        if len(rest) == 2:
+            kind, reason = rest
+            said = reason if kind == "finding" else _TEMPORAL + reason
+            rows.append((said, number, 0) if kind == "temporal" else (said, 0, number))
+    return sorted(rows, key=lambda row: (-row[1] - row[2], row[0]))
+
+
+def _left_out(counts: Mapping[str, int]) -> list[tuple[list[str], int]]:
+    return [(key.split("/", 2)[1:], number) for key, number in counts.items() if key.startswith("left out/")]

@@ -1,4 +1,4 @@
-"""The five tasks: which questions a study gives, with their options, answers and chains.
+"""Which questions one film gives, with their options, answers and chains; those about two are in `temporal`.
 
 A question is a pure function of the seed, the study and the finding, so shards and processes change nothing. Nothing
 that is related to something present or suspected is ever offered as wrong (`sights.kin`), a No rests on what the report
@@ -34,7 +34,6 @@ WRONG = 3  # wrong options beside the right one
 RARELY_WRONG = 0.15  # chance to be a right option for findings that can hardly be a wrong one
 LETTERS = "ABCD"
 SEPARATOR = "; "  # after a comma, a side would be read as that of the next finding too
-COURSES = {"better": "Improved", "stable": "Stable", "worse": "Worse"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +46,8 @@ class Options:
     uncertain: str = "exclude"
     definition: str = "any"
     open_ended: bool = False
+    tell_view: bool = False
+    """Whether questions tell the films' views, where they are known."""
     thinned: bool = True
     """False under ``--per-finding``, which picks for itself."""
 
@@ -67,13 +68,10 @@ class Question:
 Maker = Callable[[int, Reading, View, Options], Iterator[Question]]
 
 
-def questions(study: int, reading: Reading, view: View, options: Options, *, prior: bool = False) -> list[Question]:
-    """All questions of one report. `study` is its hash with the seed; `prior` says that an earlier study is known."""
+def questions(study: int, reading: Reading, view: View, options: Options) -> list[Question]:
+    """All questions of one report about its own film. `study` is its hash with the seed."""
     return [
-        question
-        for task in options.tasks
-        if prior or task != "temporal"
-        for question in MAKERS[task](study, reading, view, options)
+        question for task in options.tasks if task in MAKERS for question in MAKERS[task](study, reading, view, options)
     ]
 
 
@@ -94,7 +92,8 @@ def binary(study: int, reading: Reading, view: View, options: Options) -> Iterat
             yield _binary(study, name, "No", [], ground)
     if options.uncertain == "absent":
         for name, sights in _by_name(view.suspected).items():
-            if made < BINARY_AT_MOST and name not in yes and _is_drawn(study, "no", name, options, "doubt"):
+            told = name in yes or name in view.withheld
+            if made < BINARY_AT_MOST and not told and _is_drawn(study, "no", name, options, "doubt"):
                 made += 1
                 yield _binary(study, name, "No", sights, None)
 
@@ -106,7 +105,7 @@ def _binary(study: int, name: str, answer: str, sights: Sequence[Sight], ground:
     bare = wording.phrase(Details(name), article=False)
     general = not manner.asks or dice.roll(2)
     question = wording.fill(dice.pick(QUESTIONS["binary"]), said) if general else dice.pick(manner.asks)
-    choices, letter = _lettered(dice, ["Yes", "No"], answer)
+    choices, letter = lettered(dice, ["Yes", "No"], answer)
     steps = [chains.plan(dice, "binary", [name]), *chains.see(dice, sights)]
     claims: dict[str, Any] = {}
     if ground is None:
@@ -156,7 +155,7 @@ def single(study: int, reading: Reading, view: View, options: Options) -> Iterat
     if len(wrong) == WRONG:
         said = wording.phrase(sight.details._replace(tip=None), article=False).text
         texts = [said, *(_disguised(dice, other, sight.details) for other in wrong)]
-        choices, letter = _lettered(dice, texts, said)
+        choices, letter = lettered(dice, texts, said)
         steps = [
             chains.plan(dice, "single", [name, *wrong]),
             *chains.see(dice, [sight]),
@@ -164,7 +163,7 @@ def single(study: int, reading: Reading, view: View, options: Options) -> Iterat
             chains.conclude(dice, "single", said, letter, findings=[sight.claim], basis="stated"),
         ]
         yield Question("single", name, dice.pick(QUESTIONS["single"]), choices, letter, steps)
-    if options.open_ended and len(view.seen) == 1 and not view.suspected and not view.conflicts:
+    if options.open_ended and len(view.seen) == 1 and not (view.suspected or view.conflicts or view.withheld):
         yield _open(dice, "single", view.seen, view)
 
 
@@ -231,7 +230,7 @@ def multiple(study: int, reading: Reading, view: View, options: Options) -> Iter
             there = [wording.phrase(sight.details._replace(tip=None), article=False).text for sight in chosen]
             other = [_disguised(dice, name, sight.details) for name, sight in zip(wrong, chosen, strict=True)]
             said = SEPARATOR.join(there)
-            choices, letter = _lettered(dice, [said, *_mixtures(there, other)], said)
+            choices, letter = lettered(dice, [said, *_mixtures(there, other)], said)
             steps = [
                 chains.plan(dice, "multiple", [*(sight.name for sight in chosen), *wrong]),
                 *chains.see(dice, chosen),
@@ -241,7 +240,7 @@ def multiple(study: int, reading: Reading, view: View, options: Options) -> Iter
                 ),
             ]
             yield Question("multiple", chosen[0].name, dice.pick(QUESTIONS["multiple"]), choices, letter, steps)
-    if options.open_ended and view.seen and not view.conflicts:
+    if options.open_ended and view.seen and not (view.conflicts or view.withheld):
         yield _open(dice, "multiple", view.seen, view)
 
 
@@ -278,10 +277,14 @@ def anomaly(study: int, reading: Reading, view: View, options: Options) -> Itera
     everything = view.seen + view.suspected
     counted = [sight for sight in everything if COUNTS[options.definition](sight)]
     normal = NORMAL[options.definition](reading)
+    if normal and not view.whole:
+        return
     if normal is None or normal is bool(counted) or (normal and options.definition == "any" and everything):
         return
+    if counted and all(sight.name in view.withheld for sight in counted):
+        return
     answer = "Normal" if normal else "Abnormal"
-    choices, letter = _lettered(dice, ["Normal", "Abnormal"], answer)
+    choices, letter = lettered(dice, ["Normal", "Abnormal"], answer)
     steps = [chains.plan(dice, "anomaly", ())]
     if normal:
         statements = chains.absences(dice, _telling(view.absent))[: chains.NEGATIVES_ALONE]
@@ -319,48 +322,11 @@ NORMAL: dict[str, Callable[[Reading], bool | None]] = {
 }
 
 
-# ----------------------------------------------------------------------------------------------------------- temporal
-
-
-def temporal(study: int, reading: Reading, view: View, options: Options) -> Iterator[Question]:
-    """How has it changed? In the report's own words, and only where all sides of it went the same way."""
-    gone = [finding for finding in reading.findings if finding.time == "resolved" and not finding.conflict]
-    changed: dict[str, list[Sight]] = {}
-    for sight in view.seen:
-        if not MANNERS[sight.name].device and MANNERS[sight.name].asked:
-            changed.setdefault(sight.name, []).append(sight)
-    unclear = {finding.name for finding in gone} | {sight.name for sight in view.suspected}
-    clear = [
-        (name, sights)
-        for name, sights in changed.items()
-        if name not in unclear and len({sight.change for sight in sights}) == 1 and sights[0].change in COURSES
-    ]
-    if not clear:
-        return
-    dice = Dice(study, "temporal")
-    name, sights = dice.pick(clear)
-    change = sights[0].change
-    assert change is not None
-    answer = COURSES[change]
-    only = sights[0].details
-    details = Details(name, side=only.side, several=only.several) if len(sights) == 1 else Details(name)
-    bare = wording.phrase(details, article=False)
-    choices, letter = _lettered(dice, ["Improved", "Stable", "Worse"], answer)
-    steps = [
-        chains.plan(dice, "temporal", [name], wording.Phrase(f"the {bare.text}", bare.plural)),
-        *chains.change(dice, sights),
-        chains.conclude(dice, answer.lower(), answer, letter),
-    ]
-    question = wording.fill(dice.pick(QUESTIONS["temporal"]), bare)
-    yield Question("temporal", name, question, choices, letter, steps, answer.lower())
-
-
 MAKERS: dict[str, Maker] = {
     "binary": binary,
     "single": single,
     "multiple": multiple,
     "anomaly": anomaly,
-    "temporal": temporal,
 }
 
 
@@ -371,7 +337,8 @@ def _askable(view: View, *, suspected: bool = False) -> dict[str, list[Sight]]:
     """What a Yes or a right option may be made of: what is certainly there, and what is `suspected` if that counts."""
     sights = [sight for sight in view.seen if sight.certainty == "definite"] + (view.suspected if suspected else [])
     doubted = set() if suspected else {sight.name for sight in view.suspected}
-    return {name: found for name, found in _by_name(sights).items() if MANNERS[name].asked and name not in doubted}
+    left = doubted | view.withheld
+    return {name: found for name, found in _by_name(sights).items() if MANNERS[name].asked and name not in left}
 
 
 def _by_name(sights: Iterable[Sight]) -> dict[str, list[Sight]]:
@@ -381,7 +348,7 @@ def _by_name(sights: Iterable[Sight]) -> dict[str, list[Sight]]:
     return found
 
 
-def _lettered(dice: Dice, texts: Sequence[str], right: str) -> tuple[list[str], str]:
+def lettered(dice: Dice, texts: Sequence[str], right: str) -> tuple[list[str], str]:
     """The options in an order of their own, and the letter of the right one."""
     choices = dice.shuffled(texts)
     return choices, LETTERS[choices.index(right)]

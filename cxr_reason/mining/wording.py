@@ -73,7 +73,7 @@ def details_of(finding: Finding, report: str) -> Details:
     )
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def claim(details: Details, status: str, certainty: str, alternatives: tuple[str, ...] = ()) -> dict[str, Any]:
     """The finding that a sentence made from `details` claims, ready for a step's `findings`, which share it."""
     manner = MANNERS[details.name]
@@ -102,7 +102,7 @@ def says_side(details: Details) -> bool:
     return details.side is not None and (manner.side != "own" or "{which}" in manner.noun)
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def phrase(details: Details, article: bool = True) -> Phrase:
     """`details` as a noun phrase: "a small left pleural effusion", "degenerative changes of the thoracic spine"."""
     manner = MANNERS[details.name]
@@ -124,7 +124,7 @@ def phrase(details: Details, article: bool = True) -> Phrase:
     return Phrase(text, plural)
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def present(details: Details) -> tuple[str, ...]:
     """Sentences that say that it is there."""
     manner = MANNERS[details.name]
@@ -142,19 +142,19 @@ def borderline(details: Details) -> tuple[str, ...]:
     return MANNERS[details.name].borderline or hedged(details, "probable")
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def hedged(details: Details, certainty: str) -> tuple[str, ...]:
     """Sentences that leave it open, with the given grade: probable, possible or differential."""
     return _filled(SENTENCES[certainty], phrase(details))
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def versus(rivals: tuple[Details, ...]) -> tuple[str, ...]:
     """Sentences for findings that compete with each other."""
     return _filled(SENTENCES["versus"], Phrase(" versus ".join(phrase(rival).text for rival in rivals), False))
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def absent(details: Details) -> tuple[str, ...]:
     """Sentences that deny it, within its bound where it has one."""
     manner = MANNERS[details.name]
@@ -179,13 +179,13 @@ def is_sayable(name: str, bound: str) -> bool:
     return not words & _UNSAYABLE
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def none_of(names: tuple[str, ...]) -> tuple[str, ...]:
     """Sentences that deny several findings at once: "There is no pleural effusion or pneumothorax."."""
     return _filled(SENTENCES["absent"], Phrase(listed([phrase(Details(name), False).text for name in names]), False))
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def unlikely(details: Details) -> tuple[str, ...]:
     """Sentences that all but deny it."""
     return _filled(SENTENCES["unlikely"], phrase(details))
@@ -196,10 +196,24 @@ def not_suggested(name: str) -> tuple[str, ...]:
     return _filled(SENTENCES["silent"], phrase(Details(name)))
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def changed(details: Details, change: str) -> tuple[str, ...]:
-    """Sentences that say how it has changed: worse, stable or better."""
+    """Sentences that say how it has changed: worse, stable, better, new or resolved."""
     return _filled(SENTENCES[change], phrase(details, article=False))
+
+
+@lru_cache(maxsize=1 << 12)
+def on_film(details: Details, kind: str, article: bool) -> tuple[str, ...]:
+    """Sentences that say what one of two films shows. `kind` is "before_present", "now_absent" and their like."""
+    return _filled(SENTENCES[kind], phrase(details, article))
+
+
+def millimeters(size: str | None) -> float | None:
+    """A size as `details_of` words it, in millimetres."""
+    if size is None:
+        return None
+    number, unit = size.split()
+    return float(number) * (10 if unit == "cm" else 1)
 
 
 def listed(texts: list[str], word: str = "or") -> str:
@@ -213,8 +227,8 @@ def capital(text: str) -> str:
 
 def fill(template: str, said: Phrase, **slots: str) -> str:
     """`template` with its slots filled: {np}, {Np} and {n} by `said`, verbs in its number, the others by `slots`."""
-    verbs = ("are", "Are", "have") if said.plural else ("is", "Is", "has")
-    slots |= zip(("is", "Is", "has"), verbs, strict=True)
+    verbs = ("are", "Are", "have", "Have") if said.plural else ("is", "Is", "has", "Has")
+    slots |= zip(("is", "Is", "has", "Has"), verbs, strict=True)
     return template.format(np=said.text, Np=capital(said.text), n=said.text, **slots)
 
 

@@ -60,8 +60,8 @@ def _end(items: Sequence[Item]) -> int:
     return end
 
 
-_SENTENCES = Memory[tuple[Item, ...], tuple[tuple[Statement, ...], tuple[str, ...]]](10_240)
-_CLAUSES = Memory[tuple[Item, ...], tuple[tuple[Head, dict[str, Any]], ...]](10_240)
+_SENTENCES = Memory[tuple[Item, ...], tuple[tuple[Statement, ...], tuple[str, ...]]](6_144)
+_CLAUSES = Memory[tuple[Item, ...], tuple[tuple[Head, dict[str, Any]], ...]](6_144)
 _FROM_HEAD = (
     "name",
     "status",
@@ -76,7 +76,7 @@ _FROM_HEAD = (
     "calcified",
 )
 _head_values = attrgetter(*_FROM_HEAD)
-_SHARED = Memory[tuple[Any, ...], dict[str, Any]](10_240)
+_SHARED = Memory[tuple[Any, ...], dict[str, Any]](4_096)
 
 
 def _fields(head: Head) -> dict[str, Any]:
@@ -121,8 +121,20 @@ def _sentence(items: tuple[Item, ...]) -> tuple[Statement, ...]:
             ):  # "an opacity in the lingula, which may be pneumonia", "a left base opacity; likely atelectasis"
                 fields = _fields(replace(head, side=before.side))
             found.append(Statement(fields, indices[head.low], indices[head.high], head.event))
+        if not heads and before and found and clause and items[indices[0] - 1].text in _RELATIVES:
+            found[-1] = found[-1]._replace(fields=_fields(_gone_on(before, clause)))
         before = heads[-1][0] if heads else None
     return tuple(_without_parts(found))
+
+
+def _gone_on(head: Head, clause: Sequence[Item]) -> Head:
+    """A finding with the change that a relative clause tells of it: "a large effusion, which has decreased"."""
+    change = next((i.word.change for i in clause if i.word.change), None)
+    if head.status == "absent" or change is None or any(i.cue == "no" for i in clause):
+        return head
+    if change == "resolved":
+        return replace(head, status="absent", certainty="definite", time="resolved", change="resolved", severity=None)
+    return replace(head, change=change) if change in _EXISTING else head
 
 
 _RELATIVES = frozenset({"which", "that", ":"})

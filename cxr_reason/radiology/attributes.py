@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import product
 
 from cxr_reason.radiology.heads import Head
 from cxr_reason.radiology.lexicon import LEXICON, Item
@@ -42,7 +43,6 @@ def assign_attributes(items: list[Item], heads: list[Head]) -> list[Head]:
         trailing[g] += range(begin, cut)
         if g + 1 < n:
             own[g + 1] += range(cut, end)
-    split: list[tuple[Head, list[_Place]]] = []
     for g, group in enumerate(groups):
         _take(items, own[g], group, leading=True)
         near = next((i for i, k in enumerate(trailing[g]) if items[k].cue == "with"), len(trailing[g]))
@@ -50,21 +50,35 @@ def assign_attributes(items: list[Item], heads: list[Head]) -> list[Head]:
         _take(items, tail, group, leading=False)
         if group[0].side is None and not LEXICON.findings[group[0].name].device:
             _take(items, _place_beyond(items, trailing[g][near + 1 :]), group, leading=False)
-        lists = [k for k in own[g] if k < group[0].at], [*(k for k in own[g] if k > group[0].at), *tail]
-        split += [(head, _places(items, indices)) for head in group for indices in lists]
     _share(items, groups, own, trailing)
     if len(items) > 2 and items[0].word.side:
         verb = items[2] if items[1].word.organ == "lungs" else items[1]
         if verb.cue == "be":  # "the left shows ...", "the right lung is clear without ..."
             for head in heads:
                 head.side = head.side or (items[0].word.side if is_lateral(head) else None)
-    twins = [(head, t) for head, places in split if len(places) > 1 and (t := _spread(head, places))]
+    if sum(item.side is not None for item in items) > 1:
+        for head, twin in _twins(items, groups, own, trailing):
+            heads.insert(heads.index(head) + 1, twin)
+    return heads
+
+
+def _twins(
+    items: list[Item], groups: list[list[Head]], own: list[list[int]], trailing: list[list[int]]
+) -> list[tuple[Head, Head]]:
+    """Heads that stand for two findings, one a side, each with the second of them."""
+    twins = []
     if {"left", "right"} <= {item.word.side for item in items}:
         own_words = [(head, own[g]) for g, group in enumerate(groups) for head in group]
-        twins[:0] = [(head, t) for head, indices in own_words if (t := _twin(items, indices, head))]
-    for head, twin in twins:
-        heads.insert(heads.index(head) + 1, twin)
-    return heads
+        twins = [(head, t) for head, indices in own_words if (t := _twin(items, indices, head))]
+    for g, group in enumerate(groups):
+        at = group[0].at
+        near = next((i for i, k in enumerate(trailing[g]) if items[k].cue == "with"), len(trailing[g]))
+        before, after = [k for k in own[g] if k < at], [*(k for k in own[g] if k > at), *trailing[g][:near]]
+        for head, indices in product(group, (before, after)):
+            places = _places(items, indices)
+            if len(places) > 1 and (twin := _spread(head, places)):
+                twins.append((head, twin))
+    return twins
 
 
 _Place = tuple[str, str | None]
@@ -142,9 +156,10 @@ def _twin(items: list[Item], indices: list[int], head: Head) -> Head | None:
     if len(told) != 2 or told[0][0] == told[1][0] or told[0][1:] == told[1][1:]:
         return None
     (head.side, head.severity, change), (side, severity, other_change) = told
+    both = None if change or other_change else head.change  # "... and small left effusions are unchanged"
     head.change = change or head.change
     return replace(
-        head, side=side, severity=severity, change=other_change or None, alternatives=list(head.alternatives)
+        head, side=side, severity=severity, change=other_change or both, alternatives=list(head.alternatives)
     )
 
 

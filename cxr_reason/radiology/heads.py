@@ -127,12 +127,18 @@ def heads_of(items: list[Item]) -> list[Head]:
                 if on:
                     subjects = on
     for head in heads:
-        if items[head.at].word.quality is None or items[head.at].word.finding is not None:
-            continue
-        items[head.at] = Item(
-            Word(quality=items[head.at].word.quality), items[head.at].text, items[head.at].side
-        ).settle()
+        item = items[head.at]
+        if item.word.quality is not None and item.word.finding is None:
+            items[head.at] = _bare.get(item) or _bare.setdefault(item, _only_quality(item))
     return heads
+
+
+_bare: dict[Item, Item] = {}
+
+
+def _only_quality(item: Item) -> Item:
+    """The item without what else it might mean: once it is a finding, "small" is no severity any more."""
+    return Item(Word(quality=item.word.quality), item.text, item.side).settle()
 
 
 def _head(name: str, k: int, low: int, high: int, quality: Quality) -> Head:
@@ -199,7 +205,10 @@ def _pair(
         after = [(organ, p) for organ, p in after if joints and p < joints[-1]]
         if not after:
             return [], k, k, []
-    copula = any(items[j].cue == "be" for j in range(subjects[-1][1] + 1 if subjects else k, k))
+    between = [items[j].cue for j in range(subjects[-1][1] + 1 if subjects else k, k)]
+    copula = "be" in between
+    if heads and not copula and ("probable" in between or "possible" in between):
+        subjects = []  # "opacity along the chest wall, compatible with thickening": of the opacity
     if joint and after:
         candidates.append(after)
     if quality.adjective:

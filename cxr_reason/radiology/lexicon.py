@@ -198,7 +198,7 @@ class Letters(dict[str, str]):
         return letter
 
 
-_MOST_WORDS = 20_000
+_MOST_WORDS = 12_000
 _FIRST_LETTER = 0x4E00  # of the private alphabet; words that the lexicon doesn't know have their class for a letter
 _SPECIAL = {"mask": MASK, **dict.fromkeys(_ORDINALS, ORDINAL)}
 

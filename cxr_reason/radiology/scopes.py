@@ -12,6 +12,7 @@ from collections.abc import Callable
 from cxr_reason.radiology.heads import Head
 from cxr_reason.radiology.lexicon import LEXICON, Item
 
+_AFTER = frozenset({"after", "following", "status post", "s p"})
 # They bound a whole list of denials.
 _SPREADING_BOUNDS = frozenset({"definite", "gross", "large", "masked", "new", "significant"})
 _STRONG_HISTORY = re.compile(r"history|status post|s p|hx|h o|background|patient (?:with|has)")
@@ -126,7 +127,8 @@ class _Walk:
     # ------------------------------------------------------------------ changes and qualities
     def resolve(self, k: int, item: Item, *, met: bool) -> None:
         change = item.word.change or ""
-        target = [h for h in self.done if h.status != "absent" or not h.region]
+        since = max((j for j in range(k) if self.items[j].text in _AFTER), default=-1)  # "atelectasis after extubation"
+        target = [h for h in self.done if h.at > since and (h.status != "absent" or not h.region)]
         leads = item.text.endswith((" of", " in")) and self.last > k
         if target and not leads:
             for head in target:
@@ -229,6 +231,11 @@ class _Walk:
         if k + 1 < len(self.items) and self.items[k + 1].word.organ == "chest" and self.last <= k + 1:
             self.history = None  # "the prior study"
 
+    def was(self, k: int, item: Item) -> None:
+        for head in self._recent(k):  # "an effusion was present on the prior film"
+            if head.status == "present" and head.change != "new":
+                head.time = "history"
+
     def supposed(self, k: int, item: Item) -> None:
         self.hypothetical = True
 
@@ -328,6 +335,7 @@ _ACTS: dict[str, Callable[[_Walk, int, Item], None]] = {
     "versus": _Walk.versus,
     "or": _Walk.either_or,
     "history": _Walk.past,
+    "history_after": _Walk.was,
     "hypothetical": _Walk.supposed,
     "advised": _Walk.advised,
     "favored_over": _Walk.favored_over,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from cxr_reason import courses
 from cxr_reason.radiology import LEXICON, Finding, claims
 from cxr_reason.refining.chain import Chain, plain, says_normal
 from cxr_reason.refining.rewrite import stated, wholly_read
@@ -36,13 +37,14 @@ _SETTING = re.compile(
     r"|,? (?:on|in|from) (?:this|the|these) (?:\w+ )?(?:\w+ )?(?:film|radiograph|x-ray|image)s?\b",
     re.IGNORECASE,
 )
+# "This is a portable AP film. Does …": mine's ``--tell-view``.
+_VIEW_TOLD = re.compile(r"^(?:This is|These are|The current study has) [^.?]*\bfilm\b[^.?]*\.\s+")
 _ABNORMAL = re.compile(r"\b(?:abnormal|abnormality|not normal)\b", re.IGNORECASE)
 _COURSES = {
     "improved": re.compile(r"\b(?:improv\w+|better|smaller|less|decreas\w+|resolv\w+|clear\w+)\b", re.IGNORECASE),
     "stable": re.compile(r"\b(?:stable|unchanged|the same|no change|similar)\b", re.IGNORECASE),
     "worse": re.compile(r"\b(?:wors\w+|larger|more|increas\w+|progress\w+|new)\b", re.IGNORECASE),
 }
-_COURSE_OF = {"better": "improved", "resolved": "improved", "stable": "stable", "worse": "worse", "new": "worse"}
 # "The answer is B, …", "option (C)", "so: D."; never the article of "the answer is a small effusion".
 _LETTER = [
     re.compile(
@@ -58,10 +60,10 @@ _SAYS_YES_NO = re.compile(
 )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def asked(question: str) -> tuple[Finding, ...]:
     """The findings that a yes-no or temporal `question` asks for, as if they were stated."""
-    text = _SETTING.sub("", question.strip().rstrip("? "))
+    text = _SETTING.sub("", _VIEW_TOLD.sub("", question).strip().rstrip("? "))
     for pattern, statement in _QUESTION:
         text, times = pattern.subn(statement, text, count=1)
         if times:
@@ -74,7 +76,7 @@ def names(findings: Iterable[Finding]) -> frozenset[str]:
     return frozenset(finding.name for finding in findings)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def is_a(name: str, ancestor: str) -> bool:
     """Whether the finding `name` is an `ancestor` or one of its kinds."""
     return name == ancestor or ancestor in LEXICON.ancestors(name)
@@ -211,7 +213,7 @@ def _told(seen: Finding, answer: Sequence[Finding]) -> bool:
     return any(related(seen.name, told.name) for told in answer)
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=4096)
 def related(one: str, other: str) -> bool:
     return one == other or LEXICON.related(one, other)
 
@@ -257,17 +259,33 @@ def _counts(finding: Finding, definition: str) -> bool:
 
 def _temporal(chain: Chain) -> str | None:
     wanted = names(asked(chain.question))
-    courses = {
-        _COURSE_OF[seen.change]
+    told = {
+        courses.OF_CHANGE[seen.change]
         for seen in chain.observed
         if seen.change and (not wanted or any(related(seen.name, name) for name in wanted))
     }
-    if not courses:
+    films = _by_films(chain, wanted)
+    # Two films may show the same grade of what a report calls smaller; they can't show more of it.
+    told |= {course for course in films if course != "stable" or not told}
+    if not told:
         return "No observation tells how it changed."
-    if len(courses) > 1:
+    if len(told) > 1:
         return "The observations change in different directions."
     answer = next((course for course, words in _COURSES.items() if words.search(chain.answer_text)), None)
-    return None if answer in courses else "The observations change in another direction than the answer."
+    return None if answer in told else "The observations change in another direction than the answer."
+
+
+def _by_films(chain: Chain, wanted: frozenset[str]) -> set[str]:
+    """How what is asked for changed from the film before to the current one, by what the steps observed on each."""
+    before, now = chain.observed_before, chain.observed
+    found = set()
+    for name in names(before) & names(now) & wanted:
+        # A statement about the change ("has increased") is none about the current film alone.
+        current = [seen for seen in now if seen.name == name and not seen.change]
+        course = courses.course((seen for seen in before if seen.name == name), current)
+        if course is not None:
+            found.add(course.answer)
+    return found
 
 
 def named(chain: Chain, text: str, told: Sequence[Finding]) -> int | None:

@@ -24,7 +24,7 @@ BASES = ("stated", "region", "silent")  # from the firmest to the least firm
 DECISIONS = ("supported", "unverifiable", "contradicted")  # from the best to the worst
 WHOLE_FILM = frozenset({"chest abnormality", "cardiopulmonary abnormality"})  # what a normal film lacks
 _THE_ANSWER = Verdict("supported", "region")
-OWN_FIELDS = frozenset({"text", "kind", "findings", "basis", "evidence", "verdict"})
+OWN_FIELDS = frozenset({"text", "kind", "film", "findings", "basis", "evidence", "verdict"})
 
 
 class NotAChain(ValueError):
@@ -85,9 +85,16 @@ class Step:
     kind: str
     passage: Passage
     given: Mapping[str, Any]
+    prior: bool = False
+    """Whether it says what the film before shows, so that the report before has to bear it out."""
     numbering: Numbering | None = None
     verdicts: list[Verdict] | None = None
     """On its claims, once they are known: `Chain.verdicts`."""
+
+    @property
+    def key(self) -> str:
+        """Its words and the film that it is about, to tell repetitions."""
+        return f"{self.passage.key} (prior)" if self.prior else self.passage.key
 
     def keep(self, sentences: tuple[Said, ...]) -> None:
         """Say `sentences` instead."""
@@ -109,6 +116,8 @@ class Chain:
     max_chars: int
     policies: Mapping[str, str]
     """What mine noted as its policies in the record's provenance."""
+    before: Judge | None = None
+    """Who has read the report of the film before; None where there is none that could be read."""
     seen: set[Any] = field(default_factory=set)
     """What the kept chains of the same study asked and said."""
 
@@ -147,6 +156,11 @@ class Chain:
         if judge.reading.rejection:
             raise NotAChain(f"Its report can't be used: {_REJECTIONS[judge.reading.rejection]}.")
         choices = tuple(options or ())
+        before, prior_report = None, record.get("prior_report")
+        if isinstance(prior_report, str) and any(map(_is_of_prior, given)):
+            before = judges.get(prior_report)
+            if before is None:
+                before = judges[prior_report] = Judge(prior_report, silence=silence)
         return cls(
             record=record,
             task=str(record.get("task") or _task_of(choices)),
@@ -158,6 +172,7 @@ class Chain:
             max_steps=max_steps,
             max_chars=max_chars,
             policies=_policies(record.get("provenance")),
+            before=None if before is None or before.reading.rejection else before,
             seen=set() if seen is None else seen,
         )
 
@@ -170,14 +185,27 @@ class Chain:
 
     @property
     def observed(self) -> list[Finding]:
-        """What the observations claim."""
-        return [claim for step in self.steps if step.kind == "observe" for claim in step.passage.claims]
+        """What the observations of the current film claim."""
+        return self._observed(prior=False)
+
+    @property
+    def observed_before(self) -> list[Finding]:
+        """What the observations of the film before claim."""
+        return self._observed(prior=True)
+
+    def _observed(self, *, prior: bool) -> list[Finding]:
+        steps = (step for step in self.steps if step.kind == "observe" and step.prior is prior)
+        return [claim for step in steps for claim in step.passage.claims]
+
+    def judge_of(self, step: Step) -> Judge:
+        """Who has read the report that has to bear `step` out."""
+        return self.before if step.prior and self.before is not None else self.judge
 
     def keys(self) -> dict[str, tuple[Any, ...]]:
         """What no other chain of the same study may share with this one, by what it is."""
         keys: dict[str, tuple[Any, ...]] = {
             "question": ("question", self.question, *sorted(self.options)),
-            "steps": ("steps", *[step.passage.key for step in self.steps]),
+            "steps": ("steps", *[step.key for step in self.steps]),
         }
         if self.record.get("id"):
             keys["id"] = ("id", self.record["id"])
@@ -214,7 +242,7 @@ class Chain:
             if step.kind == "conclude":
                 step.verdicts = [self.verdict(step, claim) for claim in passage.claims]
             else:
-                step.verdicts = list(map(self.judge.verdict, passage.claims, passage.marks))
+                step.verdicts = list(map(self.judge_of(step).verdict, passage.claims, passage.marks))
         return step.verdicts
 
     def verdict(self, step: Step, claim: Finding) -> Verdict:
@@ -227,7 +255,7 @@ class Chain:
             if claim.name in WHOLE_FILM and claim.status == "absent" and says_normal(self.answer_text):
                 return _THE_ANSWER
             claim = self.as_counted([claim])[0]
-        return self.judge.verdict(claim)
+        return self.judge_of(step).verdict(claim)
 
     def as_steps(self) -> list[dict[str, Any]]:
         """The steps as they are written: numbered anew, with their claims, basis, evidence and verdict."""
@@ -238,6 +266,8 @@ class Chain:
         if step.numbering:
             text = step.numbering.with_number(number) + text
         written: dict[str, Any] = {"text": text, "kind": step.kind}
+        if step.prior:
+            written["film"] = "prior"
         if step.kind != "plan":
             written["findings"] = step.passage.as_dicts
             verdicts = self.verdicts(step)
@@ -248,6 +278,10 @@ class Chain:
         if not step.given.keys() <= OWN_FIELDS:
             written |= {name: value for name, value in step.given.items() if name not in OWN_FIELDS}
         return written
+
+
+def _is_of_prior(step: Any) -> bool:
+    return isinstance(step, dict) and step.get("film") == "prior"
 
 
 def _together(spans: list[list[int]]) -> list[list[int]]:
@@ -271,13 +305,13 @@ _NORMAL = re.compile(
 )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def says_normal(option: str) -> bool:
     """Whether `option` says that there is nothing."""
     return _NORMAL.fullmatch(option.strip()) is not None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def plain(text: str) -> str:
     """The words of `text` alone, in lower case."""
     return " ".join(re.findall(r"\w+", text.lower()))
@@ -324,7 +358,7 @@ def _steps(given: Iterable[Any], quotable: str) -> list[Step]:
         kind = kind if kind in STEP_KINDS else ""
         quotes = kind == "conclude" and quotable and quotable in text
         own, said = quoting(text, quotable) if quotes else passage(text)
-        steps.append(Step(number, kind, said, fields, own))
+        steps.append(Step(number, kind, said, fields, _is_of_prior(entry), own))
     for step in steps:
         if not step.kind:
             step.kind = _kind_of(step.passage, last=step is steps[-1])

@@ -16,7 +16,7 @@ from functools import lru_cache, partial
 
 from cxr_reason.radiology import LEXICON, Finding, Verdict
 from cxr_reason.refining import answers, rewrite
-from cxr_reason.refining.chain import Chain, Problem, Step, says_normal
+from cxr_reason.refining.chain import Chain, Judge, Problem, Step, says_normal
 from cxr_reason.refining.rewrite import WHY, Said
 
 Problems = Iterator[Problem]
@@ -56,8 +56,11 @@ def judge(chain: Chain, *, checks: Collection[str]) -> list[Problem]:
 
 def _talk(kind: str, chain: Chain) -> Problems:
     """Take talk of `kind` out of every step."""
-    if kind == "prior" and chain.task == "temporal":
-        return
+    if kind == "prior":
+        if chain.task == "temporal":
+            return
+        for step in [step for step in chain.steps if step.prior]:
+            yield _dropped(chain, step, kind, "tells of the film before, which the model can't see")
     for step in list(chain.steps):
         if kind in step.passage.talk:
             told = step.passage.sentences
@@ -81,6 +84,9 @@ def mask(chain: Chain) -> Problems:
 def claims(chain: Chain) -> Problems:
     """Hold every claim of every step against the report."""
     for step in list(chain.steps):
+        if step.prior and step.kind == "observe" and chain.before is None:
+            yield _dropped(chain, step, "claims", "tells of the film before, of which there is no readable report")
+            continue
         if (step.kind != "observe" or step.passage.checkable) and all(map(_firm, chain.verdicts(step))):
             continue
         kept: list[Said | None] = []
@@ -139,15 +145,14 @@ def invented(chain: Chain) -> Problems:
         kept: list[Said | None] = []
         why = ""
         for sentence in step.passage.sentences:
-            fault = _invention(chain, sentence)
+            fault = _invention(chain.judge_of(step), sentence)
             why = why or fault
             kept.append(None if fault else sentence)
         if why:
             yield _shortened(chain, step, kept, "invented", why)
 
 
-def _invention(chain: Chain, sentence: Said) -> str:
-    judge = chain.judge
+def _invention(judge: Judge, sentence: Said) -> str:
     for sign in sentence.signs:
         if sign.replace("-", " ") not in judge.lower:
             return f"describes a sign that the report doesn't ({sign})"
@@ -189,7 +194,7 @@ def _unstated_detail(claim: Finding, findings: Sequence[Finding]) -> str | None:
     return None
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def _alike(one: str, other: str) -> bool:
     return answers.is_a(one, other) or answers.is_a(other, one)
 
@@ -218,12 +223,12 @@ def _asked(chain: Chain) -> frozenset[str]:
     return frozenset()
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def _asked_by_options(options: tuple[str, ...]) -> frozenset[str]:
     return answers.names(claim for option in options for claim in rewrite.stated(option))
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def _bears(name: str, asked: frozenset[str]) -> bool:
     region = LEXICON.findings[name].region
     return region == "chest" or any(
@@ -238,7 +243,7 @@ def degenerate(chain: Chain) -> Problems:
     """
     told: set[str] = set()
     for step in list(chain.steps):
-        key = step.passage.key
+        key = step.key
         if " " not in key:
             yield _dropped(chain, step, "degenerate", "says nothing")
         elif key in told:

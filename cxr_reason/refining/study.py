@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cxr_reason import __version__
+from cxr_reason import __version__, radrbench
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.records import check, stamp
+from cxr_reason.refining import review
 from cxr_reason.refining.chain import Chain, Judge, NotAChain, Problem
 from cxr_reason.refining.checks import judge
 from cxr_reason.runner import Reject, Result, Unit
@@ -18,17 +19,27 @@ STAGE = "refine"
 
 
 def by_study(rows: Iterator[Row]) -> Iterator[Group | Row]:
-    """Adjacent records of one study as a unit, so that repetitions are seen; a record without a study is one alone."""
-    return group_consecutive(rows, lambda row: _text((row.data or {}).get("study_id")))
+    """Adjacent records of one study as a unit, so that repetitions are seen; a record without a study is one alone.
+
+    Items of RadRBench-CXR become records here.
+    """
+    return group_consecutive(radrbench.records_of(rows), lambda row: _text((row.data or {}).get("study_id")))
 
 
 def refine(
-    unit: Unit, *, checks: Sequence[str], silence: Silence, max_steps: int, max_chars: int, config: str
+    unit: Unit,
+    *,
+    checks: Sequence[str],
+    silence: Silence,
+    max_steps: int,
+    max_chars: int,
+    config: str,
+    review_seed: int | None = None,
 ) -> Result:
     """Judge the records of `unit` with `checks` (names of `CHECKS`). Pure and picklable: it goes to worker processes.
 
     `silence` is `verify`'s: whether "normal" or "unknown" is made of what a report doesn't mention. `config` is the
-    hash of the options that is noted as provenance.
+    hash of the options that is noted as provenance. With a `review_seed` the claims are noted for `review.Sample`.
     """
     result, counts = Result(), Counter[str]()
     judges: dict[str, Judge] = {}
@@ -41,7 +52,10 @@ def refine(
         except NotAChain as error:
             problems = [Problem("record", str(error), fatal=True)]
         else:
+            notes = [] if review_seed is None else review.claims_of(chain, _identity(record, chain))
             problems = judge(chain, checks=checks)
+            if review_seed is not None:
+                result.notes += review.judged(notes, problems, kept=not _refused(problems), seed=review_seed)
         if not _refused(problems):
             written = _written(record, chain, silence=silence, config=config)
             if not _is_ours(record):
@@ -73,9 +87,18 @@ def _refused(problems: Sequence[Problem]) -> bool:
 
 
 def _written(record: Mapping[str, Any], chain: Chain, *, silence: Silence, config: str) -> dict[str, Any]:
-    """`record` with its steps as they are now. Chains by others may come without an id."""
-    identity = record.get("id") or stable_id(record.get("study_id"), chain.question, *chain.options, chain.judge.report)
-    return stamp({**record, "id": identity, "steps": chain.as_steps()}, stage=STAGE, config=config, silence=silence)
+    """`record` with its steps as they are now."""
+    return stamp(
+        {**record, "id": _identity(record, chain), "steps": chain.as_steps()},
+        stage=STAGE,
+        config=config,
+        silence=silence,
+    )
+
+
+def _identity(record: Mapping[str, Any], chain: Chain) -> Any:
+    """Chains by others may come without an id."""
+    return record.get("id") or stable_id(record.get("study_id"), chain.question, *chain.options, chain.judge.report)
 
 
 def _text(value: Any) -> str | None:

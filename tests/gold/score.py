@@ -19,6 +19,8 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from cxr_reason.agreement import kappa
+
 GOLD = Path(__file__).resolve().parent
 
 VALUES: dict[str, tuple[Any, ...]] = {  # the default comes first; a bound may be any word of the text
@@ -127,25 +129,6 @@ def align(left: Sequence[Entry], right: Sequence[Entry]) -> list[Pair]:
             partner[i] = j
     pairs: list[Pair] = [(a, right[partner[i]] if i in partner else None) for i, a in enumerate(left)]
     return pairs + [(None, b) for j, b in enumerate(right) if j not in partner.values()]
-
-
-def kappa(pairs: Iterable[tuple[Hashable, Hashable]]) -> float | None:
-    """Cohen's kappa (1960) of pairs of ratings, at most 1; None without pairs, or where both only ever gave one value.
-
-    (agreement - chance) / (1 - chance), where chance is the agreement expected of two raters who keep their own share
-    of each value and rate at random.
-    """
-    counted = Counter(pairs)
-    total = counted.total()
-    first, second = Counter[Hashable](), Counter[Hashable]()
-    for (a, b), n in counted.items():
-        first[a] += n
-        second[b] += n
-    if not total or len(first | second) == 1:
-        return None
-    agreement = sum(n for (a, b), n in counted.items() if a == b) / total
-    chance = sum(n * second[value] for value, n in first.items()) / total**2
-    return (agreement - chance) / (1 - chance)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,198 @@
+"""What must not be in two places: a patient, a study or a film in two splits, or in another file as well.
+
+A model that is tested on the patients that it was trained on looks better than it is. So a study is barred when its
+patient, its own id or one of its films was met in another split before, or stands in a file that the input must be
+apart from (``--apart-from``): the first split that a patient is met in is theirs. Films are told by the bytes of their
+files, and only where that is asked for (``--check-films``), because all of them must be read.
+
+What was met is kept in a temporary SQLite database, so memory doesn't grow with the archive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os.path
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cxr_reason import columns
+from cxr_reason.records import SPLITS
+from cxr_reason.streams import Group, Input, Row
+
+SPLIT_NAMES = {"train": "train", "training": "train", "validate": "validate", "validation": "validate"}
+SPLIT_NAMES |= {"valid": "validate", "val": "validate", "dev": "validate", "test": "test", "testing": "test"}
+SPLIT_NAMES |= {"eval": "test"}
+assert set(SPLIT_NAMES.values()) == set(SPLITS)
+
+Units = Callable[[Iterator[Row]], Iterator[Group | Row]]
+
+CACHE_KIB = 8192
+READ_BYTES = 1 << 20
+
+
+def split_of(row: Mapping[str, Any], mapping: Mapping[str, str]) -> str | None:
+    """train, validate or test; None where the row is in none that we know."""
+    return SPLIT_NAMES.get(columns.cell(row, mapping, "split").lower())
+
+
+class Place(NamedTuple):
+    """Where something was met first."""
+
+    split: str
+    """"" in a file that the input must be apart from."""
+    file: str
+    line: int
+    study: str
+
+
+class Places:
+    """Where each key was met first, on disk."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)  # "": a file of its own, deleted while it is open
+        for pragma in ("temp_store = FILE", "journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIB}"):
+            self._database.execute(f"PRAGMA {pragma}")
+        self._database.execute(
+            "CREATE TABLE met (key BLOB PRIMARY KEY, split TEXT, file TEXT, line INTEGER, study BLOB) WITHOUT ROWID"
+        )
+
+    def first(self, kind: str, key: str, place: Place) -> Place:
+        """Where `key` was met first: at `place`, unless it was met before."""
+        if met := self.find(kind, key):
+            return met
+        row = (_bytes(f"{kind} {key}"), *place[:3], _bytes(place.study))
+        self._database.execute("INSERT INTO met VALUES (?, ?, ?, ?, ?)", row)
+        return place
+
+    def find(self, kind: str, key: str) -> Place | None:
+        """Where `key` was met first; None where it wasn't."""
+        select = "SELECT split, file, line, study FROM met WHERE key = ?"
+        met = self._database.execute(select, (_bytes(f"{kind} {key}"),)).fetchone()
+        if met is None:
+            return None
+        split, file, line, study = met
+        return Place(split, file, line, study.decode("utf-8", "surrogatepass"))
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")  # SQLite's texts have no lone surrogates
+
+
+class Guard:
+    """Bars studies that are not apart. `mapping` says which column is what, `root` where relative film paths begin.
+
+    Raises InputError, when the first unit is asked for, where a file of `apart_from` can't be read.
+    """
+
+    def __init__(
+        self,
+        mapping: Mapping[str, str],
+        *,
+        apart_from: Sequence[str] = (),
+        films: bool = False,
+        root: str | None = None,
+        encoding: str | None = None,
+    ) -> None:
+        self._mapping = mapping
+        self._apart_from = apart_from
+        self._films = films
+        self._root = root
+        self._encoding = encoding
+        self._shared = self._missing = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `records.config_hash`."""
+        return {"apart_from": list(self._apart_from), "films": self._films}
+
+    def after(self, units: Units) -> Units:
+        """`units` of rows, of which those that are not apart are barred."""
+        if self._films or self._apart_from or "split" in self._mapping:
+            return lambda rows: self.judged(units(rows))
+        return units
+
+    def notes(self) -> list[str]:
+        """What a person should know of the films, in sentences."""
+        told = []
+        if count := self._shared:
+            films = "film comes" if count == 1 else "films come"
+            told.append(f"{count:,} {films} up in more than one study of a split")
+        if count := self._missing:
+            told.append(f"{count:,} {'film' if count == 1 else 'films'} could not be read, and so not be compared")
+        return told
+
+    def judged(self, units: Iterator[Group | Row]) -> Iterator[Group | Row]:
+        """The same units, `barred` set where they are not apart."""
+        places = Places()
+        self._shared = self._missing = 0
+        try:
+            for file in self._apart_from:
+                self._note(file, places)
+            for unit in units:
+                if isinstance(unit, Group):
+                    unit.barred = self._judge(unit, places)
+                yield unit
+        finally:
+            places.close()
+
+    def _note(self, file: str, places: Places) -> None:
+        """Note what stands in a file that the input must be apart from. Raises InputError where it can't be read."""
+        table = Input(file, encoding=self._encoding)
+        header = table.header()
+        mapping = columns.guess_columns(header, table.sample())
+        for row in table.rows():
+            if row.data is not None:
+                study = columns.cell(row.data, mapping, "study_id")
+                place = Place("", row.file, row.line, study)
+                for kind, key in self._keys([row.data], mapping, study, Path(file).parent):
+                    places.first(kind, key, place)
+
+    def _judge(self, group: Group, places: Places) -> str | None:
+        tables = [row.data for row in group.rows if row.data is not None]
+        splits = {split_of(table, self._mapping) for table in tables}
+        if len(splits) > 1:
+            names = ", ".join(sorted(split or "none" for split in splits))
+            return f"The rows of the study are in different splits: {names}."
+        split = splits.pop()
+        place = Place(split or "", group.rows[0].file, group.rows[0].line, group.key)
+        folder = Path(self._root) if self._root else Path(place.file).parent
+        for kind, key in self._keys(tables, self._mapping, group.key, folder):
+            met = places.first(kind, key, place) if split else places.find(kind, key) or place
+            if met is not place and (met.split != split if split else not met.split):
+                where = f"the split {met.split}" if met.split else "a file to be apart from"
+                return f"The {kind} is in {where} already ({met.file}:{met.line})."
+            self._shared += kind == "film" and met.study != group.key
+        return None
+
+    def _keys(
+        self, tables: Sequence[Mapping[str, Any]], mapping: Mapping[str, str], study: str, folder: Path
+    ) -> Iterator[tuple[str, str]]:
+        """What a study must not share with another split: {kind, key} of its patient, itself and its films."""
+        if patient := columns.cell(tables[0], mapping, "patient_id"):
+            yield "patient", patient
+        if study:
+            yield "study", study
+        if self._films and (column := mapping.get("images")):
+            for table in tables:
+                for image in columns.image_list(table.get(column)):
+                    path = image.get("path") if isinstance(image, dict) else image
+                    if digest := _digest(os.path.join(folder, str(path))):
+                        yield "film", digest
+                    else:
+                        self._missing += 1
+
+
+def _digest(path: str) -> str | None:
+    """A hash of the file's bytes; None where there is no such file."""
+    told = hashlib.blake2b(digest_size=16)
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(READ_BYTES):
+                told.update(piece)
+    except OSError:
+        return None
+    return told.hexdigest()

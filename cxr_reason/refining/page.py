@@ -1,0 +1,113 @@
+"""A page to read by: every sampled claim beside its report, the sentence that it rests on marked. One file, no script.
+
+It tells no verdict of ours: readers are blind. What it looks like is ``page.css``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from itertools import groupby
+from typing import Any
+
+from cxr_reason.refining.sheets import NO_EVIDENCE, asked, evidence, evidence_spans
+
+Note = Mapping[str, Any]
+
+_HEAD = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="robots" content="noindex">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>Claims to review</title>
+<style>
+{style}</style>
+</head>
+<body>
+<header>
+<h1>Claims to review</h1>
+<p>{count} from {reports}. For each: does the report bear the claim out? Write the verdict into the row of the
+sheet that has the claim's number.</p>
+<dl>
+<dt>supported</dt><dd>the report says so, or it follows from what it says</dd>
+<dt>contradicted</dt><dd>the report says otherwise</dd>
+<dt>unverifiable</dt><dd>the report says neither, or is less certain or less exact than the claim</dd>
+</dl>
+<p>{privacy}</p>
+</header>
+<main>
+"""
+_WITH_TEXT = (
+    "<strong>This page holds report text.</strong> Treat it as you treat the reports. Marked sentences are those that "
+    "the program looked at; the numbers name the claims. A claim without one may rest on anything, or on silence."
+)
+_WITHOUT_TEXT = "Report text was left out of this page (<code>--no-reports</code>): read it where it is kept."
+_BOXES = (
+    '<p class="boxes">{verdicts} <span>side: &#9744;&#8239;y &#9744;&#8239;n</span> '
+    "<span>severity: &#9744;&#8239;y &#9744;&#8239;n</span></p>"
+).format(
+    verdicts=" ".join(f"<span>&#9744;&#8239;{name}</span>" for name in ("supported", "contradicted", "unverifiable"))
+)
+
+
+def page(notes: Sequence[Note], *, reports: bool = True) -> bytes:
+    """The page for `review.Sample.chosen`. Without `reports` it has no word of them."""
+    groups = [list(group) for _, group in groupby(notes, key=lambda note: note["report_id"])]
+    head = _HEAD.format(
+        style=files(__package__).joinpath("page.css").read_text(encoding="utf-8"),
+        count=_counted(len(notes), "claim"),
+        reports=_counted(len(groups), "report"),
+        privacy=_WITH_TEXT if reports else _WITHOUT_TEXT,
+    )
+    body = "".join(_section(group, reports) for group in groups)
+    return f"{head}{body}</main>\n</body>\n</html>\n".encode("utf-8", "backslashreplace")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("s" if count != 1 else "")
+
+
+def _section(notes: Sequence[Note], reports: bool) -> str:
+    """A report with its claims."""
+    study = escape(notes[0]["study"])
+    title = f"Study {study}" if study else "Report"
+    text = f'<div class="report" tabindex="0">{_marked(notes)}</div>\n' if reports else ""
+    claims = "".join(_claim(note, reports) for note in notes)
+    return (
+        f'<section>\n<h2>{title} <small>{escape(notes[0]["report_id"])}</small></h2>\n<div class="pair">\n{text}'
+        f'<ol class="claims">\n{claims}</ol>\n</div>\n</section>\n'
+    )
+
+
+def _marked(notes: Sequence[Note]) -> str:
+    """The report, the sentences marked in which the claims' evidence stands."""
+    claims: dict[tuple[int, int], list[int]] = {}
+    for note in notes:
+        for span in evidence_spans(note):
+            claims.setdefault(span, []).append(note["row"])
+    report, at, parts = notes[0]["report"], 0, []
+    for start, end in sorted(claims):
+        rows = ", ".join(f'<a href="#claim-{row}">{row}</a>' for row in claims[start, end])
+        parts += [escape(report[at:start]), f"<mark>{escape(report[start:end])}</mark><sup>{rows}</sup>"]
+        at = end
+    return "".join([*parts, escape(report[at:])]).strip()
+
+
+def _claim(note: Note, reports: bool) -> str:
+    step, sentence = escape(note["step_text"]), escape(note["sentence"])
+    if step != sentence:
+        step = step.replace(sentence, f"<b>{sentence}</b>", 1)
+    told = ""
+    if reports:
+        quoted = " ".join(f"<q>{escape(text)}</q>" for text in evidence(note))
+        told = f'<p class="evidence">{quoted or escape(NO_EVIDENCE)}</p>\n'
+    ids = escape(f"{note['id']} · {note['record']}, step {note['step']}, claim {note['claim']}")
+    return (
+        f'<li id="claim-{note["row"]}" value="{note["row"]}">\n<p class="claim">{escape(note["statement"])}</p>\n'
+        f'<p class="step">{step}</p>\n{told}<p class="question">{escape(asked(note))}</p>\n'
+        f'{_BOXES}\n<p class="ids">{ids}</p>\n</li>\n'
+    )
