@@ -316,6 +316,33 @@ def test_how_it_has_changed(text: str, change: str) -> None:
     assert (effusion.time, effusion.change) == ("current", change)
 
 
+@pytest.mark.parametrize("text", ["Sternotomy wires are intact.", "The pacemaker leads are intact."])
+def test_what_was_put_in_is_there_when_it_is_in_order(text: str) -> None:
+    assert {finding.status for finding in read(text + " No pneumothorax.").findings[:-1]} == {"present"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The nodular opacity on the lateral view is likely to represent confluence of overlapping silhouettes.",
+        "An opacity at the left base, due to superimposed soft tissues. No pneumothorax.",
+    ],
+)
+def test_what_only_overlaps_is_not_there(text: str) -> None:
+    assert names(text) == []
+
+
+def test_a_sign_denied_is_not_its_disease_denied() -> None:
+    assert names("No disc space narrowing. No cardiopulmonary injury.", "absent") == [
+        "disc space narrowing",
+        "traumatic injury",
+    ]
+
+
+def test_the_film_compared_with_is_not_what_is_normal() -> None:
+    assert names("The heart size is similar to the prior exam and within normal limits.", "absent") == ["cardiomegaly"]
+
+
 def test_a_place_is_not_what_a_hedge_after_it_speaks_of() -> None:
     text = "Pleural opacity along the lower chest wall compatible with thickening or loculated effusion."
     assert "soft tissue swelling" not in {finding.name for finding in read(text).findings}

@@ -99,6 +99,8 @@ def heads_of(items: list[Item]) -> list[Head]:
         if word.organ:
             if closed or (k and items[k - 1].text == ":"):  # "Heart and mediastinum: The heart is enlarged"
                 subjects, closed = [], False
+            if item.film and k and (items[k - 1].word.change or items[k - 1].cue == "history"):
+                continue  # "similar to the prior exam and within normal limits": the exam isn't what is normal
             if not (k and items[k - 1].cue == "of" and subjects):
                 subjects.append((word.organ, k))
             if word.finding is None and word.quality is None:

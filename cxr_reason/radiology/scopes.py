@@ -13,6 +13,7 @@ from cxr_reason.radiology.heads import Head
 from cxr_reason.radiology.lexicon import LEXICON, Item
 
 _AFTER = frozenset({"after", "following", "status post", "s p"})
+_DESCRIPTIVE = frozenset(LEXICON.data["diagnosis"]["descriptive"])
 # They bound a whole list of denials.
 _SPREADING_BOUNDS = frozenset({"definite", "gross", "large", "masked", "new", "significant"})
 _STRONG_HISTORY = re.compile(r"history|status post|s p|hx|h o|background|patient (?:with|has)")
@@ -148,7 +149,8 @@ class _Walk:
         if quality == "normal" and k and self.items[k - 1].cue == "be":
             for head in self.done:  # "heart size and vascular engorgement appear within normal limits"
                 between = self.items[head.at + 1 : k]
-                if head.status == "present" and all(i.cue in ("and", "comma", "be") or i.word.organ for i in between):
+                named = all(i.cue in ("and", "comma", "be") or i.word.organ for i in between)
+                if head.status == "present" and named and not _is_implant(head):
                     _deny(head)
         elif quality == "clear" and k + 1 < self.last and self.items[k + 1].text == "of":
             self.neg, self.fresh = True, True  # "grossly clear of infiltrates"
@@ -235,6 +237,14 @@ class _Walk:
         for head in self._recent(k):  # "an effusion was present on the prior film"
             if head.status == "present" and head.change != "new":
                 head.time = "history"
+
+    def explained(self, k: int, item: Item) -> None:
+        """ "The opacity is likely due to overlapping structures": there is nothing."""
+        if self.neg or not self.done:
+            return
+        for head in self._recent(k) or self.done[-1:]:
+            if head.name in _DESCRIPTIVE and head.status != "absent":
+                head.time = "void"
 
     def supposed(self, k: int, item: Item) -> None:
         self.hypothetical = True
@@ -336,6 +346,7 @@ _ACTS: dict[str, Callable[[_Walk, int, Item], None]] = {
     "or": _Walk.either_or,
     "history": _Walk.past,
     "history_after": _Walk.was,
+    "artifact": _Walk.explained,
     "hypothetical": _Walk.supposed,
     "advised": _Walk.advised,
     "favored_over": _Walk.favored_over,
@@ -355,6 +366,13 @@ def _deny(head: Head) -> None:
 def _hedge(head: Head, grade: str) -> None:
     if head.status != "absent" and head.certainty != "differential":
         head.status, head.certainty = "uncertain", grade
+
+
+_IMPLANTS = frozenset(LEXICON.data["implants"]["findings"])
+
+
+def _is_implant(head: Head) -> bool:
+    return head.name in _IMPLANTS or LEXICON.findings[head.name].device
 
 
 def _is_device(heads: list[Head]) -> bool:
