@@ -116,6 +116,7 @@ def mine(
     spans of the report. `cxr refine` checks them.
     """
     from cxr_reason.mining import apart, miner, sampling, tasks
+    from cxr_reason.mining.settings import Settings
 
     if layout and source in (None, "-"):
         raise click.UsageError(f"--layout {layout} reads a folder: name it.")
@@ -139,7 +140,7 @@ def mine(
     chosen = {name: given[name] for name in asking}
     kept = {name: given[name] for name in ("findings_only", "split", "image_root", "plain_normals", "labels")}
     options = tasks.Options(**chosen, thinned=not given["per_finding"])
-    settings = miner.Settings(mapping, options, label_columns=label_columns, language=table.language, **kept)
+    settings = Settings(mapping, options, label_columns=label_columns, language=table.language, **kept)
     streams = {name: given[name] for name in ("output", "output_format", "rejects", "jobs", "shard", "limit")}
     streams |= {name: given[name] for name in ("max_failed", "dry_run", "force")}
     guard = apart.Guard(mapping, apart_from=given["apart_from"], films=given["check_films"], root=given["image_root"])

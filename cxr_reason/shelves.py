@@ -39,7 +39,7 @@ class Shelf:
         self.found = 0
         """Distinct keys that `find` was asked for."""
         self.keyless = 0
-        self._database = _open()
+        self._database = open_database()
         try:
             with closing(table):
                 require_columns(table, [key])
@@ -55,9 +55,9 @@ class Shelf:
 
     def find(self, key: str) -> list[dict[str, Any]]:
         """The rows of `key` in their order, without the key; empty where there is none."""
-        with _explained():
+        with explained():
             entries = self._database.execute(
-                "SELECT rowid, data FROM entry WHERE key = ? ORDER BY rowid", (_bytes(key),)
+                "SELECT rowid, data FROM entry WHERE key = ? ORDER BY rowid", (to_bytes(key),)
             ).fetchall()
         if not entries:
             return []
@@ -69,7 +69,7 @@ class Shelf:
 
     def first(self, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
         """The first rows with their keys, as they stand in the table; they don't count as found."""
-        with _explained():
+        with explained():
             entries = self._database.execute("SELECT key, data FROM entry ORDER BY rowid LIMIT ?", (count,)).fetchall()
         return ((key.decode("utf-8", "surrogatepass"), self._unpacked(data)) for key, data in entries)
 
@@ -84,7 +84,7 @@ class Shelf:
     def _fill(self, table: Input) -> int:
         """Put the rows of `table` down; returns how many have a key."""
         database = self._database
-        with _explained():
+        with explained():
             database.execute("CREATE TABLE entry (key BLOB NOT NULL, line INTEGER NOT NULL, data BLOB NOT NULL)")
             database.execute("BEGIN")
             database.executemany("INSERT INTO entry VALUES (?, ?, ?)", self._entries(table))
@@ -114,7 +114,7 @@ class Shelf:
                     self.columns.append(column)
             # Not JSON, which has no lone surrogates and no numbers as long as those of JSON lines may be. What is
             # unpacked was packed by this process.
-            yield _bytes(key), row.line, marshal.dumps([row.data.get(column) for column in self.columns])
+            yield to_bytes(key), row.line, marshal.dumps([row.data.get(column) for column in self.columns])
 
     def _unpacked(self, data: bytes) -> dict[str, Any]:
         # Earlier rows of JSON lines may have fewer columns.
@@ -141,9 +141,9 @@ def together(rows: Iterable[Row], keys: Callable[[dict[str, Any]], Sequence[str]
     What comes first stays first: groups stand in the order in which their first rows came, and rows of a group keep
     theirs. Unreadable rows come before all others. `keys` gives two texts.
     """
-    database = _open()
+    database = open_database()
     try:
-        with _explained():
+        with explained():
             database.execute("CREATE TABLE place (wide BLOB NOT NULL, narrow BLOB NOT NULL)")
             database.execute("CREATE TABLE held (data BLOB NOT NULL)")
             database.execute("BEGIN")
@@ -152,11 +152,11 @@ def together(rows: Iterable[Row], keys: Callable[[dict[str, Any]], Sequence[str]
                 yield row
                 continue
             wide, narrow = keys(row.data)
-            with _explained():
-                database.execute("INSERT INTO place VALUES (?, ?)", (_bytes(wide), _bytes(narrow)))
+            with explained():
+                database.execute("INSERT INTO place VALUES (?, ?)", (to_bytes(wide), to_bytes(narrow)))
                 packed = marshal.dumps((row.file, row.line, row.data))
                 database.execute("INSERT INTO held VALUES (?)", (packed,))
-        with _explained():
+        with explained():
             database.execute("COMMIT")
             # Numbers are sorted here, never the rows themselves.
             database.execute(
@@ -165,7 +165,7 @@ def together(rows: Iterable[Row], keys: Callable[[dict[str, Any]], Sequence[str]
             )
         numbers = database.execute("SELECT number FROM turn ORDER BY rowid")
         for (number,) in numbers:
-            with _explained():
+            with explained():
                 (packed,) = database.execute("SELECT data FROM held WHERE rowid = ?", (number,)).fetchone()
             yield Row(*marshal.loads(packed))
     finally:
@@ -194,13 +194,15 @@ def require_columns(table: Input, columns: Iterable[str]) -> None:
             )
 
 
-def _bytes(key: str) -> bytes:
-    return key.encode("utf-8", "surrogatepass")  # SQLite's texts have no lone surrogates
+def to_bytes(text: str) -> bytes:
+    """As SQLite keeps it: its own texts have no lone surrogates."""
+    return text.encode("utf-8", "surrogatepass")
 
 
-def _open() -> sqlite3.Connection:
+def open_database() -> sqlite3.Connection:
     import sqlite3  # where tables are joined, and nowhere else
 
+    """A new SQLite database in a file of its own. Use it within `explained`."""
     database = sqlite3.connect("", isolation_level=None)  # "": a file of its own, deleted while it is open
     # A crash loses the database anyway, so nothing is done for its sake.
     for pragma in ("temp_store = FILE", "journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIB}"):
@@ -209,7 +211,8 @@ def _open() -> sqlite3.Connection:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
+    """Turns what SQLite raises, most of all for want of room, into a CxrError."""
     import sqlite3
 
     try:

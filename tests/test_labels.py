@@ -119,3 +119,10 @@ def test_input_labels_need_columns(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["mine", str(tmp_path / "table.csv"), "--labels", "input"])
     assert result.exit_code == 1
     assert "no column has the name of one of CheXpert's labels" in result.stderr
+
+
+def test_sex_and_age_are_kept_for_later_tables(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("study_id,PatientSex,age,report\n1,F,63,No pleural effusion.\n")
+    made = CliRunner().invoke(main, ["mine", str(tmp_path / "table.csv"), "--findings"])
+    record = json.loads(made.stdout)
+    assert (record["sex"], record["age"]) == ("F", "63")

@@ -17,7 +17,7 @@ from cxr_reason import columns, records
 from cxr_reason.mining import miner, sampling, sights, tally, tasks, wording
 from cxr_reason.mining.dice import Dice, coin
 from cxr_reason.mining.language import CONCLUSIONS, DEFINITIONS, MANNERS, PLANS, QUESTIONS, REGIONS, SENTENCES
-from cxr_reason.mining.miner import Settings
+from cxr_reason.mining.settings import Settings
 from cxr_reason.mining.tasks import Options
 from cxr_reason.mining.wording import Details
 from cxr_reason.radiology import LEXICON, Finding, claims, read, verify

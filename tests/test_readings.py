@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from cxr_reason import readings, records
 from cxr_reason.mining import miner
+from cxr_reason.mining.settings import Settings
 from cxr_reason.radiology import Reading, read
 from cxr_reason.refining.checks import CHECKS
 from cxr_reason.refining.study import refine
@@ -28,7 +29,7 @@ COLUMNS = {"study_id": "study_id", "report": "report"}
 
 def mined(report: str) -> list[dict[str, Any]]:
     """What mine makes of one report, as the next stage reads it."""
-    made = miner.mine(Row("reports", 1, {"study_id": "s1", "report": report}), miner.Settings(COLUMNS))
+    made = miner.mine(Row("reports", 1, {"study_id": "s1", "report": report}), Settings(COLUMNS))
     return [json.loads(line) for line in records.dump_lines(made.records)]
 
 

@@ -25,7 +25,7 @@ from cxr_reason import columns, courses, records, runner
 from cxr_reason.mining import miner, priors, tasks, wording
 from cxr_reason.mining.dates import moment, named
 from cxr_reason.mining.language import MANNERS
-from cxr_reason.mining.miner import Settings
+from cxr_reason.mining.settings import Settings
 from cxr_reason.mining.wording import Details
 from cxr_reason.radiology import claims, read
 from cxr_reason.refining import study

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import os.path
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cxr_reason import columns
 from cxr_reason.records import SPLITS
+from cxr_reason.shelves import explained, open_database, to_bytes
 from cxr_reason.streams import Group, Input, Row
 
 SPLIT_NAMES = {"train": "train", "training": "train", "validate": "validate", "validation": "validate"}
@@ -28,7 +28,6 @@ assert set(SPLIT_NAMES.values()) == set(SPLITS)
 
 Units = Callable[[Iterator[Row]], Iterator[Group | Row]]
 
-CACHE_KIB = 8192
 READ_BYTES = 1 << 20
 
 
@@ -51,25 +50,25 @@ class Places:
     """Where each key was met first, on disk."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None)  # "": a file of its own, deleted while it is open
-        for pragma in ("temp_store = FILE", "journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIB}"):
-            self._database.execute(f"PRAGMA {pragma}")
-        self._database.execute(
-            "CREATE TABLE met (key BLOB PRIMARY KEY, split TEXT, file TEXT, line INTEGER, study BLOB) WITHOUT ROWID"
-        )
+        self._database = open_database()
+        with explained():
+            self._database.execute(
+                "CREATE TABLE met (key BLOB PRIMARY KEY, split TEXT, file TEXT, line INTEGER, study BLOB) WITHOUT ROWID"
+            )
 
     def first(self, kind: str, key: str, place: Place) -> Place:
         """Where `key` was met first: at `place`, unless it was met before."""
         if met := self.find(kind, key):
             return met
-        row = (_bytes(f"{kind} {key}"), *place[:3], _bytes(place.study))
-        self._database.execute("INSERT INTO met VALUES (?, ?, ?, ?, ?)", row)
+        row = (to_bytes(f"{kind} {key}"), *place[:3], to_bytes(place.study))
+        with explained():
+            self._database.execute("INSERT INTO met VALUES (?, ?, ?, ?, ?)", row)
         return place
 
     def find(self, kind: str, key: str) -> Place | None:
         """Where `key` was met first; None where it wasn't."""
         select = "SELECT split, file, line, study FROM met WHERE key = ?"
-        met = self._database.execute(select, (_bytes(f"{kind} {key}"),)).fetchone()
+        met = self._database.execute(select, (to_bytes(f"{kind} {key}"),)).fetchone()
         if met is None:
             return None
         split, file, line, study = met
@@ -77,10 +76,6 @@ class Places:
 
     def close(self) -> None:
         self._database.close()
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")  # SQLite's texts have no lone surrogates
 
 
 class Guard:

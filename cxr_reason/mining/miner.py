@@ -5,24 +5,24 @@
 
 from __future__ import annotations
 
-import os.path
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
-from cxr_reason import columns, readings, records
+from cxr_reason import columns, readings
 from cxr_reason.mining import labels, priors, sights, tally, tasks, temporal, views
-from cxr_reason.mining.apart import split_of
 from cxr_reason.mining.dice import coin, mix, salt
-from cxr_reason.mining.tasks import Options, Question
+from cxr_reason.mining.settings import Settings
+from cxr_reason.mining.studies import VIEWS, labels_of, of_two_films, split_by_role, study_of, tables_of
+from cxr_reason.mining.tasks import Question
 from cxr_reason.mining.views import Films
 from cxr_reason.radiology import Reading, read
 from cxr_reason.runner import Reject, Result
-from cxr_reason.streams import Group, Row, group_consecutive, stable_hash, stable_id
+from cxr_reason.streams import Group, Row, group_consecutive, stable_hash
 
 REJECTIONS = {
     "empty": "There is no report text.",
@@ -35,50 +35,7 @@ NO_QUESTION = "Nothing in the report can be asked with certainty under these opt
 PRIOR_REJECTED = "the report of the prior can't be used"
 OTHER_SPLIT = "the prior is in another split"
 
-_VIEWS = {"PA": "PA", "AP": "AP", "LAT": "LAT", "LATERAL": "LAT", "LL": "LAT"}
 _SLUG = re.compile(r"[^a-z0-9]+")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All that decides the records of a study."""
-
-    mapping: Mapping[str, str]
-    """Which column is what: `columns.guess_columns`."""
-    options: Options = field(default_factory=Options)
-    findings_only: bool = False
-    split: str | None = None
-    image_root: str | None = None
-    plain_normals: float = 1.0
-    """Share of the plain normal reports that is kept (`is_plain`)."""
-    language: str = "en"
-    """What the reports are known to be written in. The engine tells other languages by itself, but not every stem."""
-    labels: str = "own"
-    """Whose labels decide: "own" for those that we read, "input" for what `label_columns` hold."""
-    label_columns: Mapping[str, str] = field(default_factory=dict)
-    """Which column holds which label: `columns.label_columns`."""
-
-    def provenance(self, seal: str | None = None) -> list[dict[str, str]]:
-        """The one entry that every record gets; `seal` is that of the study's reading."""
-        entry = self._entry
-        return [entry if seal is None else entry | {"reading": seal}]
-
-    @cached_property
-    def _entry(self) -> dict[str, str]:
-        policies = {name: getattr(self.options, name) for name in ("negatives", "uncertain", "definition")}
-        policies["labels"] = self.labels
-        stamped: dict[str, Any] = {}
-        records.stamp(stamped, stage="mine", config=records.config_hash(self.as_dict()), **policies)
-        entry: dict[str, str] = stamped["provenance"][0]
-        return entry
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `records.config_hash`."""
-        options = {name: getattr(self.options, name) for name in Options.__slots__}
-        own: dict[str, Any] = {"findings_only": self.findings_only, "split": self.split, "image_root": self.image_root}
-        own |= {"plain_normals": self.plain_normals, "labels": self.labels}
-        own |= {} if self.language == "en" else {"language": self.language}
-        return {**options, **own, "mapping": dict(self.mapping), "label_columns": dict(self.label_columns)}
 
 
 def by_study(rows: Iterator[Row], *, mapping: Mapping[str, str], pairs: bool = True) -> Iterator[Group | Row]:
@@ -89,9 +46,9 @@ def by_study(rows: Iterator[Row], *, mapping: Mapping[str, str], pairs: bool = T
 
 def mine(unit: Group | Row, settings: Settings) -> Result:
     """The records of one study, or why there are none. Raises nothing that a report could cause."""
-    tables = _tables(unit)
-    given, fault = _given(tables, settings)
-    study = _study(tables, settings, with_labels=bool(fault))
+    tables = tables_of(unit)
+    given, fault = labels_of(tables, settings)
+    study = study_of(tables, settings, with_labels=bool(fault))
     if settings.split is not None and study.get("split") != settings.split:
         return Result(counts={"left out/other split": 1})
     identity = study["study_id"]
@@ -137,8 +94,8 @@ def _asked(
 ) -> Result:
     """The questions about one study, as records. `given` are the input's labels, where they decide."""
     options = settings.options
-    prior_images = _split_by_role(study)
-    now = _told(reading, study.get("images", ()), _tables(unit), settings, given)
+    prior_images = split_by_role(study)
+    now = _told(reading, study.get("images", ()), tables_of(unit), settings, given)
     if study.get("report_source"):  # CheXpert's labels know nothing of a scoliosis
         now.view.whole = options.definition == "chexpert"
     left_out = Counter({f"finding/{why}": n for why, n in views.limit(now, told=options.tell_view).items()})
@@ -167,7 +124,7 @@ def _asked(
     made = [_record(study, question, seed, settings, films) for question in asked]
     if two:
         assert prior is not None
-        both = _of_two_films(study, prior)
+        both = of_two_films(study, prior_id=prior.study_id, prior_report=prior.report, prior_images=prior.images)
         earlier = prior.told.films if prior.told else None
         made += [_record(both, question, seed, settings, films, earlier) for question in two]
     return Result(made, counts=counts)
@@ -209,9 +166,9 @@ def _prior(
     identity, made, split = study.get("prior_study_id"), "", None
     tables: list[dict[str, Any]] = []
     if rows:
-        tables = _tables(Group("", rows))
-        before = _study(tables, settings)
-        _split_by_role(before)
+        tables = tables_of(Group("", rows))
+        before = study_of(tables, settings)
+        split_by_role(before)
         identity = before["study_id"]
         made = priors.made_at(rows, settings.mapping)
         images = images or before.get("images", [])
@@ -252,102 +209,8 @@ def _told(
 ) -> views.Told:
     """A report with what can be seen on its films."""
     view = sights.look(reading, negatives=settings.options.negatives, given=given)
-    rows = (_VIEWS.get(columns.cell(table, settings.mapping, "view").upper(), "") for table in tables)
+    rows = (VIEWS.get(columns.cell(table, settings.mapping, "view").upper(), "") for table in tables)
     return views.Told(reading, view, views.films_of(images, rows, reading))
-
-
-def _split_by_role(study: dict[str, Any]) -> list[Any]:
-    """Take the images that the input calls those of a prior out of `study`, and the roles off the others."""
-    images = study.get("images", [])
-    prior = [image for image in images if isinstance(image, dict) and image.get("role") == "prior"]
-    if any(isinstance(image, dict) and "role" in image for image in images):
-        study["images"] = [_without_role(image) for image in images if image not in prior]
-    return [_without_role(image) for image in prior]
-
-
-def _without_role(image: Any) -> Any:
-    if not isinstance(image, dict):
-        return image
-    left = {name: value for name, value in image.items() if name != "role"}
-    return left if len(left) > 1 else left.get("path")
-
-
-def _of_two_films(study: Mapping[str, Any], prior: _Prior) -> dict[str, Any]:
-    """The study's fields with those of the one before: its images follow the current ones."""
-    both = dict(study)
-    if prior.study_id:
-        both["prior_study_id"] = prior.study_id
-    if prior.report is not None:
-        both["prior_report"] = prior.report
-    pairs = (("current", study.get("images", ())), ("prior", prior.images))
-    images = [
-        {**(image if isinstance(image, dict) else {"path": image}), "role": role}
-        for role, some in pairs
-        for image in some
-    ]
-    if images:
-        both["images"] = images
-    return both
-
-
-# -------------------------------------------------------------------------------------------------------------- input
-
-
-def _tables(unit: Group | Row) -> list[dict[str, Any]]:
-    rows = [unit] if isinstance(unit, Row) else unit.rows
-    return [row.data for row in rows if row.data is not None]
-
-
-def _given(tables: list[dict[str, Any]], settings: Settings) -> tuple[dict[str, int], str]:
-    """The input's labels of a study, and why there are none where they can't be read."""
-    try:
-        return labels.given(tables, settings.label_columns), ""
-    except ValueError as error:
-        return {}, f"{error}."
-
-
-def _study(tables: list[dict[str, Any]], settings: Settings, *, with_labels: bool = False) -> dict[str, Any]:
-    """The study's own fields. Rows of one study are its images; reports that differ stand one after the other.
-
-    `with_labels` keeps the columns of labels as they are.
-    """
-    mapping, first = settings.mapping, tables[0]
-    reports = dict.fromkeys(text for table in tables if (text := columns.compose_report(table, mapping)))
-    report = "\n".join(reports)
-    images = [image for table in tables for image in _images(table, settings)]
-    identity = columns.cell(first, mapping, "study_id") or stable_id(report or images)
-    study: dict[str, Any] = {"study_id": identity}
-    for name in ("patient_id", "study_time", "prior_study_id"):
-        if text := columns.cell(first, mapping, name):
-            study[name] = text
-    if split := split_of(first, mapping):
-        study["split"] = split
-    if images:
-        study["images"] = images
-    if isinstance(prior := first.get("prior_report"), str) and prior.strip():
-        study["prior_report"] = prior.strip()
-    study["report"] = report
-    ours = _own_columns((*mapping.values(), *(() if with_labels else settings.label_columns.values())))
-    study |= {name: value for name, value in first.items() if name not in ours and value not in (None, "")}
-    return study
-
-
-@lru_cache(maxsize=64)
-def _own_columns(mapped: tuple[str, ...]) -> frozenset[str]:
-    """Columns that don't pass through untouched: those that were used, and those that would be taken for ours."""
-    return frozenset(mapped) | frozenset(records.FIELDS)
-
-
-def _images(table: Mapping[str, Any], settings: Settings) -> Iterator[Any]:
-    column = settings.mapping.get("images")
-    view = _VIEWS.get(columns.cell(table, settings.mapping, "view").upper())
-    for image in columns.image_list(table.get(column)) if column else ():
-        entry = dict(image) if isinstance(image, dict) else {"path": image}
-        if settings.image_root and isinstance(entry.get("path"), str):
-            entry["path"] = os.path.join(settings.image_root, entry["path"])
-        if view:
-            entry.setdefault("view", view)
-        yield entry if len(entry) > 1 else entry.get("path")
 
 
 # ------------------------------------------------------------------------------------------------------------ records
