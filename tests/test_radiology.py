@@ -176,7 +176,7 @@ def test_scope_of_a_no(text: str, present: list[str], absent: list[str]) -> None
         ("The bones are intact.", "bone abnormality", "absent"),
         ("Both lungs are clear.", "lung abnormality", "absent"),
         ("Normal chest.", "chest abnormality", "absent"),
-        ("The ribs are without acute abnormality.", "bone abnormality", "absent"),
+        ("The ribs are without acute abnormality.", "rib abnormality", "absent"),
         ("The lungs show no disease.", "lung abnormality", "absent"),
         ("The heart is at the ___ of normal.", "cardiomegaly", "absent"),
         ("Subchondral cystic changes of the glenoid.", "degenerative change", "present"),
@@ -341,6 +341,22 @@ def test_a_sign_denied_is_not_its_disease_denied() -> None:
 
 def test_the_film_compared_with_is_not_what_is_normal() -> None:
     assert names("The heart size is similar to the prior exam and within normal limits.", "absent") == ["cardiomegaly"]
+
+
+def test_a_film_is_not_called_normal_by_what_is_not_read() -> None:
+    clear = "The heart is normal in size. The lungs are clear."
+    assert read(clear).normal
+    assert read(clear + " Frontal and lateral views were obtained. Stable mediastinum.").normal
+    assert not read(clear + " Changes of renal osteodystrophy are noted.").normal
+    assert not read(clear + " XXXX calcifications in the left hilum.").normal
+
+
+def test_a_nodular_opacity_in_a_list_of_denials() -> None:
+    assert names("No focal consolidation, nodular opacity or effusion.", "absent") == [
+        "consolidation",
+        "nodular opacity",
+        "pleural effusion",
+    ]
 
 
 def test_a_place_is_not_what_a_hedge_after_it_speaks_of() -> None:
@@ -562,7 +578,7 @@ def test_calcification() -> None:
     assert one("Calcified granuloma in the left lung.", "granuloma").calcified
     assert one("The pleural plaques are calcified.", "pleural plaque").calcified
     assert not one("Granuloma in the left lung.", "granuloma").calcified
-    assert one("Ovoid calcific density near the left apex.", "lung nodule").calcified
+    assert one("Ovoid calcific density near the left apex.", "nodular opacity").calcified
     assert one("Calcific density at the left base.", "lung opacity").calcified
 
 

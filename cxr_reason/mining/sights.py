@@ -69,7 +69,10 @@ def look(reading: Reading, *, negatives: str = "region", given: Mapping[str, int
     if given is not None:
         denials = {name: ground for name, ground in denials.items() if labels.may_be_denied(name, given)}
     beside = [sight for sight in none if sight.name not in blocked]
-    return View(sure, doubtful, beside, denials, conflicts, whole=not disputed)
+    # What lies in the past may be seen today: a sternotomy leaves wires. What wasn't read may be anything.
+    past = any(fact.time == "history" and fact.status == "present" for fact in facts)
+    whole = not (disputed or past or reading.unread)
+    return View(sure, doubtful, beside, denials, conflicts, whole=whole)
 
 
 def urgency(sight: Sight) -> int:

@@ -88,7 +88,8 @@ def _begins_statement(items: list[Item], k: int, negated: bool, verb: bool) -> b
             break
         if cue == "or" and negated:
             return False
-        if word.organ and not attributive and word.finding is None:
+        described = word.quality is not None and word.quality.adjective  # "nodular" in "nodular opacity"
+        if word.organ and not attributive and word.finding is None and not described:
             organ = True
         elif word.finding or (word.quality and not word.quality.adjective):
             finding = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from itertools import accumulate
 from math import isfinite
@@ -10,7 +11,8 @@ from typing import Any, NamedTuple
 
 from cxr_reason.radiology.assertions import assertions
 from cxr_reason.radiology.attributes import lateral, may_be
-from cxr_reason.radiology.lexicon import LEXICON
+from cxr_reason.radiology.heads import NORMAL
+from cxr_reason.radiology.lexicon import LEXICON, Item
 from cxr_reason.radiology.sentences import lowered, phrases
 
 
@@ -70,13 +72,15 @@ _OPTIONAL = tuple(
 
 class Said(NamedTuple):
     """What a sentence says, wherever it stands: its words as letters and by their classes (lexicon.py), the limits of
-    the film that it names, and the fields of each of its findings with the span in the sentence.
+    the film that it names, the fields of each of its findings with the span in the sentence, and whether it may tell of
+    something that we couldn't read.
     """
 
     letters: str
     classes: str
     limits: tuple[str, ...]
     stated: list[tuple[dict[str, Any], int, int]]
+    unread: bool = False
 
 
 def said(sentence: str) -> Said:
@@ -94,7 +98,27 @@ def said(sentence: str) -> Said:
         if _NUMBER_LETTER in letters and _UNIT.search(sentence):
             for size in _SIZE.finditer(sentence):
                 _attach_size(size, found)
-    return Said(letters, letters.translate(LEXICON.kinds), limits, found)
+    classes = letters.translate(LEXICON.kinds)
+    return Said(letters, classes, limits, found, not found and _tells_something(items, classes))
+
+
+def _tells_something(items: Sequence[Item], classes: str) -> bool:
+    """Whether a sentence of which nothing is read may yet tell of something: it names a part of the body or a finding,
+    or has a word that we don't know, and neither denies, advises, calls normal or unchanged, nor speaks of the film.
+    """
+    for item in items:
+        word = item.word
+        if (
+            item.cue in _HARMLESS
+            or item.film
+            or word.change == "stable"
+            or (word.quality and word.quality.name in NORMAL)
+        ):
+            return False
+    return "u" in classes or any(item.head or (item.word.organ not in (None, "chest")) for item in items)
+
+
+_HARMLESS = frozenset({"no", "not_seen", "hypothetical", "advised", "limited_view", "general"})
 
 
 _OPENINGS = [

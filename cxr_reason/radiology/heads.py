@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from cxr_reason.radiology.lexicon import LEXICON, Item, Quality, Word
 
-_NORMAL = frozenset({"normal", "clear", "top normal"})
+NORMAL = frozenset({"normal", "clear", "top normal"})
 
 
 @dataclass(slots=True)
@@ -149,7 +149,7 @@ def _head(name: str, k: int, low: int, high: int, quality: Quality) -> Head:
     head = Head(name, k, low, high, severity=quality.severity if quality.certainty else None)
     head.change = change or (quality.change if quality.moving else None)
     if denied:
-        head.status, head.region = "absent", quality.name in _NORMAL
+        head.status, head.region = "absent", quality.name in NORMAL
     if quality.certainty:
         head.certainty = quality.certainty
     return head
@@ -183,7 +183,7 @@ def _names(quality: Quality, organ: str) -> list[str] | None:
     """The findings that a quality says of an organ: [] = nothing of ours, None = no pair."""
     if quality.name == "top normal":
         return ["!cardiomegaly"] if organ in ("heart", "cardiomediastinum") else []
-    if quality.name in _NORMAL:
+    if quality.name in NORMAL:
         return [f"!{name}" for name in LEXICON.organs[organ]]
     if organ in quality.on:
         return [quality.on[organ]] if quality.on[organ] else []
@@ -201,7 +201,7 @@ def _pair(
     if quality.adjective and following and not following.adjective:
         return [], k, k, []  # "an ovoid calcific density" is the density's
     adjacent_after = bool(after) and joint is None and quality.adjective
-    if adjacent_after and quality.name not in _NORMAL and _names_thing(items, after[-1][1] + 1):
+    if adjacent_after and quality.name not in NORMAL and _names_thing(items, after[-1][1] + 1):
         # "prominent hilar opacities": the adjective belongs to the opacities, not to the hila
         joints = [p for p in range(k + 1, after[-1][1]) if items[p].cue in ("and", "comma", "or")]
         after = [(organ, p) for organ, p in after if joints and p < joints[-1]]
@@ -244,7 +244,7 @@ def _pair(
         if paired:
             positions = [p for _, p in organs]
             return names, min(*positions, k), max(*positions, k), organs
-    if quality.name in _NORMAL:
+    if quality.name in NORMAL:
         site = [j for j in range(len(items)) if items[j].word.site or items[j].word.side]
         if site and not any(i.word.organ or i.word.finding for i in items):
             return ["!lung abnormality"], min(*site, k), max(*site, k), []

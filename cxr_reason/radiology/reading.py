@@ -39,18 +39,26 @@ class Reading:
     """What one report says.
 
     text, sentences, findings (one a mention, in text order), quality (limits of the film that the report names),
-    understood (share of its sentences that the engine could read, 0 to 1), rejection (None, "empty", "language",
+    understood (share of its sentences that the engine could read, 0 to 1), unread (how many sentences may tell of
+    something that wasn't read), rejection (None, "empty", "language",
     "not-chest", "not-understood"; a rejected report has no finding and no label).
     """
 
     def __init__(
-        self, text: str, findings: list[Finding], quality: list[str], understood: float, rejection: str | None
+        self,
+        text: str,
+        findings: list[Finding],
+        quality: list[str],
+        understood: float,
+        rejection: str | None,
+        unread: int = 0,
     ) -> None:
         self.text = text
         self.findings = findings
         self.quality = quality
         self.understood = understood
         self.rejection = rejection
+        self.unread = unread
 
     @cached_property
     def sentences(self) -> list[Sentence]:
@@ -90,9 +98,11 @@ class Reading:
 
     @cached_property
     def normal(self) -> bool:
-        """True where the report names nothing abnormal of any kind, devices and old changes included."""
+        """True where the report names nothing abnormal of any kind, devices and old changes included, and holds no
+        sentence that may and that we can't read.
+        """
         current = [f for f in self._facts if f.time in ("current", "resolved")]
-        return bool(current) and all(f.status == "absent" for f in current)
+        return bool(current) and not self.unread and all(f.status == "absent" for f in current)
 
     @cached_property
     def acute(self) -> bool | None:
@@ -144,7 +154,7 @@ def read(text: str) -> Reading:
     limits: list[str] = []
     classes: list[str] = []
     spoken: list[str] = []
-    judged = understood = 0
+    judged = understood = unread = 0
     for start, end, section, told, elsewhere in _walk(text):
         if told is None:
             if _LIMIT.search(text, start, end):
@@ -156,6 +166,7 @@ def read(text: str) -> Reading:
             continue
         judged += 1
         understood += _readable(told)
+        unread += told.unread
         if told.stated:
             found += placed(told, start, section)
         classes.append(told.classes)
@@ -167,4 +178,4 @@ def read(text: str) -> Reading:
     quality = list(dict.fromkeys(limits))
     if any(f.name == "low lung volumes" and f.status == "present" for f in found):
         quality.append("low volumes")
-    return Reading(text, found, quality, round(understood / judged, 3) if judged else 0.0, None)
+    return Reading(text, found, quality, round(understood / judged, 3) if judged else 0.0, None, unread)

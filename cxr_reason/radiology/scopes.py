@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from cxr_reason.radiology.attributes import may_be
 from cxr_reason.radiology.heads import Head
 from cxr_reason.radiology.lexicon import LEXICON, Item
 
@@ -63,6 +64,7 @@ class _Walk:
         self.hedge: str | None = None
         self.history: str | None = None  # "weak" speaks of the next noun, "strong" of all that follows
         self.resolved: str | None = None
+        self.means = False  # after "representing"
         self.met = 0  # the last item that named a finding so far
         self.bounds: list[str] = []
         self.spreading: list[str] = []
@@ -73,6 +75,8 @@ class _Walk:
             if self.skip:
                 self.dropped.add(id(head))
                 continue
+            if self.means and _is_implant(head) and self.done and self.done[-1].name in _DESCRIPTIVE:
+                self.done[-1].time = "void"  # "opacities representing surgical clips"
             self._apply(head)
             if head.status == "absent" and self.neg and not head.region:
                 head.bound = " ".join(dict.fromkeys([*self.spreading, *self.bounds])) or None
@@ -85,7 +89,7 @@ class _Walk:
             if self.incoming and head.change is None and head.status != "absent":
                 head.change = "new"
             self.done.append(head)
-        self.met = k
+        self.met, self.means = k, False
         if self.history == "weak":
             self.history = None
         self.bounds = []
@@ -284,7 +288,7 @@ class _Walk:
             if before == "be" and following and self.items[following[0].at].word.finding and not _is_device(following):
                 self.hedge = "possible"
             return
-        named = following is not None and sign.name in LEXICON.findings[following[0].name].signs
+        named = following is not None and may_be(sign.name, following[0].name) and sign.name != following[0].name
         if before == "be" or (named and before not in ("and", "or", "with")):
             self.hedge = "possible"
 
@@ -297,7 +301,7 @@ class _Walk:
     def sign_of(self, k: int, item: Item) -> None:
         if self.neg and self.done:
             self.skip = True
-        self.hedge = None
+        self.hedge, self.means = None, item.text.startswith(("represent", "reflect", "correspond"))
 
     def comma(self, k: int, item: Item) -> None:
         self.resolved = None
