@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import click
 
-from cxr_reason import cli, columns, console
+from cxr_reason import cli
 from cxr_reason.joins import Join
 from cxr_reason.layouts import LAYOUTS, open_source
 from cxr_reason.records import SPLITS, TASKS
-from cxr_reason.runner import Summary, run
 
 from . import _options
 
@@ -115,8 +112,7 @@ def mine(
     --layout it is the folder of a published archive. Every question comes with its answer and with steps that rest on
     spans of the report. `cxr refine` checks them.
     """
-    from cxr_reason.mining import apart, miner, sampling, tasks
-    from cxr_reason.mining.settings import Settings
+    from cxr_reason.mining import stage
 
     if layout and source in (None, "-"):
         raise click.UsageError(f"--layout {layout} reads a folder: name it.")
@@ -129,52 +125,4 @@ def mine(
         raise click.UsageError("--format radrbench holds questions, and --findings makes none.")
     table = open_source(source, layout=layout, joins=joins, encoding=encoding, image_root=given["image_root"])
     ctx.call_on_close(table.close)
-    header, sample = table.header(), table.sample()
-    mapping = columns.guess_columns(header, sample, overrides={**table.known, **overrides})
-    label_columns = columns.label_columns(header)
-    if given["labels"] == "input":
-        columns.require_labels(label_columns, header, source=table.name)
-    elif header:
-        columns.require_report(mapping, header, source=table.name)
-    asking = ("tasks", "seed", "negatives", "uncertain", "definition", "open_ended", "tell_view")
-    chosen = {name: given[name] for name in asking}
-    kept = {name: given[name] for name in ("findings_only", "split", "image_root", "plain_normals", "labels")}
-    options = tasks.Options(**chosen, thinned=not given["per_finding"])
-    settings = Settings(mapping, options, label_columns=label_columns, language=table.language, **kept)
-    streams = {name: given[name] for name in ("output", "output_format", "rejects", "jobs", "shard", "limit")}
-    streams |= {name: given[name] for name in ("max_failed", "dry_run", "force")}
-    guard = apart.Guard(mapping, apart_from=given["apart_from"], films=given["check_films"], root=given["image_root"])
-    pairs = "temporal" in given["tasks"] and not given["findings_only"]
-    work = partial(miner.mine, settings=settings)
-    units = guard.after(partial(miner.by_study, mapping=mapping, pairs=pairs))
-    if given["per_finding"]:
-        summary = sampling.run(table, work, count=given["per_finding"], seed=given["seed"], units=units, **streams)
-    else:
-        config = settings.as_dict() | guard.as_dict() | {"layout": layout, "joins": list(map(str, joins))}
-        summary = run(table, work, stage="mine", units=units, config=config, **streams)
-    _tell(summary, [*table.notes(), *guard.notes()])
-
-
-def _tell(summary: Summary, notes: Sequence[str]) -> None:
-    """What was found and asked, as a table on stderr, and what became of the rest."""
-    from cxr_reason.mining import labels, tally
-
-    if rows := tally.rows(summary.counts):
-        console.table("What the reports say, and what is asked", tally.COLUMNS, rows)
-    if rows := labels.rows(summary.counts):
-        console.table("Labels: what we read, and what the input says", labels.COLUMNS, rows)
-    if unread := summary.counts["labels/unread"]:
-        console.note(f"{_studies(unread)} with label cells that hold no label: they are taken for unlabelled")
-    if unasked := tally.unasked(summary.counts):
-        console.table("What is not asked", tally.UNASKED, unasked)
-    for note in notes:
-        console.note(note)
-    for reason, count in tally.left_out(summary.counts).items():
-        console.note(f"{_studies(count)} left out: {reason}")
-    for check, count in sorted(summary.checks.items()):
-        console.note(f"{_studies(count)} rejected: {check}")
-    console.note(f"{summary.records:,} records from {summary.counts['reports']:,} reports")
-
-
-def _studies(count: int) -> str:
-    return f"{count:,} {'study' if count == 1 else 'studies'}"
+    stage.run(table, overrides=overrides, joined={"layout": layout, "joins": list(map(str, joins))}, **given)

@@ -1,0 +1,82 @@
+"""Mining as a whole: from a source of rows to records and to the tables that close a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from cxr_reason import columns, console, runner
+from cxr_reason.mining import labels, miner, sampling, tally
+from cxr_reason.mining.apart import Guard
+from cxr_reason.mining.settings import Settings
+from cxr_reason.mining.tasks import Options
+from cxr_reason.runner import Summary
+from cxr_reason.streams import Source
+
+_STREAMS = (
+    *("output", "output_format", "rejects", "jobs", "shard", "limit"),
+    *("max_failed", "dry_run", "force"),
+)
+
+
+def run(
+    table: Source,
+    *,
+    overrides: Mapping[str, str],
+    joined: Mapping[str, Any],
+    per_finding: int | None,
+    apart_from: Sequence[str],
+    check_films: bool,
+    **given: Any,
+) -> Summary:
+    """Mine `table`, and tell on stderr what came of it. Raises InputError where it has neither reports nor labels.
+
+    `overrides` are those of ``--map``, `joined` says how the table was put together, for the run's identity. The rest
+    are the options of `cxr mine`: fields of `Options`, of `Settings` and of `runner.run`.
+    """
+    header = table.header()
+    mapping = columns.guess_columns(header, table.sample(), overrides={**table.known, **overrides})
+    label_columns = columns.label_columns(header)
+    if given["labels"] == "input":
+        columns.require_labels(label_columns, header, source=table.name)
+    elif header:
+        columns.require_report(mapping, header, source=table.name)
+    streams = {name: given.pop(name) for name in _STREAMS}
+    chosen = {name: given.pop(name) for name in Options.__slots__ if name in given}
+    options = Options(**chosen, thinned=not per_finding)
+    settings = Settings(mapping, options, label_columns=label_columns, language=table.language, **given)
+    guard = Guard(mapping, apart_from=apart_from, films=check_films, root=settings.image_root)
+    pairs = "temporal" in options.tasks and not settings.findings_only
+    work = partial(miner.mine, settings=settings)
+    units = guard.after(partial(miner.by_study, mapping=mapping, pairs=pairs))
+    if per_finding:
+        summary = sampling.run(table, work, count=per_finding, seed=options.seed, units=units, **streams)
+    else:
+        config = settings.as_dict() | guard.as_dict() | joined
+        summary = runner.run(table, work, stage="mine", units=units, config=config, **streams)
+    _tell(summary, [*table.notes(), *guard.notes()])
+    return summary
+
+
+def _tell(summary: Summary, notes: Sequence[str]) -> None:
+    """What was found and asked, as a table on stderr, and what became of the rest."""
+    if rows := tally.rows(summary.counts):
+        console.table("What the reports say, and what is asked", tally.COLUMNS, rows)
+    if rows := labels.rows(summary.counts):
+        console.table("Labels: what we read, and what the input says", labels.COLUMNS, rows)
+    if unread := summary.counts["labels/unread"]:
+        console.note(f"{_studies(unread)} with label cells that hold no label: they are taken for unlabelled")
+    if unasked := tally.unasked(summary.counts):
+        console.table("What is not asked", tally.UNASKED, unasked)
+    for note in notes:
+        console.note(note)
+    for reason, count in tally.left_out(summary.counts).items():
+        console.note(f"{_studies(count)} left out: {reason}")
+    for check, count in sorted(summary.checks.items()):
+        console.note(f"{_studies(count)} rejected: {check}")
+    console.note(f"{summary.records:,} records from {summary.counts['reports']:,} reports")
+
+
+def _studies(count: int) -> str:
+    return f"{count:,} {'study' if count == 1 else 'studies'}"
