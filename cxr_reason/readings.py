@@ -19,9 +19,9 @@ from cxr_reason.radiology import Finding, Reading
 _NOTHING = vars(Finding("", None, ""))
 
 
-def seal(report: str, findings: Sequence[Mapping[str, Any]]) -> str:
+def seal(report: str, findings: Sequence[Mapping[str, Any]], normal: bool) -> str:
     """16 hex digits that stand for a report, what this engine reads in it, and the engine."""
-    told = records.dumps_plain({"report": report, "findings": findings})
+    told = records.dumps_plain({"report": report, "findings": findings, "normal": normal})
     return hashlib.blake2b(told, key=_engine(), digest_size=8).hexdigest()
 
 
@@ -30,17 +30,17 @@ def sealed(record: Mapping[str, Any], report: str) -> Reading | None:
 
     It lacks what only mine asks for, the limits of the film.
     """
-    provenance, findings = record.get("provenance"), record.get("findings")
+    provenance, findings, normal = record.get("provenance"), record.get("findings"), record.get("normal")
     first = provenance[0] if isinstance(provenance, list) and provenance else None
     given = first.get("reading") if isinstance(first, dict) else None
-    if not isinstance(given, str) or not isinstance(findings, list):
+    if not isinstance(given, str) or not isinstance(findings, list) or not isinstance(normal, bool):
         return None
     try:
-        if given != seal(report, findings):
+        if given != seal(report, findings, normal):
             return None
     except ValueError:  # an infinite size, which is none of ours
         return None
-    return Reading(report, [_finding(entry) for entry in findings], [], 1.0, None)
+    return Reading(report, [_finding(entry) for entry in findings], [], 1.0, None, unread=not normal)
 
 
 def _finding(entry: Mapping[str, Any]) -> Finding:

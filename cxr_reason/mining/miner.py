@@ -119,7 +119,7 @@ def _asked(
     counts.update({f"left out/{reason}": number for reason, number in left_out.items()})
     if not asked and not two:
         return Result(counts=counts)
-    study["provenance"] = settings.provenance(readings.seal(study["report"], study["findings"]))
+    study["provenance"] = settings.provenance(readings.seal(study["report"], study["findings"], study["normal"]))
     films = now.films if options.tell_view else None
     made = [_record(study, question, seed, settings, films) for question in asked]
     if two:

@@ -24,7 +24,7 @@ def run(
     table: Source,
     *,
     overrides: Mapping[str, str],
-    joined: Mapping[str, Any],
+    joined: dict[str, Any],
     per_finding: int | None,
     apart_from: Sequence[str],
     check_films: bool,
