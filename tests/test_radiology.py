@@ -408,7 +408,7 @@ def test_sides(text: str, expected: list[tuple[str, str | None]]) -> None:
         ("Infiltrates in the left lung and right apex.", [("bilateral", None)]),
         ("Granulomas at both the right base and left apex.", [("bilateral", None)]),
         ("Scarring in the left apex and the lingula.", [("left", None)]),
-        ("Bilateral opacities, most pronounced in the left base.", [("bilateral", "base")]),
+        ("Bilateral opacities, most pronounced in the left base.", [("bilateral", None)]),
         ("Bibasilar opacities and left effusion.", [("bilateral", "base"), ("left", None)]),
     ],
 )

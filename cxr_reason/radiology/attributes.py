@@ -174,6 +174,7 @@ def _split_gap(items: list[Item], begin: int, end: int) -> int:
 
 def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: bool) -> None:
     sides: list[str] = []
+    sites = [head.site for head in group]
     tip = False
     for k in indices:
         item = items[k]
@@ -208,9 +209,11 @@ def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: 
                 head.acuity = head.acuity or word.acuity
     side = _one_side(sides)
     if side:
-        for head in group:
+        for head, site in zip(group, sites, strict=True):
             if head.side is None:
                 head.side = side
+            elif head.side == "bilateral" != side:
+                head.site = site  # "bilateral opacities, most notable in the left upper lobe"
 
 
 def _is_change(item: Item, group: list[Head], k: int) -> bool:

@@ -288,7 +288,10 @@ class _Walk:
             if before == "be" and following and self.items[following[0].at].word.finding and not _is_device(following):
                 self.hedge = "possible"
             return
-        named = following is not None and may_be(sign.name, following[0].name) and sign.name != following[0].name
+        named = following is not None and sign.name != following[0].name
+        if named and following:
+            meant = following[0].name
+            named = sign.name in LEXICON.findings[meant].signs or may_be(sign.name, meant)
         if before == "be" or (named and before not in ("and", "or", "with")):
             self.hedge = "possible"
 
