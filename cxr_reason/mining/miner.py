@@ -59,7 +59,7 @@ def mine(unit: Group | Row, settings: Settings) -> Result:
     reading = read(study["report"])
     foreign = settings.language != "en" and reading.rejection != "empty"
     rejection = "language" if foreign else reading.rejection
-    compared = Counter({"labels/unread": 1} if fault else {})
+    compared: Mapping[str, int] = {"labels/unread": 1} if fault else {}
     if given and not rejection:
         compared = labels.compared(reading.labels, given)
     if rejection and settings.labels == "input" and (text := labels.told(given)):
@@ -77,9 +77,10 @@ def mine(unit: Group | Row, settings: Settings) -> Result:
     if settings.findings_only:
         before = {} if earlier is None else {"prior_report": earlier}
         record = {"id": identity, **study, **before, "provenance": settings.provenance()}
-        return Result([record], counts=tally.count(reading, ()) + compared)
+        return Result([record], counts=tally.count(reading, (), compared))
     result = _asked(unit, study, reading, earlier, seed, settings, given if settings.labels == "input" else None)
-    result.counts = Counter(result.counts) + compared
+    if compared:
+        result.counts = {**result.counts, **compared}
     return result
 
 

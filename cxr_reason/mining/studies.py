@@ -41,7 +41,7 @@ def study_of(tables: list[dict[str, Any]], settings: Settings, *, with_labels: b
     identity = columns.cell(first, mapping, "study_id") or stable_id(report or images)
     study: dict[str, Any] = {"study_id": identity}
     for name in ("patient_id", "sex", "age", "study_time", "prior_study_id"):
-        if text := columns.cell(first, mapping, name):
+        if name in mapping and (text := columns.cell(first, mapping, name)):
             study[name] = text
     if split := split_of(first, mapping):
         study["split"] = split

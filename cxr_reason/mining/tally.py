@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from cxr_reason.mining.tasks import Question
 from cxr_reason.radiology import Reading
@@ -15,8 +16,8 @@ WHOLE_FILM = "(whole film)"
 _WEIGHT = {"absent": 0, "uncertain": 1, "present": 2, "conflict": 3}
 
 
-def count(reading: Reading, asked: Sequence[Question]) -> Counter[str]:
-    """The counts of one report: each finding once, by the weightiest thing said of it, and each question."""
+def count(reading: Reading, asked: Sequence[Question], more: Mapping[str, int] = MappingProxyType({})) -> Counter[str]:
+    """The counts of one report: each finding once, by the weightiest thing said of it, each question, and `more`."""
     states: dict[str, str] = {}
     for finding in reading.findings:
         if finding.time == "current":
@@ -24,7 +25,7 @@ def count(reading: Reading, asked: Sequence[Question]) -> Counter[str]:
             known = states.get(finding.name)
             if known is None or _WEIGHT[state] > _WEIGHT[known]:
                 states[finding.name] = state
-    counts = Counter({"reports": 1})
+    counts = Counter({"reports": 1, **more})
     for name, state in states.items():
         counts[f"finding/{name}/{state}"] = 1
     for question in asked:
