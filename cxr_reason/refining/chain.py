@@ -305,13 +305,13 @@ _NORMAL = re.compile(
 )
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=4096)
 def says_normal(option: str) -> bool:
     """Whether `option` says that there is nothing."""
     return _NORMAL.fullmatch(option.strip()) is not None
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=4096)
 def plain(text: str) -> str:
     """The words of `text` alone, in lower case."""
     return " ".join(re.findall(r"\w+", text.lower()))

@@ -25,7 +25,7 @@ from typing import Any
 from cxr_reason.radiology import Finding, claims
 
 TALK = ("leak", "prior", "history", "advice")
-CACHED_TEXTS = 2_048
+CACHED_TEXTS = 4_096
 
 # What a verdict depends on; the rest of a claim is where it was read.
 what_counts = attrgetter(
