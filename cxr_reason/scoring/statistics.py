@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from math import exp, factorial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from cxr_reason.streams import stable_hash
 
@@ -121,9 +121,11 @@ class Replicates:
         np = self._numpy
         bits = np.random.Philox(key=stable_hash("replicates", self.kind, self.seed, cluster))
         if self.kind == "signs":
-            drawn = np.unpackbits(bits.random_raw(-(-self.draws // 64)).view(np.uint8))[: self.draws]
-            return drawn.astype(np.int8) * np.int8(2) - np.int8(1)
-        return _poisson()[bits.random_raw(-(-self.draws // 4)).view(np.uint16)[: self.draws]]
+            coins = np.unpackbits(bits.random_raw(-(-self.draws // 64)).view(np.uint8))[: self.draws]
+            drawn = coins.astype(np.int8) * np.int8(2) - np.int8(1)
+        else:
+            drawn = _poisson()[bits.random_raw(-(-self.draws // 4)).view(np.uint16)[: self.draws]]
+        return cast("NDArray[np.int8]", drawn)
 
 
 @lru_cache(maxsize=1)
@@ -150,7 +152,7 @@ def ratio(above: Floats, below: Floats) -> Floats:
     """`above` / `below` replicate by replicate, NaN where `below` is 0."""
     import numpy as np
 
-    return np.divide(above, below, out=np.full(len(above), np.nan), where=below != 0)
+    return cast("Floats", np.divide(above, below, out=np.full(len(above), np.nan), where=below != 0))
 
 
 def p_value(observed: float, permuted: Floats) -> float:
