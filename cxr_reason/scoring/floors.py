@@ -22,8 +22,7 @@ FREQUENT = "most frequent answer"
 FLOORS = (LITANY, FREQUENT)
 
 _NEGATIVE = re.compile(
-    r"^(?:no|normal|none|absent|negative|(?:no|without) (?:acute |significant )?(?:findings?|abnormality|abnormalities))\b"
-    r"|^(?:stable|unchanged|no change)\b",
+    r"^(?:no|normal|none|absent|negative|without|unremarkable|stable|unchanged)\b",
     re.IGNORECASE,
 )
 # Tasks whose options are the same in every question, so that an answer is a text; elsewhere it is a letter.

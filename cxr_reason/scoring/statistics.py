@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    Weights = NDArray[np.int8]
 
 DRAWS = 1000
 PERMUTATIONS = 9999
@@ -116,20 +117,20 @@ class Replicates:
             self._sums = grown
         self._sums[rows] += added
 
-    def _drawn(self, cluster: str) -> NDArray[np.int8]:
+    def _drawn(self, cluster: str) -> Weights:
         """The weights of a cluster: shape (draws,)."""
         np = self._numpy
         bits = np.random.Philox(key=stable_hash("replicates", self.kind, self.seed, cluster))
         if self.kind == "signs":
             coins = np.unpackbits(bits.random_raw(-(-self.draws // 64)).view(np.uint8))[: self.draws]
-            drawn = coins.astype(np.int8) * np.int8(2) - np.int8(1)
+            drawn = 2 * coins.astype(np.int8) - 1
         else:
             drawn = _poisson()[bits.random_raw(-(-self.draws // 4)).view(np.uint16)[: self.draws]]
-        return cast("NDArray[np.int8]", drawn)
+        return cast("Weights", drawn)
 
 
 @lru_cache(maxsize=1)
-def _poisson() -> NDArray[np.int8]:
+def _poisson() -> Weights:
     """Poisson(1) of a random 16-bit number: shape (65536,), probabilities right to 2^-17."""
     import numpy as np
 

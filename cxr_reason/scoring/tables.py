@@ -245,11 +245,11 @@ def range_of(told: Figure | None) -> str:
     """The interval of a figure, "-" where there is none."""
     if told is None or told["low"] is None:
         return "-"
-    return f"{told['low']:.3f}–{told['high']:.3f}"
+    return f"{told['low']:.3f} to {told['high']:.3f}"
 
 
 def with_range(told: Figure | None) -> str:
-    """A figure with its interval: 0.531 (0.512–0.549)."""
+    """A figure with its interval: 0.531 (0.512 to 0.549)."""
     return text_of(told) if told is None or told["low"] is None else f"{text_of(told)} ({range_of(told)})"
 
 
