@@ -1,4 +1,4 @@
-"""What the pages for people have in common: one file each, that asks for nothing from anywhere. The look is pages.css."""
+"""What the pages for people have in common: each is one file that asks for nothing from anywhere, in one look."""
 
 from __future__ import annotations
 

@@ -253,6 +253,12 @@ def with_range(told: Figure | None) -> str:
     return text_of(told) if told is None or told["low"] is None else f"{text_of(told)} ({range_of(told)})"
 
 
+def difference_of(told: Figure) -> str:
+    """A difference with its interval: +0.031 (-0.004 to +0.066)."""
+    value = f"{told['value']:+.3f}{FEW_MARK if told['few'] else ''}"
+    return value if told["low"] is None else f"{value} ({told['low']:+.3f} to {told['high']:+.3f})"
+
+
 def show(score: Mapping[str, Any], file: TextIO) -> None:
     """The tables for people."""
     _show_tasks(score, file)
@@ -296,10 +302,11 @@ def _show_overall(score: Mapping[str, Any], file: TextIO) -> None:
         (measure.replace("_", " ") if measure in HEADINGS else names[measure], text_of(told), range_of(told))
         for measure, told in score["overall"].items()
     ]
-    _table(f"Mean over tasks, with 95 % intervals ({_clusters(score)})", ["part", "mean", "95 %"], rows, file)
+    _table(f"Mean over tasks, with 95 % intervals ({clusters(score)})", ["part", "mean", "95 %"], rows, file)
 
 
-def _clusters(score: Mapping[str, Any]) -> str:
+def clusters(score: Mapping[str, Any]) -> str:
+    """What was drawn for the intervals, and where the patient isn't known."""
     by = score["intervals"]["clustered_by"]
     if not by["study"] and not by["item"]:
         return "bootstrap over patients"
@@ -309,12 +316,12 @@ def _clusters(score: Mapping[str, Any]) -> str:
     return "bootstrap over " + ("studies" if by["study"] else "items") + ": no patient is known"
 
 
-def _show_counts(score: Mapping[str, Any], file: TextIO) -> None:
+def counted_apart(score: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """What is told beside the figures: how often what happened."""
     counts, critical = score["counts"], score["critical"]
-    unjudged, unread = sum(counts["unjudged"].values()), sum(counts["answers_unread"].values())
-    rows: list[tuple[str, int]] = [
-        ("items without a usable judgement, in no mean of reasoning", unjudged),
-        ("answers that couldn't be read, counted as wrong", unread),
+    return [
+        ("items without a usable judgement, in no mean of reasoning", sum(counts["unjudged"].values())),
+        ("answers that couldn't be read, counted as wrong", sum(counts["answers_unread"].values())),
         *((f"nothing to divide by in {part}, counted as 0", n) for part, n in counts["zero_denominators"].items()),
         *((f"claims {verdict}", n) for verdict, n in counts["claims"].items()),
         ("claims with the wrong side", counts["side_errors"]["claims"]),
@@ -322,7 +329,11 @@ def _show_counts(score: Mapping[str, Any], file: TextIO) -> None:
         ("items with a critical miss", critical["missed"]["items"]),
         ("items with a false critical", critical["false"]["items"]),
     ]
-    _table("Counted apart", ["what", "number"], rows, file)
+
+
+def _show_counts(score: Mapping[str, Any], file: TextIO) -> None:
+    critical = score["critical"]
+    _table("Counted apart", ["what", "number"], counted_apart(score), file)
     for name, title in (("missed", "Critical misses"), ("false", "False criticals")):
         named = critical[name]["named"][:SHOWN_IDS]
         if named:
@@ -353,14 +364,13 @@ def _show_against(against: Mapping[str, Any], file: TextIO) -> None:
             told["n"],
             text_of({**told, "value": told["ours"]}),
             text_of({**told, "value": told["theirs"]}),
-            f"{told['value']:+.3f}{FEW_MARK if told['few'] else ''}",
-            "-" if told["low"] is None else f"{told['low']:+.3f} to {told['high']:+.3f}",
+            difference_of(told),
             f"{told['p']:.4f}",
         )
         for measure, told in against["overall"].items()
     ]
     title = f"Against {against['name']}: paired differences, mean over tasks"
-    _table(title, ["part", "pairs", "ours", "theirs", "difference", "95 %", "p"], rows, file)
+    _table(title, ["part", "pairs", "ours", "theirs", "difference (95 %)", "p"], rows, file)
     for who in ("ours", "theirs"):
         unmatched = against["unmatched"][who]
         if unmatched["items"]:
