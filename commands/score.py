@@ -1,0 +1,120 @@
+"""`cxr score`: how well a model answers and reasons, as tables, JSON, details and a page."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from cxr_reason import cli, console
+from cxr_reason.radiology.verify import Silence
+from cxr_reason.records import dumps_plain
+from cxr_reason.rewards import JUDGES
+from cxr_reason.scoring import run, statistics, tables
+from cxr_reason.streams import Input
+
+from . import _options
+
+
+def _fields(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+
+
+@click.command()
+@_options.input_argument
+@click.option(
+    "--judge",
+    type=click.Choice(list(JUDGES)),
+    default="rules",
+    show_default=True,
+    help="Who says what is true: our rules, or the judgements stored in published evaluation files.",
+)
+@click.option(
+    "--silence",
+    type=click.Choice(["normal", "unknown"]),
+    default="normal",
+    show_default=True,
+    help="What is made of a finding that the report doesn't mention.",
+)
+@click.option(
+    "--against",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Another model's predictions on the same questions: paired differences, with intervals and a test.",
+)
+@click.option(
+    "--by", default="", metavar="A,B,…", callback=_fields, help="Scores by fields of the records too: view,sex,site."
+)
+@click.option(
+    "--draws",
+    type=click.IntRange(min=0),
+    default=statistics.DRAWS,
+    show_default=True,
+    metavar="N",
+    help="Bootstrap replicates for the intervals; 0 for none.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@click.option(
+    "--details",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="A line an item, in the order of the input: scores, claims, verdicts. A killed run goes on where it stopped.",
+)
+@click.option(
+    "--html", type=click.Path(dir_okay=False), metavar="FILE", help="A page with figures and every case to look at."
+)
+@click.option(
+    "--no-reports",
+    "reports",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Leave report text out of the details and the page.",
+)
+@_options.rejects_options
+@_options.stream_options
+@_options.seed_option
+@cli.verbosity_options
+@click.pass_context
+def score(
+    ctx: click.Context,
+    /,
+    source: str | None,
+    silence: Silence,
+    against: str | None,
+    as_json: bool,
+    details: str | None,
+    html: str | None,
+    **given: Any,
+) -> None:
+    """Score predictions: how well a model answers and how well it reasons.
+
+    Reads records with a question, an answer, a report, a reference chain (`steps`) and a `prediction`, or evaluation
+    files of RadRBench-CXR. Every claim of the prediction is held against the report, and what it says against the
+    reference chain. Beside the published RadRScore stand parts that denying everything can't buy, and what two models
+    get that never look at a film. The tables, or --json, go to stdout.
+    """
+    cli.stop_if_waiting(ctx, source)
+    if "-" in (details, html):
+        raise click.UsageError("--details and --html need files: stdout is for the score.")
+    if details and details == html:
+        raise click.UsageError("--details and --html need a file each.")
+    if given["draws"] and not statistics.available():
+        console.note("numpy is not installed, so there are no intervals: pip install 'cxr-reason[score]'")
+    formats = ("jsonl", "array")
+    result, summary, failure = run.score(
+        Input(source, formats=formats),
+        silence=silence,
+        against=Input(against, formats=formats) if against else None,
+        details=details,
+        html=html,
+        **given,
+    )
+    if as_json:
+        click.echo(dumps_plain(result))
+    else:
+        tables.show(result, sys.stdout)
+    console.note(f"score: {result['items']:,} judged, {summary.unreadable:,} unreadable")
+    if failure:
+        raise failure
