@@ -1,4 +1,6 @@
-"""Chains of reasoning that are wrong in one known way, made from mined records: for robustness.py and for examples.
+"""Chains of reasoning that are wrong in known ways, made from mined records: for robustness.py and for the examples.
+
+    python benchmarks/perturb.py        # writes examples/predictions.jsonl and examples/predictions-hasty.jsonl again
 
 A chain is a list of findings in our own words, a sentence each. A perturbation changes one finding (or the wording, or
 the order) and gives pairs: the chain before and after.
@@ -6,7 +8,12 @@ the order) and gives pairs: the chain before and after.
 
 from __future__ import annotations
 
+import csv
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cxr_reason.radiology import LEXICON
@@ -261,3 +268,94 @@ HARMLESS: dict[str, Callable[[Mapping[str, Any]], Iterator[Pair]]] = {
 def prediction(sentences: Sequence[str], answer: str) -> str:
     """A prediction as a model writes it."""
     return "<think>" + "\n".join(sentences) + f"</think><answer>{answer}</answer>"
+
+
+# -------------------------------------------------------------------------------------------------- two made-up models
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+MODELS = {"careful": 0.06, "hasty": 0.22}
+"""How often each of two made-up models errs at a finding."""
+KEPT = ("id", "study_id", "patient_id", "task", "question", "options", "answer", "report", "prior_report")
+CHOSEN = 72
+
+
+def chains(reports: Path) -> list[dict[str, Any]]:
+    """Mined and refined records of `reports`, with the columns that scores may be told by."""
+    cxr = [sys.executable, "-m", "cxr_reason"]
+    mined = subprocess.run([*cxr, "mine", "-q", str(reports), "--open-ended"], capture_output=True, check=True)
+    refined = subprocess.run([*cxr, "refine", "-q"], input=mined.stdout, capture_output=True, check=True)
+    with open(reports, encoding="utf-8", newline="") as file:
+        about = {row["study_id"]: row for row in csv.DictReader(file)}
+    records = [json.loads(line) for line in refined.stdout.splitlines()]
+    return [{**record, **{name: about[record["study_id"]][name] for name in ("sex", "view")}} for record in records]
+
+
+class Whim:
+    """Choices of a made-up model at one record: a function of both."""
+
+    def __init__(self, *about: object) -> None:
+        self.about = about
+        self.asked = 0
+
+    def number(self) -> float:
+        """In [0, 1)."""
+        self.asked += 1
+        return stable_hash("whim", self.asked, *self.about) / 2**64
+
+    def one_of(self, choices: Sequence[Any]) -> Any:
+        return choices[int(self.number() * len(choices))]
+
+
+def reasoned(record: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """`record` as a model answered it that errs at some of its findings."""
+    whim, rate = Whim(record["id"], model), MODELS[model]
+    style = whim.one_of(range(len(STYLES)))
+    said = [tell(_slip(claim, whim) if whim.number() < rate else claim, style) for claim in observed(record)]
+    said = [sentence for sentence in said if whim.number() >= rate / 2]
+    if whim.number() < rate:
+        named = {told["name"] for told in record["findings"]}
+        free = [n for n in INVENTED if not any(n == other or LEXICON.related(n, other) for other in named)]
+        said += [tell({"name": whim.one_of(free), "status": "present"}, style)] if free else []
+    if whim.number() < 0.3:
+        said.insert(0, whim.one_of(PADDING))
+    answer = record["answer"]
+    if whim.number() < 1.5 * rate:
+        letters = [chr(65 + number) for number in range(len(record["options"] or ()))]
+        answer = whim.one_of([letter for letter in letters if letter != answer] or ["No finding"])
+    kept = {name: record[name] for name in KEPT if name in record}
+    steps = [{name: step[name] for name in ("text", "kind", "film") if name in step} for step in record["steps"]]
+    told = prediction(said, answer)
+    if whim.number() < rate / 2:
+        told = " ".join([*said, "I can't tell from this film."])
+    elif record["options"] and whim.number() < 0.15:
+        told = " ".join([*said, f"Therefore the answer is {answer}."])
+    about = {name: record[name] for name in ("sex", "view") if record[name]}
+    return {**kept, **about, "steps": steps, "prediction": told, "model": model}
+
+
+def _slip(claim: Claim, whim: Whim) -> Claim:
+    """What a model that errs makes of a finding."""
+    if claim["status"] == "uncertain":
+        return {**claim, "status": "present", "certainty": "definite"}
+    if claim.get("side") in COUNTERPART and whim.number() < 0.5:
+        return {**claim, "side": COUNTERPART[claim["side"]]}
+    if claim.get("severity") in OTHER_GRADE and whim.number() < 0.5:
+        return {**claim, "severity": OTHER_GRADE[claim["severity"]]}
+    return {**claim, "status": "absent" if claim["status"] == "present" else "present"}
+
+
+def main() -> None:
+    records = sorted(chains(EXAMPLES / "reports.csv"), key=lambda record: stable_hash("chosen", record["id"]))
+    chosen = {record["id"] for record in records[:CHOSEN]}
+    for model in MODELS:
+        name = "predictions.jsonl" if model == "careful" else f"predictions-{model}.jsonl"
+        lines = [
+            json.dumps(reasoned(record, model), ensure_ascii=False, separators=(",", ":")) + "\n"
+            for record in sorted(records, key=lambda record: record["id"])
+            if record["id"] in chosen
+        ]
+        (EXAMPLES / name).write_text("".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

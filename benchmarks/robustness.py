@@ -9,29 +9,16 @@ the mean change of each part of the score. A flip should cost; a paraphrase shou
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from perturb import FLIPS, HARMLESS, Pair, prediction
+from perturb import EXAMPLES, FLIPS, HARMLESS, Pair, chains, prediction
 
 from cxr_reason.rewards import judge
 from cxr_reason.streams import stable_hash
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "reports.csv"
 PARTS = ("factuality", "completeness", "coverage", "effectiveness", "radrscore", "balanced_radrscore")
-
-
-def chains(reports: Path) -> list[dict[str, Any]]:
-    """Mined and refined records of `reports`, of the current film alone."""
-    cxr = [sys.executable, "-m", "cxr_reason"]
-    mined = subprocess.run([*cxr, "mine", "-q", str(reports), "--open-ended"], capture_output=True, check=True)
-    refined = subprocess.run([*cxr, "refine", "-q"], input=mined.stdout, capture_output=True, check=True)
-    found = [json.loads(line) for line in refined.stdout.splitlines()]
-    return [record for record in found if record["task"] != "temporal"]
 
 
 def sample(records: list[dict[str, Any]], make: Any, limit: int) -> list[tuple[dict[str, Any], Pair]]:
@@ -65,10 +52,10 @@ def rows(records: list[dict[str, Any]], limit: int) -> Iterator[tuple[str, int, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--reports", type=Path, default=EXAMPLES)
+    parser.add_argument("--reports", type=Path, default=EXAMPLES / "reports.csv")
     parser.add_argument("--limit", type=int, default=200, help="cases of a perturbation at most")
     options = parser.parse_args()
-    records = chains(options.reports)
+    records = [record for record in chains(options.reports) if record["task"] != "temporal"]
     print(f"| change | cases | {' | '.join(part.replace('_', ' ') for part in PARTS)} | cost something |")
     print("| --- |" + " ---: |" * (len(PARTS) + 2))
     total = 0
