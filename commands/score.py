@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
 
 import click
 
@@ -11,7 +12,7 @@ from cxr_reason import cli, console
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.records import dumps_plain
 from cxr_reason.rewards import JUDGES
-from cxr_reason.scoring import run, statistics, tables
+from cxr_reason.scoring import compare, run, statistics, tables
 from cxr_reason.streams import Input
 
 from . import _options
@@ -42,6 +43,13 @@ def _fields(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False),
     help="Another model's predictions on the same questions: paired differences, with intervals and a test.",
+)
+@click.option(
+    "--agreement",
+    nargs=2,
+    metavar="A B",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Score nothing: how far two judges agree, by their details of the same predictions or two filled sheets.",
 )
 @click.option(
     "--by", default="", metavar="A,B,…", callback=_fields, help="Scores by fields of the records too: view,sex,site."
@@ -83,6 +91,7 @@ def score(
     source: str | None,
     silence: Silence,
     against: str | None,
+    agreement: tuple[str, str] | None,
     as_json: bool,
     details: str | None,
     html: str | None,
@@ -95,6 +104,11 @@ def score(
     reference chain. Beside the published RadRScore stand parts that denying everything can't buy, and what two models
     get that never look at a film. The tables, or --json, go to stdout.
     """
+    if agreement:
+        if source or against:
+            raise click.UsageError("--agreement compares two files of its own: give no input and no --against.")
+        told = compare.agreement(*agreement, draws=given["draws"] or statistics.DRAWS, seed=given["seed"])
+        return _put(told, compare.show, as_json)
     cli.stop_if_waiting(ctx, source)
     if "-" in (details, html):
         raise click.UsageError("--details and --html need files: stdout is for the score.")
@@ -111,10 +125,16 @@ def score(
         html=html,
         **given,
     )
-    if as_json:
-        click.echo(dumps_plain(result))
-    else:
-        tables.show(result, sys.stdout)
+    _put(result, tables.show, as_json)
     console.note(f"score: {result['items']:,} judged, {summary.unreadable:,} unreadable")
     if failure:
         raise failure
+    return None
+
+
+def _put(told: Mapping[str, Any], show: Callable[[Mapping[str, Any], TextIO], None], as_json: bool) -> None:
+    """The result, on stdout: it is this command's data."""
+    if as_json:
+        click.echo(dumps_plain(told))
+    else:
+        show(told, sys.stdout)

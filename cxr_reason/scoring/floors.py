@@ -3,7 +3,8 @@
 The *all-negative litany* denies everything that readers always report and picks the negative answer. Most of what
 reports say is negative, so the published ratios pay it well. *Most frequent answer* gives the answer that is right most
 often in its task and reasons nothing; which one that is, is known only when all items have been seen, so every answer
-it might give is tried (`Tally.most_frequent` picks).
+it might give is tried and the best one counts (`Tally.answers_of`). To questions without options it might give any
+of `OPEN`.
 
 Their texts are judged like any model's.
 """
@@ -28,6 +29,7 @@ _NEGATIVE = re.compile(
 # Tasks whose options are the same in every question, so that an answer is a text; elsewhere it is a letter.
 _FIXED = frozenset({"binary", "anomaly", "temporal"})
 _TRIED = 8
+OPEN = ("No finding", "Pleural effusion", "Cardiomegaly", "Lung opacity", "Atelectasis")
 
 
 @lru_cache(maxsize=1)
@@ -45,24 +47,14 @@ def litany(record: Mapping[str, Any]) -> str:
 
 
 def frequent(record: Mapping[str, Any]) -> dict[str, str]:
-    """What *most frequent answer* would say to the question of `record`, by each answer that it might always give.
-
-    Empty for a question without options: its answers are never twice the same.
-    """
+    """What *most frequent answer* would say to the question of `record`, by each answer that it might always give."""
+    if not _options(record):
+        return {answer: f"<answer>{answer}</answer>" for answer in OPEN}
     fixed = record.get("task") in _FIXED
     answers = {}
     for number, option in enumerate(_options(record)[:_TRIED]):
         answers[_plain(option) if fixed else _letter(number)] = f"<answer>{_letter(number)}</answer>"
     return answers
-
-
-def right_answer(record: Mapping[str, Any]) -> str | None:
-    """The right answer of `record`, called as in `frequent`; None where it has no options, or no answer among them."""
-    options, answer = _options(record), record.get("answer")
-    index = ord(answer) - ord("A") if isinstance(answer, str) and len(answer) == 1 else -1
-    if not 0 <= index < len(options):
-        return None
-    return _plain(options[index]) if record.get("task") in _FIXED else _letter(index)
 
 
 def _options(record: Mapping[str, Any]) -> Sequence[str]:

@@ -188,11 +188,11 @@
     const listed = make("ul", { parent, kind: "claims" });
     for (const claim of told) {
       const item = make("li", { parent: listed });
-      const what = [claim.side, claim.finding ?? claim.text].filter(Boolean).join(" ");
+      const what = claim.text ?? `${claim.finding}: ${claim.status}`;
       const notes = [claim.verdict, claim.basis, claim.side_error && "wrong side", claim.hedge_as_fact && "hedge told as fact"];
       const button = make("button", {
-        parent: item, type: "button", kind: `claim ${claim.verdict}`, "aria-pressed": "false", title: claim.text,
-        text: `${SIGNS[claim.verdict] ?? ""} ${what}: ${claim.status ?? ""} (${notes.filter(Boolean).join(", ")})`,
+        parent: item, type: "button", kind: `claim ${claim.verdict}`, "aria-pressed": "false",
+        text: `${SIGNS[claim.verdict] ?? ""} ${what} (${notes.filter(Boolean).join(", ")})`,
       });
       if (lit) button.addEventListener("click", () => lit(button, claim.spans ?? []));
     }

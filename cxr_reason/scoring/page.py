@@ -25,9 +25,12 @@ CASES = 5000
 _EXCERPT = 90
 Line = Mapping[str, Any]
 
-_SCORES = {**{measure: measure.replace("_", " ") for measure in MEASURES}, "radrscore": "RadRScore"}
-_NAMES = {**_SCORES, THINK_ANSWER: "chain supports its answer", "balanced_radrscore": "balanced RadRScore"}
-_SHORT = {measure: name.replace("positive", "pos.") for measure, name in _SCORES.items()}
+_SCORES = {measure: measure.replace("_", " ").replace("radrscore", "RadRScore") for measure in MEASURES}
+_NAMES = {**_SCORES, THINK_ANSWER: "chain supports its answer"}
+_SHORT = {
+    **{measure: name.replace("positive", "pos.") for measure, name in _SCORES.items()},
+    "balanced_radrscore": "balanced",
+}
 
 
 def write(

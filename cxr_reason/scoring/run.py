@@ -73,16 +73,13 @@ def _details(
 
 
 def _floors(record: Mapping[str, Any], silence: Silence) -> dict[str, Any]:
-    """The values of both floors on the question of `record`, by the answer that they give, and which is right."""
+    """The values of both floors on the question of `record`, by the answer that they give."""
 
     def values(prediction: str) -> dict[str, float]:
         return measured(judged_by({**record, "prediction": prediction}, judge=JUDGE_OF_FLOORS, silence=silence))
 
     always = {answer: values(text) for answer, text in floors.frequent(record).items()}
-    told: dict[str, Any] = {"floors": {floors.LITANY: {"": values(floors.litany(record))}, floors.FREQUENT: always}}
-    if (right := floors.right_answer(record)) is not None:
-        told["answer"] = right
-    return told
+    return {"floors": {floors.LITANY: {"": values(floors.litany(record))}, floors.FREQUENT: always}}
 
 
 def score(

@@ -144,14 +144,21 @@ def _floors(tally: Tally) -> dict[str, Any]:
     for floor in (LITANY, FREQUENT):
         tasks, answers = {}, {}
         for task in tally.tasks():
-            answer = tally.most_frequent(task) if floor == FREQUENT else ""
-            group = f"floor/{floor}/{answer}"
-            if answer is not None and (figures := of_task(tally, group, task)):
-                tasks[task] = figures
+            for answer in tally.answers_of(floor, task)[:1]:
+                tasks[task] = _floor(tally, f"floor/{floor}/{answer}", task)
                 if answer:
                     answers[task] = answer
         if tasks:
             found[floor] = {"overall": _over(tasks), "tasks": tasks, "answers": answers}
+    return found
+
+
+def _floor(tally: Tally, group: str, task: str) -> dict[str, Figure]:
+    """A floor's measures in a task, over all its items: where its answer isn't offered it has nothing to say."""
+    found = {}
+    for measure in _measures(tally, group, task):
+        n = int(tally.sums[f"floor/{LITANY}/", task, measure][1])
+        found[measure] = figure(tally.sums[group, task, measure][0] / n, n)
     return found
 
 

@@ -110,8 +110,9 @@ def cells(line: Line) -> dict[str, str]:
 
     The truth is the reference chain's, present or absent; for what that doesn't have, the verdict of the model's own
     claim. A call is a claim that the finding is there or may be there (a hedge alarms the reader too); whoever doesn't
-    mention it hasn't called it. What is uncertain in the reference, and claims that nobody can verify, are left out. A
-    wrong side doesn't make a call wrong: side errors are counted apart.
+    mention it hasn't called it. What is uncertain in the reference, and claims that nobody can verify, are left out,
+    and so are whole regions ("the lungs are clear"). A wrong side doesn't make a call wrong: side errors are counted
+    apart.
     """
     called: dict[str, bool] = {}
     truth: dict[str, bool] = {}
@@ -136,7 +137,11 @@ def cells(line: Line) -> dict[str, str]:
         if finding not in called:  # told of a kind of it, maybe
             called[finding] = status == "present" and fact.get("state") == "told"
     names = {(True, True): "tp", (True, False): "fp", (False, False): "tn", (False, True): "fn"}
-    return {finding: names[called[finding], present] for finding, present in truth.items()}
+    return {
+        finding: names[called[finding], present]
+        for finding, present in truth.items()
+        if finding in LEXICON.findings and not LEXICON.is_region(finding)
+    }
 
 
 def criticals(line: Line) -> tuple[list[str], list[str]]:
@@ -199,8 +204,6 @@ class Tally:
         self.invented: list[list[Any]] = state.get("invented", [])
         self.groups: dict[str, list[str]] = state.get("groups", {})
         """The values met of each field that groups are made by."""
-        self.answers: dict[str, Counter[str]] = {task: Counter(own) for task, own in state.get("answers", {}).items()}
-        """How often each answer is the right one, by task."""
         self.held: dict[str, Note] = state.get("held", {})
         if self.replicates:
             self.replicates.restore(state.get("replicates"))
@@ -213,7 +216,6 @@ class Tally:
             "missed": self.missed,
             "invented": self.invented,
             "groups": self.groups,
-            "answers": self.answers,
             "held": self.held,
             "replicates": self.replicates.state() if self.replicates else None,
         }
@@ -273,8 +275,6 @@ class Tally:
     def _floors(self, note: Note) -> None:
         """`floors`: for each floor its values, by the answer that it gives ("" where it gives but one)."""
         task = note["task"]
-        if "answer" in note:
-            self.answers.setdefault(task, Counter())[note["answer"]] += 1
         for floor, by_answer in note.get("floors", {}).items():
             for answer, values in by_answer.items():
                 for measure, value in values.items():
@@ -297,7 +297,12 @@ class Tally:
         found = {key[1] for key in self.sums if key[0] == group and measure in (None, key[2])}
         return sorted(found)
 
-    def most_frequent(self, task: str) -> str | None:
-        """The answer that is right most often; of several the first in the alphabet."""
-        answers = self.answers.get(task)
-        return min(answers, key=lambda answer: (-answers[answer], answer)) if answers else None
+    def answers_of(self, floor: str, task: str) -> list[str]:
+        """The answers that `floor` gives, or might always give, in `task`; the one that is right most often first."""
+        prefix = f"floor/{floor}/"
+        found = {key[0].removeprefix(prefix) for key in self.sums if key[0].startswith(prefix) and key[1] == task}
+
+        def right(answer: str) -> float:
+            return self.sums.get((prefix + answer, task, "accuracy"), [0.0])[0]
+
+        return sorted(found, key=lambda answer: (-right(answer), answer))
