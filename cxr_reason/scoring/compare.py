@@ -54,7 +54,7 @@ def agreement(first: str | Path, second: str | Path, *, draws: int = 1000, seed:
 
 
 def _details(path: str | Path) -> dict[str, Mapping[str, Any]]:
-    found = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for row in Input(path, formats=("jsonl",)).rows():
         if row.data is None or "judge" not in row.data:
             raise InputError(
