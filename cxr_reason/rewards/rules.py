@@ -6,7 +6,7 @@ The findings of the reference chain are looked up among them (`state`):
 - told: with the same status, on that side, no more limited; a kind of a present finding tells it, and a denial of the
   whole region tells a denial
 - opposite: only called the opposite
-- named: spoken of, but less surely, on another side, or only as something to look for
+- named: spoken of, but less surely or on another side
 - missed
 
 A step is effective where it bears on a finding of the reference chain and says nothing against it.
@@ -58,8 +58,7 @@ def judge_by_rules(record: Mapping[str, Any], *, silence: Silence = "normal") ->
     claims = [_judged(claim, step, reading, silence) for claim, step in said]
     reference = _reference(chain)
     told_claims = [claim for claim, _ in said]
-    named = frozenset().union(*(step.named for step in steps))
-    states = [_state(finding, told_claims, named) for finding in reference]
+    states = [_state(finding, told_claims) for finding in reference]
     worked = [{"text": step.text, "effective": _effective(step, reference)} for step in steps]
     found = [
         {
@@ -100,7 +99,8 @@ def _claims(steps: Sequence[prose.Step]) -> list[tuple[Finding, int]]:
                 found[key] = claim, number
             elif _SURER[claim.certainty] > _SURER[before[0].certainty]:
                 found[key] = claim, before[1]
-    return list(found.values())
+    placed = {(name, absent) for name, side, absent in found if side}
+    return [told for (name, side, absent), told in found.items() if side or (name, absent) not in placed]
 
 
 def _judged(claim: Finding, step: int, reading: Reading, silence: Silence) -> dict[str, Any]:
@@ -166,16 +166,22 @@ def _claims_of(step: Any) -> Iterable[Finding]:
     return prose.claims_of(text) if isinstance(text, str) else ()
 
 
-def _state(wanted: Finding, claims: Sequence[Finding], named: frozenset[str]) -> str:
-    near = [claim for claim in claims if related(claim.name, wanted.name)]
-    if any(_tells(claim, wanted) for claim in near):
+def _state(wanted: Finding, claims: Sequence[Finding]) -> str:
+    if any(_tells(claim, wanted) for claim in claims):
         return "told"
+    near = [claim for claim in claims if _same_thing(claim.name, wanted.name)]
     meeting = [claim for claim in near if sides_meet(claim.side, wanted.side)]
     if meeting and all((claim.status == "absent") != (wanted.status == "absent") for claim in meeting):
         return "opposite"
-    if near or any(related(name, wanted.name) for name in named):
-        return "named"
-    return "missed"
+    return "named" if near else "missed"
+
+
+@lru_cache(maxsize=4096)
+def _same_thing(one: str, other: str) -> bool:
+    """Whether two names may speak of one finding: one is a kind of the other, and no whole region."""
+    if one == other:
+        return True
+    return related(one, other) and not LEXICON.is_region(one) and not LEXICON.is_region(other)
 
 
 def _tells(claim: Finding, wanted: Finding) -> bool:
@@ -193,7 +199,7 @@ def _tells(claim: Finding, wanted: Finding) -> bool:
 
 @lru_cache(maxsize=4096)
 def _bears(name: str, names: frozenset[str]) -> bool:
-    return any(related(name, other) for other in names)
+    return any(_same_thing(name, other) for other in names)
 
 
 def _effective(step: prose.Step, reference: Sequence[Finding]) -> bool:
