@@ -9,7 +9,12 @@ The findings of the reference chain are looked up among them (`state`):
 - named: spoken of, but less surely or on another side
 - missed
 
-A step is effective where it bears on a finding of the reference chain and says nothing against it.
+`topics` are all findings that the reference chain speaks of, those included that it only looks for or explains;
+coverage asks whether the prediction speaks of them at all. Whole regions ("the lungs") are left out.
+
+A step is effective where it speaks of a finding that the reference chain speaks of and says nothing against it. The
+last step draws the conclusion, and the reference chain ends in the right answer: it is effective where the answer is
+right, for open questions half right.
 """
 
 from __future__ import annotations
@@ -52,27 +57,20 @@ def judge_by_rules(record: Mapping[str, Any], *, silence: Silence = "normal") ->
     if not isinstance(prediction, str) or reading is None or reading.rejection or not isinstance(chain, list):
         claims: list[dict[str, Any]] = []
         return result | unjudged() | {
-            "claims": claims, "reference": [], "steps": [{"text": step.text, "effective": None} for step in steps],
+            "claims": claims, "reference": [], "topics": [], "steps": [{"text": step.text, "effective": None} for step in steps],
             "supports_answer": _supports(answer, [c for c, _ in said], question, options),
         }  # fmt: skip
     claims = [_judged(claim, step, reading, silence) for claim, step in said]
-    reference = _reference(chain)
+    found = _reference(chain)
     told_claims = [claim for claim, _ in said]
-    states = [_state(finding, told_claims) for finding in reference]
-    worked = [{"text": step.text, "effective": _effective(step, reference)} for step in steps]
-    found = [
-        {
-            "finding": finding.name,
-            "label": finding.label,
-            "status": finding.status,
-            "side": finding.side,
-            "urgency": LEXICON.findings[finding.name].urgency,
-            "state": state,
-        }
-        for finding, state in zip(reference, states, strict=True)
-    ]
-    return result | ratios(claims, found, worked) | {
-        "claims": claims, "reference": found, "steps": worked,
+    reference = [_as_reference(finding, _state(finding, told_claims)) for finding in found]
+    spoken = _spoken_of(chain)
+    topics = _topics(spoken, reference, steps)
+    worked = [{"text": step.text, "effective": _effective(step, found, spoken)} for step in steps]
+    if worked:
+        worked[-1]["effective"] = float(result["correct"]) >= 0.5
+    return result | ratios(claims, reference, topics, worked) | {
+        "claims": claims, "reference": reference, "topics": topics, "steps": worked,
         "supports_answer": _supports(answer, told_claims, question, options),
     }  # fmt: skip
 
@@ -197,14 +195,35 @@ def _tells(claim: Finding, wanted: Finding) -> bool:
     return is_a(claim.name, wanted.name) and (wanted.side is None or claim.side in (wanted.side, "bilateral"))
 
 
-@lru_cache(maxsize=4096)
-def _bears(name: str, names: frozenset[str]) -> bool:
-    return any(_same_thing(name, other) for other in names)
+def _as_reference(finding: Finding, state: str) -> dict[str, Any]:
+    return {
+        "finding": finding.name,
+        "label": finding.label,
+        "status": finding.status,
+        "side": finding.side,
+        "urgency": LEXICON.findings[finding.name].urgency,
+        "state": state,
+    }
 
 
-def _effective(step: prose.Step, reference: Sequence[Finding]) -> bool:
-    names = frozenset(finding.name for finding in reference)
-    if not any(_bears(name, names) for name in step.named):
+def _topics(
+    spoken: frozenset[str], reference: Sequence[Mapping[str, Any]], steps: Sequence[prose.Step]
+) -> list[dict[str, Any]]:
+    """What the reference chain speaks of, and whether the prediction does."""
+    named = {name for step in steps for name in step.named}
+    named |= {finding["finding"] for finding in reference if finding["state"] == "told"}
+    special = [name for name in spoken if not LEXICON.is_region(name)]
+    return [{"finding": name, "named": name in named} for name in sorted(special or spoken)]
+
+
+def _spoken_of(chain: Sequence[Any]) -> frozenset[str]:
+    """The names of all findings that a chain speaks of, its plans included."""
+    texts = (step.get("text") if isinstance(step, Mapping) else step for step in chain)
+    return frozenset(name for text in texts if isinstance(text, str) for name in prose.named_in(text))
+
+
+def _effective(step: prose.Step, reference: Sequence[Finding], spoken: frozenset[str]) -> bool:
+    if not step.named & spoken:
         return False
     return not any(_opposes(claim, finding) for claim in step.claims for finding in reference)
 
