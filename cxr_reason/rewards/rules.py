@@ -211,7 +211,6 @@ def _topics(
 ) -> list[dict[str, Any]]:
     """What the reference chain speaks of, and whether the prediction does."""
     named = {name for step in steps for name in step.named}
-    named |= {finding["finding"] for finding in reference if finding["state"] == "told"}
     special = [name for name in spoken if not LEXICON.is_region(name)]
     return [{"finding": name, "named": name in named} for name in sorted(special or spoken)]
 
