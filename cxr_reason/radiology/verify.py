@@ -91,6 +91,10 @@ def _verify(claim: Finding, reading: Reading, silence: Silence, limits: Limits) 
         return _say("unverifiable", "stated", same, "the report contradicts itself here")
     # what the report affirms of the finding or of a special form of it, and what it denies of it or of its region
     affirmed = [*same, *(f for f in facts if f.name in below)]
+    here = [f for f in affirmed if not _elsewhere(claim, f, reading)] if claim.site else affirmed
+    if affirmed and not here and claim.status != "absent" and all(f.status != "absent" for f in affirmed):
+        return _say("contradicted", "stated", affirmed, "the report names another place")
+    affirmed = here
     present = [f for f in affirmed if f.status == "present"]
     uncertain = [f for f in affirmed if f.status == "uncertain"]
     absent = [f for f in facts if f.status == "absent" and not f.conflict and sides_meet(f.side, claim.side)]
@@ -103,6 +107,25 @@ def _verify(claim: Finding, reading: Reading, silence: Silence, limits: Limits) 
     if claim.status == "absent":
         return _absent(claim, facts, present, uncertain, denied, above, silence)
     return _positive(claim, facts, present, uncertain, denied, above, silence)
+
+
+_HEIGHTS = {
+    "upper lobe": "upper", "upper lung": "upper", "apex": "upper", "mid lung": "mid", "middle lobe": "mid", "lingula": "mid", "lower lobe": "lower",
+    "lower lung": "lower", "base": "lower", "costophrenic angle": "lower",
+}  # fmt: skip
+
+
+def _elsewhere(claim: Finding, fact: Finding, reading: Reading) -> bool:
+    """Whether a finding that is there is so at another height of the lung than claimed, wherever it is mentioned."""
+    height = _HEIGHTS.get(claim.site or "")
+    if height is None or fact.status == "absent":
+        return False
+    places = [
+        _HEIGHTS.get(f.site or "")
+        for f in reading.findings
+        if f.name == fact.name and f.status != "absent" and sides_meet(f.side, claim.side)
+    ]
+    return bool(places) and all(place is not None and place != height for place in places)
 
 
 def _both_sides(denied: list[Finding]) -> list[Finding]:

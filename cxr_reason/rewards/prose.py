@@ -45,6 +45,9 @@ _MARKUP = re.compile(r"\*{1,3}|_{2,3}|`+|\\boxed\b|[\\{}$]|^\s*#+\s*")
 _MARK = re.compile(r"(?:#+\s*|(?P<number>\(?\d{1,2}[.):]|\(?[A-Ha-h][.)])\s+|(?P<bullet>[-*\u2022\u2013+])\s+|(?P<bold>\*\*))*")
 _HEADING = re.compile(r"([^:.!?\n]{1,160}):(?:\s+|$)")
 _OPTION = re.compile(r"\(?\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+\(?[A-Ha-h]\b\)?\s*[:.)\u2013-]*|^\(?[A-H][).:]\s+|\([A-H]\)")
+_LABEL = re.compile(r"^[^:.]{1,60}:\s+")
+WHOLE_FILM = frozenset({"chest abnormality", "cardiopulmonary abnormality"})
+"""What a normal film lacks."""
 _LONGEST = 20_000
 """Characters of a prediction that are read; what a model repeats beyond that adds nothing."""
 
@@ -171,8 +174,11 @@ def _said(sentence: str) -> Said:
     """Read one sentence."""
     lower = sentence.lower()
     named = tuple(placed(said(sentence), 0))
-    general = is_general(lower) or _EXPLAINS.search(lower) is not None
+    told = _LABEL.sub("", lower, count=1)  # "Diaphragm: check for elevation"
+    general = is_general(told) or _EXPLAINS.search(told) is not None
     claims = () if general else tuple(finding for finding in named if finding.time in ("current", "resolved"))
+    if len({finding.name for finding in claims}) > 1:  # "no elevation or other abnormality": not of the whole film
+        claims = tuple(finding for finding in claims if not (finding.name in WHOLE_FILM and finding.status == "absent"))
     return Said(claims, named, general)
 
 

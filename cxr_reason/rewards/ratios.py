@@ -4,7 +4,7 @@ As published (arXiv 2504.20930, the reference code's ratios), a denominator of z
 
 - factuality: claims of the prediction that the report supports / all its claims
 - completeness: findings of the reference chain that the prediction tells with the same status and side / all of them
-- coverage: findings of the reference chain that the prediction names at all / all of them
+- coverage: findings that the reference chain speaks of and the prediction too, whatever they say / all of the former
 - effectiveness: steps of the prediction that the reference chain supports / all its steps
 - radrscore: the mean of factuality, completeness and effectiveness
 
@@ -30,7 +30,10 @@ DIGITS = 6
 
 
 def ratios(
-    claims: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]
+    claims: Sequence[Mapping[str, Any]],
+    reference: Sequence[Mapping[str, Any]],
+    topics: Sequence[Mapping[str, Any]],
+    steps: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """The scores of one item, each in [0, 1] or None, and its `zero_denominators`.
 
@@ -39,7 +42,7 @@ def ratios(
     """
     supported = [claim["verdict"] == "supported" for claim in claims]
     told = [finding["state"] == "told" for finding in reference]
-    named = [finding["state"] != "missed" for finding in reference]
+    named = [topic["named"] for topic in topics]
     effective = [step["effective"] for step in steps]
     parts = {"factuality": supported, "completeness": told, "coverage": named, "effectiveness": effective}
     scores: dict[str, Any] = {name: _share(hits) or 0.0 for name, hits in parts.items()}

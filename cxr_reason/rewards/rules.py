@@ -6,10 +6,15 @@ The findings of the reference chain are looked up among them (`state`):
 - told: with the same status, on that side, no more limited; a kind of a present finding tells it, and a denial of the
   whole region tells a denial
 - opposite: only called the opposite
-- named: spoken of, but less surely, on another side, or only as something to look for
+- named: spoken of, but less surely or on another side
 - missed
 
-A step is effective where it bears on a finding of the reference chain and says nothing against it.
+`topics` are all findings that the reference chain speaks of, those included that it only looks for or explains;
+coverage asks whether the prediction speaks of them at all. Whole regions ("the lungs") are left out.
+
+A step is effective where it speaks of a finding that the reference chain speaks of and says nothing against it. The
+last step draws the conclusion, and the reference chain ends in the right answer: it is effective where the answer is
+right, for open questions half right.
 """
 
 from __future__ import annotations
@@ -52,28 +57,20 @@ def judge_by_rules(record: Mapping[str, Any], *, silence: Silence = "normal") ->
     if not isinstance(prediction, str) or reading is None or reading.rejection or not isinstance(chain, list):
         claims: list[dict[str, Any]] = []
         return result | unjudged() | {
-            "claims": claims, "reference": [], "steps": [{"text": step.text, "effective": None} for step in steps],
+            "claims": claims, "reference": [], "topics": [], "steps": [{"text": step.text, "effective": None} for step in steps],
             "supports_answer": _supports(answer, [c for c, _ in said], question, options),
         }  # fmt: skip
     claims = [_judged(claim, step, reading, silence) for claim, step in said]
-    reference = _reference(chain)
+    found = _reference(chain)
     told_claims = [claim for claim, _ in said]
-    named = frozenset().union(*(step.named for step in steps))
-    states = [_state(finding, told_claims, named) for finding in reference]
-    worked = [{"text": step.text, "effective": _effective(step, reference)} for step in steps]
-    found = [
-        {
-            "finding": finding.name,
-            "label": finding.label,
-            "status": finding.status,
-            "side": finding.side,
-            "urgency": LEXICON.findings[finding.name].urgency,
-            "state": state,
-        }
-        for finding, state in zip(reference, states, strict=True)
-    ]
-    return result | ratios(claims, found, worked) | {
-        "claims": claims, "reference": found, "steps": worked,
+    reference = [_as_reference(finding, _state(finding, told_claims)) for finding in found]
+    spoken = _spoken_of(chain)
+    topics = _topics(spoken, reference, steps)
+    worked = [{"text": step.text, "effective": _effective(step, found, spoken)} for step in steps]
+    if worked:
+        worked[-1]["effective"] = float(result["correct"]) >= 0.5
+    return result | ratios(claims, reference, topics, worked) | {
+        "claims": claims, "reference": reference, "topics": topics, "steps": worked,
         "supports_answer": _supports(answer, told_claims, question, options),
     }  # fmt: skip
 
@@ -100,7 +97,8 @@ def _claims(steps: Sequence[prose.Step]) -> list[tuple[Finding, int]]:
                 found[key] = claim, number
             elif _SURER[claim.certainty] > _SURER[before[0].certainty]:
                 found[key] = claim, before[1]
-    return list(found.values())
+    placed = {(name, absent) for name, side, absent in found if side}
+    return [told for (name, side, absent), told in found.items() if side or (name, absent) not in placed]
 
 
 def _judged(claim: Finding, step: int, reading: Reading, silence: Silence) -> dict[str, Any]:
@@ -166,16 +164,22 @@ def _claims_of(step: Any) -> Iterable[Finding]:
     return prose.claims_of(text) if isinstance(text, str) else ()
 
 
-def _state(wanted: Finding, claims: Sequence[Finding], named: frozenset[str]) -> str:
-    near = [claim for claim in claims if related(claim.name, wanted.name)]
-    if any(_tells(claim, wanted) for claim in near):
+def _state(wanted: Finding, claims: Sequence[Finding]) -> str:
+    if any(_tells(claim, wanted) for claim in claims):
         return "told"
+    near = [claim for claim in claims if _same_thing(claim.name, wanted.name)]
     meeting = [claim for claim in near if sides_meet(claim.side, wanted.side)]
     if meeting and all((claim.status == "absent") != (wanted.status == "absent") for claim in meeting):
         return "opposite"
-    if near or any(related(name, wanted.name) for name in named):
-        return "named"
-    return "missed"
+    return "named" if near else "missed"
+
+
+@lru_cache(maxsize=4096)
+def _same_thing(one: str, other: str) -> bool:
+    """Whether two names may speak of one finding: one is a kind of the other, and no whole region."""
+    if one == other:
+        return True
+    return related(one, other) and not LEXICON.is_region(one) and not LEXICON.is_region(other)
 
 
 def _tells(claim: Finding, wanted: Finding) -> bool:
@@ -191,14 +195,34 @@ def _tells(claim: Finding, wanted: Finding) -> bool:
     return is_a(claim.name, wanted.name) and (wanted.side is None or claim.side in (wanted.side, "bilateral"))
 
 
-@lru_cache(maxsize=4096)
-def _bears(name: str, names: frozenset[str]) -> bool:
-    return any(related(name, other) for other in names)
+def _as_reference(finding: Finding, state: str) -> dict[str, Any]:
+    return {
+        "finding": finding.name,
+        "label": finding.label,
+        "status": finding.status,
+        "side": finding.side,
+        "urgency": LEXICON.findings[finding.name].urgency,
+        "state": state,
+    }
 
 
-def _effective(step: prose.Step, reference: Sequence[Finding]) -> bool:
-    names = frozenset(finding.name for finding in reference)
-    if not any(_bears(name, names) for name in step.named):
+def _topics(
+    spoken: frozenset[str], reference: Sequence[Mapping[str, Any]], steps: Sequence[prose.Step]
+) -> list[dict[str, Any]]:
+    """What the reference chain speaks of, and whether the prediction does."""
+    named = {name for step in steps for name in step.named}
+    special = [name for name in spoken if not LEXICON.is_region(name)]
+    return [{"finding": name, "named": name in named} for name in sorted(special or spoken)]
+
+
+def _spoken_of(chain: Sequence[Any]) -> frozenset[str]:
+    """The names of all findings that a chain speaks of, its plans included."""
+    texts = (step.get("text") if isinstance(step, Mapping) else step for step in chain)
+    return frozenset(name for text in texts if isinstance(text, str) for name in prose.named_in(text))
+
+
+def _effective(step: prose.Step, reference: Sequence[Finding], spoken: frozenset[str]) -> bool:
+    if not step.named & spoken:
         return False
     return not any(_opposes(claim, finding) for claim in step.claims for finding in reference)
 

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, overload
 
 from cxr_reason.radiology import Finding, Reading, Verdict, read, verify
 from cxr_reason.radiology.findings import placed, said
+from cxr_reason.radiology.sentences import phrases
 from cxr_reason.radiology.verify import Basis, Decision, Silence, claims
 from cxr_reason.rewards.options import says_normal
 from cxr_reason.rewards.prose import about
@@ -28,6 +29,7 @@ _LEAD = re.compile(
 _LACKS = re.compile(
     r"(?:the )?(?:absence|lack) of (?:the |an? |any )?|no (?:evidence|signs?|indications?) of |no |without ", re.IGNORECASE
 )
+_ABSENCE = re.compile(r"(?:the )?(?:absence|lack)", re.IGNORECASE)
 # The status up to where it begins to explain itself; "present, but not the main finding" is present.
 _CLAUSE = re.compile(r"[,;.(]|\b(?:but|though|although|indicating|suggesting|rather than|as|due to|because|with)\b")
 _DENIED = re.compile(
@@ -46,11 +48,19 @@ _NORMAL = re.compile(
 )  # fmt: skip
 
 
+_CONTENT = re.compile(r"[a-z]{4,}")
+
+
 class Statement(NamedTuple):
-    """What a statement claims; `whole`: a denial of all of it together, not of each."""
+    """What a statement claims; `whole`: a denial of all of it together, not of each.
+
+    Where no finding can be read in it, `status` is what it says of its `words`, those that don't only place or grade.
+    """
 
     claims: tuple[Finding, ...]
     whole: bool = False
+    status: str = ""
+    words: tuple[str, ...] = ()
 
 
 @overload
@@ -91,9 +101,31 @@ _OPPOSITE: dict[Decision, Decision] = {"supported": "contradicted", "contradicte
 def _judged(text: str, reading: Reading, silence: Silence) -> Verdict:
     statement = stated_as(text)
     if not statement.claims:
-        return _UNREAD
+        return _by_words(statement, reading, silence)
     verdict = _denied if statement.whole else judged
     return max((verdict(c, reading, silence) for c in statement.claims), key=lambda v: _RANK[v.verdict])
+
+
+def _by_words(statement: Statement, reading: Reading, silence: Silence) -> Verdict:
+    """The verdict on an observation that the engine doesn't know: whether the report has any of its words."""
+    if silence == "unknown" or not statement.words or reading.rejection or not reading.findings:
+        return _UNREAD
+    report = reading.text.lower()
+    if any(word[:6] in report for word in statement.words):
+        return _UNREAD
+    verdict: Decision = "supported" if statement.status == "absent" else "contradicted"
+    return Verdict(verdict, "silent", reason="the report has none of its words, which is taken as normal")
+
+
+def _distinctive(observation: str) -> tuple[str, ...]:
+    """The words of an observation that say more than where it is and how much of it there is."""
+    return tuple(word for word in _CONTENT.findall(observation.lower()) if not _only_describes(word))
+
+
+@lru_cache(maxsize=4096)
+def _only_describes(word: str) -> bool:
+    items = phrases(word)[1]
+    return bool(items) and all(item.modifier or item.cue or item.word.organ for item in items)
 
 
 def _denied(claim: Finding, reading: Reading, silence: Silence) -> Verdict:
@@ -101,7 +133,10 @@ def _denied(claim: Finding, reading: Reading, silence: Silence) -> Verdict:
     affirmed = judged(about([claim], "present")[0], reading, silence)
     if affirmed.verdict in _OPPOSITE and affirmed.basis != "silent":
         return Verdict(_OPPOSITE[affirmed.verdict], affirmed.basis, affirmed.spans, affirmed.reason)
-    return judged(claim, reading, silence)
+    denied = judged(claim, reading, silence)
+    if affirmed.verdict == "unverifiable" and denied.verdict == "contradicted":
+        return affirmed  # it is there, and whether with these details isn't said
+    return denied
 
 
 @lru_cache(maxsize=8192)
@@ -116,14 +151,20 @@ def stated_as(text: str) -> Statement:
     thing = observation[lacks.end() :] if lacks else observation
     found = tuple(f for f in placed(said(thing), 0) if f.status != "absent")
     if not found:
-        told = Statement(tuple(claims(f"{observation} is {status}")))
-        return told if told.claims else Statement(tuple(claims(text)))
-    if says_normal(status) or (_NORMAL.search(status) and not _DENIED.search(status) and not lacks):
-        return Statement(about(found, "absent"), whole=True)
+        read_as = tuple(claims(f"{observation} is {status}")) or tuple(claims(text))
+        return Statement(read_as) if read_as else Statement((), False, _status(status, lacks and lacks[0]), _distinctive(thing))
+    told = _status(status, lacks and lacks[0])
+    return Statement(about(found, told), whole=told == "absent")
+
+
+def _status(status: str, lacks: str | None) -> str:
+    """What a status says of its observation: present, absent or uncertain. `lacks`: how the observation denies it."""
+    if says_normal(status) or (_NORMAL.search(status) and not _DENIED.search(status) and lacks is None):
+        return "absent"
     head = _CLAUSE.split(status, maxsplit=1)[0] or status
-    undone = _DENIAL_UNDONE.search(head)
-    denies = bool(_DENIED.search(head)) and not undone
-    if denies != bool(lacks):
-        return Statement(about(found, "absent"), whole=True)
-    hedged = undone or _HEDGED.search(head)
-    return Statement(about(found, "uncertain" if hedged and not lacks else "present"))
+    undone = _DENIAL_UNDONE.search(head) is not None
+    if lacks is not None and not _ABSENCE.match(lacks):
+        return "absent"  # "No effusion: not present" denies it once
+    if (_DENIED.search(head) is not None and not undone) != (lacks is not None):
+        return "absent"
+    return "uncertain" if lacks is None and (undone or _HEDGED.search(head)) else "present"

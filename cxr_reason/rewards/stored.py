@@ -18,7 +18,7 @@ def judge_as_stored(record: Mapping[str, Any], *, silence: str = "normal") -> di
     """The published judgements of a record that was an evaluation item; `silence` decides nothing here."""
     correct = record.get("correct")
     result: dict[str, Any] = {"chosen": None, "answer_read": correct is not None, "correct": correct is True}
-    nothing: dict[str, Any] = {"claims": [], "reference": [], "steps": [], "supports_answer": None}
+    nothing: dict[str, Any] = {"claims": [], "reference": [], "topics": [], "steps": [], "supports_answer": None}
     shares = {name: _share(count, of) for name, (count, of) in _counts(record).items()}
     if len(shares) < 3:
         return result | unjudged() | nothing
