@@ -267,7 +267,7 @@ HARMLESS: dict[str, Callable[[Mapping[str, Any]], Iterator[Pair]]] = {
 
 def prediction(sentences: Sequence[str], answer: str) -> str:
     """A prediction as a model writes it."""
-    return "<think>" + "\n".join(sentences) + f"</think><answer>{answer}</answer>"
+    return "<think>" + "\n\n".join(sentences) + f"</think><answer>{answer}</answer>"
 
 
 # -------------------------------------------------------------------------------------------------- two made-up models
