@@ -34,6 +34,7 @@ class Listed(NamedTuple):
 COMMANDS = {
     "mine": Listed("Turn reports into questions with chains of reasoning."),
     "refine": Listed("Check chains of reasoning against their reports, mend them or reject them."),
+    "score": Listed("Score predictions: accuracy, and RadRScore with its parts, without a paid judge."),
     "doctor": Listed("Show what is installed and what each command lacks."),
 }
 
