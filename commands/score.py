@@ -12,10 +12,14 @@ from cxr_reason import cli, console
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.records import dumps_plain
 from cxr_reason.rewards import JUDGES
+from cxr_reason.rewards.readers import verdicts_of
 from cxr_reason.scoring import compare, run, statistics, tables
+from cxr_reason.sheets import read_sheet
 from cxr_reason.streams import Input
 
 from . import _options
+
+FORMATS = ("jsonl",)
 
 
 def _fields(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -29,8 +33,9 @@ def _fields(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
     type=click.Choice(list(JUDGES)),
     default="rules",
     show_default=True,
-    help="Who says what is true: our rules, or the judgements stored in published evaluation files.",
+    help="Who says what is true: our rules, the judgements stored in RadRBench's own files, or a reader's sheet.",
 )
+@click.option("--sheet", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="The sheet, filled.")
 @click.option(
     "--silence",
     type=click.Choice(["normal", "unknown"]),
@@ -49,7 +54,7 @@ def _fields(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
     nargs=2,
     metavar="A B",
     type=click.Path(exists=True, dir_okay=False),
-    help="Score nothing: how far two judges agree, by their details of the same predictions or two filled sheets.",
+    help="Score nothing: how far two judges agree, each by its details of the same predictions or by a filled sheet.",
 )
 @click.option(
     "--by", default="", metavar="A,B,…", callback=_fields, help="Scores by fields of the records too: view,sex,site."
@@ -89,6 +94,8 @@ def score(
     ctx: click.Context,
     /,
     source: str | None,
+    judge: str,
+    sheet: str | None,
     silence: Silence,
     against: str | None,
     agreement: tuple[str, str] | None,
@@ -112,15 +119,18 @@ def score(
     cli.stop_if_waiting(ctx, source)
     if "-" in (details, html):
         raise click.UsageError("--details and --html need files: stdout is for the score.")
+    if (judge == "sheet") != (sheet is not None):
+        raise click.UsageError("--judge sheet and --sheet FILE belong together.")
     if details and details == html:
         raise click.UsageError("--details and --html need a file each.")
     if given["draws"] and not statistics.available():
         console.note("numpy is not installed, so there are no intervals: pip install 'cxr-reason[score]'")
-    formats = ("jsonl", "array")
     result, summary, failure = run.score(
-        Input(source, formats=formats),
+        Input(source, formats=FORMATS),
+        judge=judge,
+        options={"verdicts": verdicts_of(read_sheet(sheet))} if sheet else {},
         silence=silence,
-        against=Input(against, formats=formats) if against else None,
+        against=Input(against, formats=FORMATS) if against else None,
         details=details,
         html=html,
         **given,

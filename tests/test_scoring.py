@@ -402,7 +402,7 @@ def test_agreement_of_two_judges(tmp_path: Path) -> None:
         details_file(
             tmp_path / f"{name}.jsonl",
             [
-                line(f"i{n}", score=n / 4, claims=[claim("cardiomegaly", "present", verdict, step=0, side=None)])
+                line(f"i{n}", score=n / 4, claims=[claim("cardiomegaly", "present", verdict, id=f"c{n}")])
                 for n, verdict in enumerate(said)
             ],
         )

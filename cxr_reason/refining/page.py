@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from cxr_reason import pages
-from cxr_reason.refining.sheets import NO_EVIDENCE, asked, evidence, evidence_spans
+from cxr_reason.sheets import NO_EVIDENCE, asked, evidence, evidence_spans
 
 Note = Mapping[str, Any]
 

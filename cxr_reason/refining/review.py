@@ -197,7 +197,8 @@ def run(
     `sheet` is a table for the reader; beside it stands its key, ``NAME.key.csv``, with our verdicts. `html` is a page
     to read by. Without `reports` both do without report text. All appear whole, when the run has come to its end.
     """
-    from cxr_reason.refining import page, sheets
+    from cxr_reason import sheets
+    from cxr_reason.refining import page
 
     writers: dict[str | Path, Callable[[list[Note]], bytes]] = {}
     if sheet:

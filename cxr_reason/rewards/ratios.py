@@ -12,8 +12,10 @@ Beside them, since most of what a reference says are denials:
 
 - positive_factuality, positive_completeness: the same over findings called present or suspected; where there is none
   to tell and none is told, they don't apply (None)
-- balanced_radrscore: the mean of a positive and a negative half, each the mean of its factuality and completeness. A
-  denial that rests on the report's silence alone weighs nothing. A half that doesn't apply is left out
+- balanced_radrscore: the harmonic mean of a positive and a negative half, each the mean of its factuality and
+  completeness. A denial that rests on the report's silence alone weighs nothing. Where the reference has nothing that
+  is present there is nothing to balance (None); where it denies nothing the positive half stands alone. The mean is
+  harmonic because the plain one pays half for denying everything: such a litany had more than GPT-4o (docs/scoring.md)
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ def ratios(
         [ok for ok, no in zip(told, absent, strict=True) if no],
     )
     scores["positive_factuality"], scores["positive_completeness"] = positive
-    scores["balanced_radrscore"] = _mean(_mean(half) for half in (positive, negative))
+    scores["balanced_radrscore"] = _balanced(_mean(positive), _mean(negative)) if not all(absent) else None
     return {name: _rounded(scores[name]) for name in PARTS} | {
         "zero_denominators": [name for name, hits in parts.items() if not hits]
     }
@@ -80,6 +82,12 @@ def _share(hits: Sequence[bool]) -> float | None:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def _balanced(positive: float | None, negative: float | None) -> float | None:
+    if positive is None or negative is None:
+        return positive
+    return 2 * positive * negative / (positive + negative) if positive and negative else 0.0
 
 
 def _rounded(value: float | None) -> float | None:

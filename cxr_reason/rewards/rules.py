@@ -32,6 +32,7 @@ from cxr_reason.rewards.answers import Answer, open_ended, read_answer
 from cxr_reason.rewards.options import all_entailed, asked, entails, is_a, plain, related, says_normal, stated
 from cxr_reason.rewards.ratios import ratios, unjudged
 from cxr_reason.rewards.statements import judged
+from cxr_reason.streams import stable_hash
 
 _SURER = {"differential": 0, "possible": 1, "probable": 2, "definite": 3}
 
@@ -60,7 +61,8 @@ def judge_by_rules(record: Mapping[str, Any], *, silence: Silence = "normal") ->
             "claims": claims, "reference": [], "topics": [], "steps": [{"text": step.text, "effective": None} for step in steps],
             "supports_answer": _supports(answer, [c for c, _ in said], question, options),
         }  # fmt: skip
-    claims = [_judged(claim, step, reading, silence) for claim, step in said]
+    key = record.get("id") or stable_hash(question, told)
+    claims = [_judged(claim, step, key, reading, silence) for claim, step in said]
     found = _reference(chain)
     told_claims = [claim for claim, _ in said]
     reference = [_as_reference(finding, _state(finding, told_claims)) for finding in found]
@@ -101,13 +103,14 @@ def _claims(steps: Sequence[prose.Step]) -> list[tuple[Finding, int]]:
     return [told for (name, side, absent), told in found.items() if side or (name, absent) not in placed]
 
 
-def _judged(claim: Finding, step: int, reading: Reading, silence: Silence) -> dict[str, Any]:
+def _judged(claim: Finding, step: int, record: Any, reading: Reading, silence: Silence) -> dict[str, Any]:
     verdict = judged(claim, reading, silence)
     side_error = hedge_as_fact = False
     if verdict.verdict != "supported" and claim.status == "present":
         side_error = claim.side in ("left", "right") and _elsewhere(claim, verdict, reading)
         hedge_as_fact = _suspected(claim, reading)
     return {
+        "id": f"c{stable_hash('claim', str(record), claim.name, claim.side or '', claim.status == 'absent'):016x}",
         "text": claim_in_words(claim),
         "step": step,
         "finding": claim.name,

@@ -1,7 +1,6 @@
-"""How far two judges agree: two details files of the same predictions, or two sheets that readers have filled.
+"""How far two judges agree: each told by its details of the same predictions, or by a sheet that a reader has filled.
 
-Claims are paired where both judges see the same one: the same item, step, finding, side and denial or not. Scores and
-answers are paired by item. Both files are held in memory.
+Claims are paired by their ids, scores and answers by item. Both files are held in memory.
 """
 
 from __future__ import annotations
@@ -10,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from cxr_reason import __version__, console
+from cxr_reason import __version__, console, sheets
 from cxr_reason.agreement import icc, kappa, pearson
 from cxr_reason.errors import InputError
-from cxr_reason.refining import sheets
 from cxr_reason.scoring.tally import MEASURES, cluster_of
 from cxr_reason.streams import Input
 
@@ -23,34 +21,26 @@ _DIGITS = 6
 def agreement(first: str | Path, second: str | Path, *, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
     """How far two judges agree, as one JSON object; see docs/scoring.md.
 
-    Raises InputError where the files aren't of one kind, or have nothing in common.
+    Scores are compared where both files are details. Raises InputError where the two have nothing in common.
     """
-    is_sheet = [str(path).endswith(".csv") for path in (first, second)]
-    if is_sheet[0] != is_sheet[1]:
-        raise InputError(
-            "a sheet and a details file have no claims in common",
-            where=str(second),
-            hint="Compare two sheets (.csv), or two details files of the same predictions.",
-        )
     told: dict[str, Any] = {"schema": 1, "version": __version__, "first": str(first), "second": str(second)}
-    if is_sheet[0]:
-        claims = sheets.agreement(*map(sheets.read_sheet, (first, second)), draws=draws, seed=seed)
-        return told | {"claims": _claims(claims), "measures": {}}
-    ours, theirs = (_details(path) for path in (first, second))
-    if not ours.keys() & theirs.keys():
-        raise InputError(
-            "the two files have no item in common",
-            where=str(second),
-            hint="Give details of the same predictions by two judges: items are paired by id.",
-        )
-    told |= {"items": len(ours.keys() & theirs.keys()), "unmatched": len(ours.keys() ^ theirs.keys())}
-    answers = [list(_answers(lines)) for lines in (ours, theirs)]
-    shared = {answer.id for answer in answers[0]} & {answer.id for answer in answers[1]}
-    claims_told = _claims(sheets.agreement(*answers, draws=draws, seed=seed)) if shared else None
-    return told | {
-        "claims": claims_told,
-        "measures": {name: _measure(ours, theirs, field) for name, field in MEASURES.items()},
-    }
+    ours, theirs = (None if str(path).endswith(".csv") else _details(path) for path in (first, second))
+    if ours is not None and theirs is not None:
+        if not ours.keys() & theirs.keys():
+            raise InputError(
+                "the two files have no item in common",
+                where=str(second),
+                hint="Give details of the same predictions by two judges: items are paired by id.",
+            )
+        told |= {"items": len(ours.keys() & theirs.keys()), "unmatched": len(ours.keys() ^ theirs.keys())}
+        told["measures"] = {name: _measure(ours, theirs, field) for name, field in MEASURES.items()}
+    answers = [
+        sheets.read_sheet(path) if lines is None else list(_answers(lines))
+        for path, lines in ((first, ours), (second, theirs))
+    ]
+    if "measures" in told and not {one.id for one in answers[0]} & {one.id for one in answers[1]}:
+        return told | {"claims": None}  # a judge that tells no claims, such as `stored`
+    return told | {"claims": _claims(sheets.agreement(*answers, draws=draws, seed=seed))}
 
 
 def _details(path: str | Path) -> dict[str, Mapping[str, Any]]:
@@ -67,24 +57,17 @@ def _details(path: str | Path) -> dict[str, Mapping[str, Any]]:
 
 
 def _answers(lines: Mapping[str, Mapping[str, Any]]) -> Iterator[sheets.Answer]:
-    """Each claim as what a reader would say of it, once."""
-    seen = set()
-    for identity, line in lines.items():
+    """Each claim as what a reader would say of it."""
+    for line in lines.values():
         for number, claim in enumerate(line.get("claims") or ()):
-            if claim.get("verdict") is None:
-                continue
-            what = (claim.get("step"), claim.get("finding"), claim.get("side"), claim.get("status") == "absent")
-            key = " | ".join(map(str, (identity, *what)))
-            if key not in seen:
-                seen.add(key)
-                yield sheets.Answer(
-                    id=key,
-                    line=number,
-                    study=cluster_of(line)[0],
-                    finding=str(claim.get("finding") or ""),
-                    status=str(claim.get("status") or ""),
-                    verdict=str(claim["verdict"]),
-                )
+            yield sheets.Answer(
+                id=claim["id"],
+                line=number,
+                study=cluster_of(line)[0],
+                finding=claim["finding"],
+                status=claim["status"],
+                verdict=claim["verdict"],
+            )
 
 
 def _claims(told: sheets.Agreement) -> dict[str, Any]:
@@ -120,7 +103,7 @@ def show(told: Mapping[str, Any], file: TextIO) -> None:
     """The tables for people."""
     measures = [
         (name.replace("_", " "), one["n"], *(_text(one.get(part)) for part in ("icc", "pearson", "kappa")))
-        for name, one in told["measures"].items()
+        for name, one in told.get("measures", {}).items()
         if one["n"]
     ]
     if measures:

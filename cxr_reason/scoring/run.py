@@ -34,6 +34,7 @@ def score_row(
     row: Row,
     *,
     judge: str,
+    options: Mapping[str, Any],
     silence: Silence,
     by: Sequence[str],
     with_floors: bool,
@@ -51,7 +52,7 @@ def score_row(
         record["steps"] = record.pop("reference_steps")
     if not record.get("id"):
         record["id"] = stable_id(record.get("study_id"), record.get("question"), record.get("report"))
-    line = judged_by(record, judge=judge, silence=silence)
+    line = judged_by(record, judge=judge, silence=silence, **options)
     note = noted(line, by=by)
     if with_floors:
         note |= _floors(record, silence)
@@ -86,6 +87,7 @@ def score(
     source: Input,
     *,
     judge: str = "rules",
+    options: Mapping[str, Any] | None = None,
     silence: Silence = "normal",
     by: Sequence[str] = (),
     draws: int = statistics.DRAWS,
@@ -98,7 +100,7 @@ def score(
     dry_run: bool = False,
     **stream: Any,
 ) -> tuple[dict[str, Any], runner.Summary, TooManyFailures | None]:
-    """Judge the predictions of `source`, and those of `against` on the same questions.
+    """Judge the predictions of `source`, and those of `against` on the same questions. `options` are the judge's own.
 
     Gives the score (`tables.result`), the run's counts, and the error that is still to be raised where too many rows
     couldn't be read: what could be read is scored and written all the same. `details` gets a line an item, in the order
@@ -108,8 +110,16 @@ def score(
     if against is not None and not statistics.available():
         raise CxrError("comparing needs numpy", where="--against", hint="pip install 'cxr-reason[score]'")
     with_floors = judge == JUDGE_OF_FLOORS
-    config = {"judge": judge, "silence": silence, "by": list(by), "draws": draws, "seed": seed, "reports": reports}
-    work = partial(score_row, judge=judge, silence=silence, by=by, reports=reports, config=records.config_hash(config))
+    config: dict[str, Any] = {
+        "judge": judge,
+        "options": dict(options or {}),
+        "silence": silence,
+        "by": list(by),
+        "reports": reports,
+    }
+    own: dict[str, Any] = {"judge": judge, "options": options or {}, "silence": silence, "by": by, "reports": reports}
+    work = partial(score_row, **own, config=records.config_hash(config))
+    config |= {"draws": draws, "seed": seed}
     with ExitStack() as stack:
         sink = stack.enter_context(opened(html)) if html and not dry_run else None
         # Where it stands beside the page, report text is where the person wants it, and on the same disk.
@@ -119,7 +129,7 @@ def score(
         theirs = folder / "theirs.jsonl" if folder and against else None
         failures: list[TooManyFailures] = []
 
-        def run(which: Input, into: Path | None, tally: Tally, *, floor: bool, **own: Any) -> runner.Summary | None:
+        def run(which: Input, into: Path | None, tally: Tally, *, floor: bool, **rest: Any) -> runner.Summary | None:
             try:
                 return runner.run(
                     which,
@@ -130,7 +140,7 @@ def score(
                     aside=tally,
                     config=config | {"hold": tally.hold},
                     dry_run=dry_run,
-                    **own,
+                    **rest,
                 )
             except TooManyFailures as error:  # raised when everything else is done
                 failures.append(error)
