@@ -126,8 +126,8 @@ def join_option(command: Command) -> Command:
     )(command)
 
 
-def output_options(command: Command) -> Command:
-    """`output`, `output_format`, `force` and `rejects`."""
+def rejects_options(command: Command) -> Command:
+    """`force` and `rejects`, for commands whose output isn't records."""
     for option in (
         click.option(
             "--rejects",
@@ -136,6 +136,15 @@ def output_options(command: Command) -> Command:
             help="Write what was left out here, with reasons. It holds report text.",
         ),
         click.option("--force", is_flag=True, help="Start over, also where a killed run could be continued."),
+    ):
+        command = option(command)
+    return command
+
+
+def output_options(command: Command) -> Command:
+    """`output`, `output_format`, `force` and `rejects`."""
+    command = rejects_options(command)
+    for option in (
         click.option(
             "--format",
             "output_format",

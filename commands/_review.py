@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from cxr_reason.refining.review import STRATA
-from cxr_reason.refining.sheets import key_path
+from cxr_reason.sheets import key_path
 
 from ._options import Command
 

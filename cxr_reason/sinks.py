@@ -15,6 +15,7 @@ import os
 import stat
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -227,3 +228,15 @@ class FileSink:
     def _release(self) -> None:
         os.close(self._descriptor)
         self._descriptor = -1
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[FileSink]:
+    """A file that is taken hold of before the work begins: after an hour of work it would be late to find it locked."""
+    sink = FileSink(path)
+    sink.open()
+    try:
+        sink.go_on_from(0)
+        yield sink
+    finally:
+        sink.close(keep=False)

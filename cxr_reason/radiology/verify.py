@@ -11,6 +11,8 @@ The truth table is docs/verify.md; tests/test_verify.py tests it cell by cell. I
 - A report that contradicts itself decides nothing.
 - Silence: with `silence="normal"`, as the published factuality has it, an unmentioned finding is absent. With
   `silence="unknown"` every silent claim is unverifiable.
+- Limits: a region denied within limits ("no acute process") decides nothing beyond them. With `limits="silent"` what
+  lies beyond them is unmentioned, and judged as silence is: scores, which take silence as normal, ask it so.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from cxr_reason.radiology.sentences import sentences
 Decision = Literal["supported", "contradicted", "unverifiable"]
 Basis = Literal["stated", "region", "silent"]
 Silence = Literal["normal", "unknown"]
+Limits = Literal["strict", "silent"]
 
 _GRADE = {"differential": 1, "possible": 1, "probable": 2, "definite": 3}
 _WORST: dict[str, int] = {"supported": 0, "unverifiable": 1, "contradicted": 2}
@@ -56,26 +59,30 @@ def _claims(text: str) -> tuple[Finding, ...]:
     return tuple(found)
 
 
-def verify(claim: str | Finding, report: str | Reading, *, silence: Silence = "normal") -> Verdict:
+def verify(
+    claim: str | Finding, report: str | Reading, *, silence: Silence = "normal", limits: Limits = "strict"
+) -> Verdict:
     """Judge a claim by a report. A text with several claims is worth as much as its worst one.
 
-    Raises ValueError for an unknown `silence`. A text that claims nothing is unverifiable.
+    Raises ValueError for an unknown `silence` or `limits`. A text that claims nothing is unverifiable.
     """
     if silence not in ("normal", "unknown"):
         raise ValueError(f"silence must be 'normal' or 'unknown', not {silence!r}")
+    if limits not in ("strict", "silent"):
+        raise ValueError(f"limits must be 'strict' or 'silent', not {limits!r}")
     reading = read(report) if isinstance(report, str) else report
     if isinstance(claim, Finding):
-        return _verify(claim, reading, silence)
+        return _verify(claim, reading, silence, limits)
     made = _claims(claim)
     if not made:
         return Verdict("unverifiable", "silent", reason="claims nothing about the film")
-    verdicts = [_verify(c, reading, silence) for c in made]
+    verdicts = [_verify(c, reading, silence, limits) for c in made]
     worst = max(verdicts, key=lambda v: _WORST[v.verdict])
     return Verdict(worst.verdict, worst.basis, [s for v in verdicts for s in v.spans], worst.reason)
 
 
 # ---------------------------------------------------------------------- one claim
-def _verify(claim: Finding, reading: Reading, silence: Silence) -> Verdict:
+def _verify(claim: Finding, reading: Reading, silence: Silence, limits: Limits) -> Verdict:
     facts = [f for f in reading.facts() if f.time in ("current", "resolved")]
     below = LEXICON.descendants(claim.name)
     above = LEXICON.ancestors(claim.name)
@@ -84,16 +91,41 @@ def _verify(claim: Finding, reading: Reading, silence: Silence) -> Verdict:
         return _say("unverifiable", "stated", same, "the report contradicts itself here")
     # what the report affirms of the finding or of a special form of it, and what it denies of it or of its region
     affirmed = [*same, *(f for f in facts if f.name in below)]
+    here = [f for f in affirmed if not _elsewhere(claim, f, reading)] if claim.site else affirmed
+    if affirmed and not here and claim.status != "absent" and all(f.status != "absent" for f in affirmed):
+        return _say("contradicted", "stated", affirmed, "the report names another place")
+    affirmed = here
     present = [f for f in affirmed if f.status == "present"]
     uncertain = [f for f in affirmed if f.status == "uncertain"]
     absent = [f for f in facts if f.status == "absent" and not f.conflict and sides_meet(f.side, claim.side)]
     denied = _both_sides([f for f in absent if f.name == claim.name or f.name in above])
     denied += [f for f in absent if f.name in _excluded_by(claim.name) and not f.bound]
+    if limits == "silent":
+        denied = [f for f in denied if f.name == claim.name or not LEXICON.is_region(f.name) or _reaches(f, claim)]
     if claim.status == "absent" and not same and any(f.conflict for f in present):
         return _say("unverifiable", "stated", present, "the report contradicts itself here")
     if claim.status == "absent":
         return _absent(claim, facts, present, uncertain, denied, above, silence)
     return _positive(claim, facts, present, uncertain, denied, above, silence)
+
+
+_HEIGHTS = {
+    "upper lobe": "upper", "upper lung": "upper", "apex": "upper", "mid lung": "mid", "middle lobe": "mid", "lingula": "mid", "lower lobe": "lower",
+    "lower lung": "lower", "base": "lower", "costophrenic angle": "lower",
+}  # fmt: skip
+
+
+def _elsewhere(claim: Finding, fact: Finding, reading: Reading) -> bool:
+    """Whether a finding that is there is so at another height of the lung than claimed, wherever it is mentioned."""
+    height = _HEIGHTS.get(claim.site or "")
+    if height is None or fact.status == "absent":
+        return False
+    places = [
+        _HEIGHTS.get(f.site or "")
+        for f in reading.findings
+        if f.name == fact.name and f.status != "absent" and sides_meet(f.side, claim.side)
+    ]
+    return bool(places) and all(place is not None and place != height for place in places)
 
 
 def _both_sides(denied: list[Finding]) -> list[Finding]:
@@ -106,6 +138,17 @@ def _both_sides(denied: list[Finding]) -> list[Finding]:
                     replace(left, side=None, span=[min(left.span[0], right.span[0]), max(left.span[1], right.span[1])])
                 )
     return denied + pairs
+
+
+def _reaches(fact: Finding, claim: Finding) -> bool:
+    """Whether a denial speaks of the claim, within its limits."""
+    if claim.status == "absent":
+        return _covers(fact, claim)
+    if fact.side in ("left", "right") and claim.side is None:
+        return False
+    if fact.site and LEXICON.is_region(fact.name) and fact.site != claim.site:
+        return False
+    return _within_bound(fact.bound, claim)
 
 
 def _excluded_by(name: str) -> tuple[str, ...]:
@@ -142,11 +185,7 @@ def _positive(
             return _say("unverifiable", "stated", near, "the claim is surer than the report")
         return _compare(claim, near)
     for fact in denied:
-        if fact.side in ("left", "right") and claim.side is None:
-            continue
-        if fact.site and LEXICON.is_region(fact.name) and fact.site != claim.site:
-            continue
-        if _within_bound(fact.bound, claim):
+        if _reaches(fact, claim):
             return _say("contradicted", _basis(claim, fact), [fact], "the report denies it")
     if denied:
         return _say("unverifiable", _basis(claim, denied[0]), denied, "the report denies it within limits only")

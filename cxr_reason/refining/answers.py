@@ -1,112 +1,36 @@
 """Which answer follows: from what a chain observed, and from what the report says.
 
-A question asks for findings (`asked`), and an option states some (`rewrite.stated`). Both are read by the engine that
-reads reports. `entails` says whether one observed claim is enough for another, `follows` whether the answer of a chain
-follows from its observations, `named` which option a conclusion names.
+`follows` says whether the answer of a chain follows from its observations, `named` which option a conclusion names.
+What a question asks and an option states is read in `rewards.options`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 from cxr_reason import courses
-from cxr_reason.radiology import LEXICON, Finding, claims
-from cxr_reason.refining.chain import Chain, plain, says_normal
-from cxr_reason.refining.rewrite import stated, wholly_read
-
-# A question as a statement.
-_QUESTION = [
-    (re.compile(rf"^(?:{question})\b ?", re.IGNORECASE), statement)
-    for question, statement in (
-        (
-            r"(?:does|do|did) (?:this|the|these) [\w\s-]*?(?:show|demonstrate|reveal|have|contain|display)s?",
-            "There is ",
-        ),
-        (r"(?:is|are) there(?: any)?(?: (?:evidence|signs?|indications?) of)?", "There is "),
-        (r"(?:do|can|could) (?:you|we|one) (?:see|find|identify|make out|recogni[sz]e)", "There is "),
-        (r"(?:can|could) (.+?) be (?:seen|found|identified|made out|recogni[sz]ed)", r"\1 is seen "),
-        (r"(?:is|are) (.+?) (present|visible|seen|identified|evident|enlarged|normal|clear)", r"\1 is \2 "),
-    )
-]
-# "Looking at this radiograph, is there …", "… on this chest X-ray"
-_SETTING = re.compile(
-    r"^[^,?]*\b(?:film|radiograph|x-ray|image)\b[^,?]*, (?=is|are|do|can|could)"
-    r"|,? (?:on|in|from) (?:this|the|these) (?:\w+ )?(?:\w+ )?(?:film|radiograph|x-ray|image)s?\b",
-    re.IGNORECASE,
+from cxr_reason.radiology import LEXICON, Finding
+from cxr_reason.refining.chain import Chain
+from cxr_reason.rewards.options import (
+    COURSES,
+    LETTERS,
+    YES_NO,
+    all_entailed,
+    asked,
+    entails,
+    is_a,
+    names,
+    plain,
+    related,
+    says_normal,
+    stated,
+    wholly_read,
 )
-# "This is a portable AP film. Does …": mine's ``--tell-view``.
-_VIEW_TOLD = re.compile(r"^(?:This is|These are|The current study has) [^.?]*\bfilm\b[^.?]*\.\s+")
+
 _ABNORMAL = re.compile(r"\b(?:abnormal|abnormality|not normal)\b", re.IGNORECASE)
-_COURSES = {
-    "improved": re.compile(r"\b(?:improv\w+|better|smaller|less|decreas\w+|resolv\w+|clear\w+)\b", re.IGNORECASE),
-    "stable": re.compile(r"\b(?:stable|unchanged|the same|no change|similar)\b", re.IGNORECASE),
-    "worse": re.compile(r"\b(?:wors\w+|larger|more|increas\w+|progress\w+|new)\b", re.IGNORECASE),
-}
-# "The answer is B, …", "option (C)", "so: D."; never the article of "the answer is a small effusion".
-_LETTER = [
-    re.compile(
-        r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice)(?:\s+is)?\s*[:=]?\s*(?:(?:the\s+)?(?:[Oo]ption|[Aa]nswer|[Cc]hoice)\s*)?"
-        r"[^\w\s]{0,3}([A-H])\b(?!\s+[a-z])"
-    ),
-    re.compile(r"\b(?:[Oo]ption|[Cc]hoice)\s+[^\w\s]{0,3}([A-H])\b"),
-    re.compile(r"\(([A-H])\)"),
-    re.compile(r"\b(?:[Ss]o|[Tt]herefore|[Hh]ence|[Tt]hus)[,:]?\s+([A-H])[.,:;)](?:\s|$)"),
-]
-_SAYS_YES_NO = re.compile(
-    r"(?:\banswer(?:\s+\w+){0,4}?\s+(?:is|:)|^|[,:(])\s*[^\w\s]?(yes|no)(?=[^\w\s]?(?:[.,;:)]|$))", re.IGNORECASE
-)
-
-
-@lru_cache(maxsize=2048)
-def asked(question: str) -> tuple[Finding, ...]:
-    """The findings that a yes-no or temporal `question` asks for, as if they were stated."""
-    text = _SETTING.sub("", _VIEW_TOLD.sub("", question).strip().rstrip("? "))
-    for pattern, statement in _QUESTION:
-        text, times = pattern.subn(statement, text, count=1)
-        if times:
-            break
-    text = text.strip()
-    return tuple(claims(text[:1].upper() + text[1:] + "."))
-
-
-def names(findings: Iterable[Finding]) -> frozenset[str]:
-    return frozenset(finding.name for finding in findings)
-
-
-@lru_cache(maxsize=2048)
-def is_a(name: str, ancestor: str) -> bool:
-    """Whether the finding `name` is an `ancestor` or one of its kinds."""
-    return name == ancestor or ancestor in LEXICON.ancestors(name)
-
-
-def entails(observed: Finding, claim: Finding) -> bool:
-    """Whether who has `observed` may say `claim`: the same or a kind of it, as certain, on that side, of that degree.
-
-    A denial entails that of every kind of what it denies, within its bound.
-    """
-    if claim.status == "absent":
-        return (
-            observed.status == "absent"
-            and is_a(claim.name, observed.name)
-            and observed.bound in (None, claim.bound)
-            and (observed.side in (None, "bilateral", claim.side))
-            and observed.severity in (None, claim.severity)
-        )
-    if claim.status == "present" and observed.status != "present":
-        return False
-    return (
-        observed.status != "absent"
-        and is_a(observed.name, claim.name)
-        and (claim.side is None or observed.side in (claim.side, "bilateral"))
-        and (claim.severity is None or observed.severity == claim.severity)
-    )
-
-
-def all_entailed(observed: Sequence[Finding], wanted: Iterable[Finding]) -> bool:
-    return all(any(entails(seen, claim) for seen in observed) for claim in wanted)
 
 
 def follows(chain: Chain) -> str | None:
@@ -213,11 +137,6 @@ def _told(seen: Finding, answer: Sequence[Finding]) -> bool:
     return any(related(seen.name, told.name) for told in answer)
 
 
-@lru_cache(maxsize=4096)
-def related(one: str, other: str) -> bool:
-    return one == other or LEXICON.related(one, other)
-
-
 def _anomaly(chain: Chain) -> str | None:
     reading, observed = chain.judge.reading, chain.observed
     definition = chain.policies.get("definition") or _definition_of(chain.question)
@@ -271,7 +190,7 @@ def _temporal(chain: Chain) -> str | None:
         return "No observation tells how it changed."
     if len(told) > 1:
         return "The observations change in different directions."
-    answer = next((course for course, words in _COURSES.items() if words.search(chain.answer_text)), None)
+    answer = next((course for course, words in COURSES.items() if words.search(chain.answer_text)), None)
     return None if answer in told else "The observations change in another direction than the answer."
 
 
@@ -290,14 +209,14 @@ def _by_films(chain: Chain, wanted: frozenset[str]) -> set[str]:
 
 def named(chain: Chain, text: str, told: Sequence[Finding]) -> int | None:
     """Which option a conclusion with this `text` and the claims `told` names; None where it names none, or several."""
-    for pattern in _LETTER:
+    for pattern in LETTERS:
         letters = set(pattern.findall(text))
         if letters:
             indexes = {ord(letter) - ord("A") for letter in letters}
             return indexes.pop() if len(indexes) == 1 else None
     options = [plain(option) for option in chain.options]
     if set(options) == {"yes", "no"}:
-        words = {word.lower() for word in _SAYS_YES_NO.findall(text)}
+        words = {word.lower() for word in YES_NO.findall(text)}
         if len(words) == 1:
             return options.index(words.pop())
         return _yes_no_told(chain, options, told)
@@ -307,8 +226,8 @@ def named(chain: Chain, text: str, told: Sequence[Finding]) -> int | None:
     if len(found) == 1:
         return options.index(found[0])
     if chain.task == "temporal":
-        courses = [course for course, words in _COURSES.items() if words.search(text)]
-        fitting = [i for i, option in enumerate(options) if len(courses) == 1 and _COURSES[courses[0]].search(option)]
+        courses = [course for course, words in COURSES.items() if words.search(text)]
+        fitting = [i for i, option in enumerate(options) if len(courses) == 1 and COURSES[courses[0]].search(option)]
     else:
         fitting = [i for i, option in enumerate(chain.options) if stated(option) and all_entailed(told, stated(option))]
     return fitting[0] if len(fitting) == 1 else None

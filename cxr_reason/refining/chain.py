@@ -19,6 +19,7 @@ from cxr_reason.radiology.verify import Silence
 from cxr_reason.readings import sealed
 from cxr_reason.records import STEP_KINDS
 from cxr_reason.refining.rewrite import NUMBER, Numbering, Passage, Said, matches, passage, quoting, what_counts
+from cxr_reason.rewards.options import plain, says_normal
 
 BASES = ("stated", "region", "silent")  # from the firmest to the least firm
 DECISIONS = ("supported", "unverifiable", "contradicted")  # from the best to the worst
@@ -296,25 +297,6 @@ _REJECTIONS = {
     "not-understood": "too little of it could be understood",
 }
 _YES_NO = frozenset({"yes", "no"})
-
-
-_NORMAL = re.compile(
-    r"(?:the \w+ (?:is|are) )?"
-    r"(?:normal|no (?:acute )?(?:finding|abnormality|abnormalities|disease)s?|unremarkable|none of these.*)\W*",
-    re.IGNORECASE,
-)
-
-
-@lru_cache(maxsize=4096)
-def says_normal(option: str) -> bool:
-    """Whether `option` says that there is nothing."""
-    return _NORMAL.fullmatch(option.strip()) is not None
-
-
-@lru_cache(maxsize=4096)
-def plain(text: str) -> str:
-    """The words of `text` alone, in lower case."""
-    return " ".join(re.findall(r"\w+", text.lower()))
 
 
 @lru_cache(maxsize=1024)

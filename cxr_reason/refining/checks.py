@@ -16,8 +16,9 @@ from functools import lru_cache, partial
 
 from cxr_reason.radiology import LEXICON, Finding, Verdict
 from cxr_reason.refining import answers, rewrite
-from cxr_reason.refining.chain import Chain, Judge, Problem, Step, says_normal
+from cxr_reason.refining.chain import Chain, Judge, Problem, Step
 from cxr_reason.refining.rewrite import WHY, Said
+from cxr_reason.rewards.options import asked, entails, is_a, names, related, says_normal, stated
 
 Problems = Iterator[Problem]
 
@@ -196,7 +197,7 @@ def _unstated_detail(claim: Finding, findings: Sequence[Finding]) -> str | None:
 
 @lru_cache(maxsize=2048)
 def _alike(one: str, other: str) -> bool:
-    return answers.is_a(one, other) or answers.is_a(other, one)
+    return is_a(one, other) or is_a(other, one)
 
 
 # ------------------------------------------------------------------------------------------------------- what it is
@@ -217,7 +218,7 @@ def _asked(chain: Chain) -> frozenset[str]:
     """The findings that the question is about; empty where it is about the whole film, or can't be read."""
     match chain.task:
         case "binary" | "temporal":
-            return answers.names(answers.asked(chain.question))
+            return names(asked(chain.question))
         case "single" | "multiple" if chain.options and not any(map(says_normal, chain.options)):
             return _asked_by_options(chain.options)
     return frozenset()
@@ -225,14 +226,14 @@ def _asked(chain: Chain) -> frozenset[str]:
 
 @lru_cache(maxsize=2048)
 def _asked_by_options(options: tuple[str, ...]) -> frozenset[str]:
-    return answers.names(claim for option in options for claim in rewrite.stated(option))
+    return names(claim for option in options for claim in stated(option))
 
 
 @lru_cache(maxsize=2048)
 def _bears(name: str, asked: frozenset[str]) -> bool:
     region = LEXICON.findings[name].region
     return region == "chest" or any(
-        answers.related(name, other) or region == LEXICON.findings[other].region for other in asked
+        related(name, other) or region == LEXICON.findings[other].region for other in asked
     )
 
 
@@ -267,7 +268,7 @@ def conclusion(chain: Chain) -> Problems:
     if last is None:
         return
     for claim, counted in zip(last.passage.claims, chain.as_counted(last.passage.claims), strict=True):
-        if counted.status != "absent" and not any(answers.entails(seen, counted) for seen in observed):
+        if counted.status != "absent" and not any(entails(seen, counted) for seen in observed):
             yield Problem("conclusion", f"It {_claimed(claim)}, which no step observed.", last.number, fatal=True)
             return
 

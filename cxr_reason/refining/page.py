@@ -1,34 +1,21 @@
 """A page to read by: every sampled claim beside its report, the sentence that it rests on marked. One file, no script.
 
-It tells no verdict of ours: readers are blind. What it looks like is ``page.css``.
+It tells no verdict of ours: readers are blind. What it looks like is ``pages.css`` and ``page.css``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
-from cxr_reason.refining.sheets import NO_EVIDENCE, asked, evidence, evidence_spans
+from cxr_reason import pages
+from cxr_reason.sheets import NO_EVIDENCE, asked, evidence, evidence_spans
 
 Note = Mapping[str, Any]
 
-_HEAD = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="robots" content="noindex">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>Claims to review</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header>
+_HEADER = """<header>
 <h1>Claims to review</h1>
 <p>{count} from {reports}. For each: does the report bear the claim out? Write the verdict into the row of the
 sheet that has the claim's number.</p>
@@ -57,8 +44,7 @@ _BOXES = (
 def page(notes: Sequence[Note], *, reports: bool = True) -> bytes:
     """The page for `review.Sample.chosen`. Without `reports` it has no word of them."""
     groups = [list(group) for _, group in groupby(notes, key=lambda note: note["report_id"])]
-    head = _HEAD.format(
-        style=files(__package__).joinpath("page.css").read_text(encoding="utf-8"),
+    head = pages.head("Claims to review", style=pages.asset(__package__, "page.css")) + _HEADER.format(
         count=_counted(len(notes), "claim"),
         reports=_counted(len(groups), "report"),
         privacy=_WITH_TEXT if reports else _WITHOUT_TEXT,

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from cxr_reason import runner
 from cxr_reason.errors import TooManyFailures
 from cxr_reason.radiology import Finding
 from cxr_reason.refining.chain import Chain, Problem
-from cxr_reason.sinks import FileSink
+from cxr_reason.sinks import opened
 from cxr_reason.streams import Input, stable_hash
 
 Note = dict[str, Any]
@@ -197,7 +197,8 @@ def run(
     `sheet` is a table for the reader; beside it stands its key, ``NAME.key.csv``, with our verdicts. `html` is a page
     to read by. Without `reports` both do without report text. All appear whole, when the run has come to its end.
     """
-    from cxr_reason.refining import page, sheets
+    from cxr_reason import sheets
+    from cxr_reason.refining import page
 
     writers: dict[str | Path, Callable[[list[Note]], bytes]] = {}
     if sheet:
@@ -207,7 +208,7 @@ def run(
         writers[html] = lambda notes: page.page(notes, reports=reports)
     drawn = {"sample": sample.count, "stratify": sample.by, "seed": sample.seed}
     with ExitStack() as stack:
-        sinks = {} if dry_run else {path: stack.enter_context(_opened(path)) for path in writers}
+        sinks = {} if dry_run else {path: stack.enter_context(opened(path)) for path in writers}
 
         def write() -> None:
             notes = sample.chosen()
@@ -222,15 +223,3 @@ def run(
             raise
         write()
         return summary
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[FileSink]:
-    """A file that is taken hold of before the work begins: after an hour of work it would be late to find it locked."""
-    sink = FileSink(path)
-    sink.open()
-    try:
-        sink.go_on_from(0)
-        yield sink
-    finally:
-        sink.close(keep=False)

@@ -23,6 +23,8 @@ from operator import attrgetter
 from typing import Any
 
 from cxr_reason.radiology import Finding, claims
+from cxr_reason.rewards.options import stated
+from cxr_reason.rewards.prose import is_general
 
 TALK = ("leak", "prior", "history", "advice")
 CACHED_TEXTS = 4_096
@@ -48,11 +50,7 @@ def _any(patterns: Iterable[str]) -> re.Pattern[str]:
 
 
 _DATA = _load()
-_CUES = {
-    name: _any(cue.replace("{look}", _DATA["plan"]["look"]) for cue in section["cues"])
-    for name, section in _DATA.items()
-    if "cues" in section
-}
+_CUES = {name: _any(section["cues"]) for name, section in _DATA.items() if "cues" in section}
 _ANY_TALK = _any(cue for name in TALK for cue in _DATA[name]["cues"])
 _AFFIRMED = r"^(?!.*\b(?:no|not|nor|without|none|never|free|absent|absence|negative)\b)"
 _MENDS = {
@@ -62,7 +60,6 @@ _MENDS = {
     ]
     for name in TALK
 }
-_FRAMES, _ASSERTS = _any(_DATA["plan"]["frames"]), _any(_DATA["plan"]["asserts"])
 _SIGNS = _any(map(re.escape, _DATA["signs"]["words"]))
 WHY: dict[str, str] = {name: _DATA[name]["why"] for name in TALK}
 
@@ -95,7 +92,6 @@ _LEADING = re.compile(
 _ARTICLE = re.compile(r"\b(an?) (?=([a-z]+))", re.IGNORECASE)
 _VOWEL_SOUND = re.compile(r"(?!uni|us[eu]|eu|one)[aeiou]", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
-_ITEM_END = re.compile(r"[,;]\s+(?:and\s+)?")
 
 
 class Said:
@@ -113,7 +109,7 @@ class Said:
         self.key = " ".join(_WORD.findall(lower))
         """Its words alone, to tell repetitions."""
         self.quoted = quoted
-        self.general = _CUES["plan"].search(lower) is not None and not _ASSERTS.search(_FRAMES.sub("", lower))
+        self.general = is_general(lower)
         self.claims: tuple[Finding, ...] = ()
         if not self.general:
             own = claims(text.replace(quoted, "") if quoted else text)
@@ -204,26 +200,6 @@ def sentences(text: str, quoted: str = "") -> tuple[Said, ...]:
 def said(text: str) -> Said:
     """`text`, a sentence, read."""
     return Said(text)
-
-
-@lru_cache(maxsize=CACHED_TEXTS)
-def stated(option: str) -> tuple[Finding, ...]:
-    """The findings that an option or an open answer states.
-
-    It is a list, not a sentence: each item is read by itself, so that no side is passed on to the next.
-    """
-    return tuple(claim for item in items(option) for claim in claims(item))
-
-
-def items(option: str) -> list[str]:
-    """The items of an option or an open answer that lists findings."""
-    return _ITEM_END.split(option.strip())
-
-
-@lru_cache(maxsize=CACHED_TEXTS)
-def wholly_read(option: str) -> bool:
-    """Whether every item of `option` states something that could be read."""
-    return all(map(claims, items(option)))
 
 
 @lru_cache(maxsize=CACHED_TEXTS)

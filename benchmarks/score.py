@@ -1,0 +1,124 @@
+"""How fast `cxr score` judges, and in what memory.
+
+    python benchmarks/score.py                    # 10,000 and 100,000 items, some minutes
+    python benchmarks/score.py --items 1000 --large 0
+    python benchmarks/score.py --peer PYTHON      # beside it ROUGE, where that Python has rouge-score
+
+Items are the predictions of examples/, over and over under other ids and patients, every completion with another
+sentence of its own so that none is like the last; most are far below 512 tokens, so the longest (padded to some 380
+words) are timed apart. One core; CPU time counts. Peak memory is what the kernel reports for the whole process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+SOURCES = ("predictions.jsonl", "predictions-hasty.jsonl")
+WORDS = 380  # about 512 tokens
+SIDES, PLACES = ("left", "right"), ("apex", "base", "upper lobe", "lower lobe", "middle lobe")
+
+
+def items(count: int, *, long: bool = False) -> Iterator[dict[str, Any]]:
+    """`count` records with predictions, no two the same."""
+    lines = [line for name in SOURCES for line in (EXAMPLES / name).read_text(encoding="utf-8").splitlines()]
+    records = [json.loads(line) for line in lines]
+    for number in range(count):
+        record = records[number % len(records)]
+        place = f"{SIDES[number % 2]} {PLACES[number % 5]}"
+        own = f"A nodule of {number % 29 + 2} mm in the {place} is not seen in zone {number}."
+        think, _, answer = record["prediction"].partition("</think>")
+        told = f"{think} {own}"
+        while long and len(told.split()) < WORDS:
+            told += f" There is no sign of disease number {len(told)} in the {SIDES[len(told) % 2]} lung. {own}"
+        about = {"id": f"i{number}", "study_id": f"S{number // 3}", "patient_id": f"P{number // 5}"}
+        yield {**record, **about, "prediction": f"{told}</think>{answer}" if answer else told}
+
+
+def judged(count: int, *, long: bool) -> tuple[float, float]:
+    """Milliseconds that a judgement takes, caches warm: the median and the 95th percentile."""
+    from cxr_reason.rewards import judge
+
+    records = list(items(count, long=long))
+    for record in records[:300]:
+        judge(record)
+    taken = []
+    for record in records[300:]:
+        started = time.process_time()
+        judge(record)
+        taken.append(1e3 * (time.process_time() - started))
+    return statistics.median(taken), statistics.quantiles(taken, n=20)[-1]
+
+
+def whole(count: int, folder: Path, *flags: str) -> tuple[float, float]:
+    """CPU seconds and peak MB of `cxr score` over `count` items, in a process of its own on one core."""
+    source = folder / f"{count}.jsonl"
+    if not source.exists():
+        with open(source, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(record) + "\n" for record in items(count))
+    with open(os.devnull, "wb") as nowhere:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "cxr_reason", "score", "-q", "--json", str(source), *flags],
+            stdout=nowhere,
+            preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
+        )
+        _, status, usage = os.wait4(child.pid, 0)
+    assert status == 0
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6
+
+
+PEER = """
+import json, sys, time
+pairs = json.load(sys.stdin)
+from rouge_score.rouge_scorer import RougeScorer
+scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+started = time.process_time()
+for report, told in pairs:
+    scorer.score(report, told)
+print(json.dumps({"ROUGE-1, -2, -L (rouge-score)": 1e3 * (time.process_time() - started) / len(pairs)}))
+"""
+
+
+def peers(python: str, count: int) -> dict[str, float]:
+    """Milliseconds an item that other metrics take, in another Python."""
+    pairs = [(record["report"], record["prediction"]) for record in items(count)]
+    done = subprocess.run([python, "-c", PEER], input=json.dumps(pairs), capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--items", type=int, default=10_000)
+    parser.add_argument("--large", type=int, default=100_000, help="0 for none")
+    parser.add_argument("--peer", metavar="PYTHON", help="a Python with rouge-score installed")
+    options = parser.parse_args()
+    print("| what | measured |\n| --- | ---: |")
+    for long in (False, True):
+        median, slow = judged(min(options.items, 3000), long=long)
+        name = f"a completion of {WORDS} words" if long else "a completion of the examples"
+        print(f"| {name}, ms (95th percentile) | {median:.2f} ({slow:.2f}) |")
+    with tempfile.TemporaryDirectory() as folder:
+        for count in filter(None, (options.items, options.large)):
+            for flags in ((), ("--draws", "0")):
+                seconds, megabytes = whole(count, Path(folder), *flags)
+                title = f"cxr score, {count:,} items" + (", no intervals" if flags else "")
+                print(f"| {title}: CPU ms an item | {1e3 * seconds / count:.2f} |")
+                print(f"| {title}: peak MB | {megabytes:.0f} |")
+    for name, milliseconds in (peers(options.peer, 300) if options.peer else {}).items():
+        print(f"| {name}, ms | {milliseconds:.2f} |")
+    print(f"\nThis process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,322 @@
+"""Which answer a prediction gives, and whether it is right.
+
+Tags count first: what stands in the last ``<answer>`` is the answer. Without them it is looked for from the end: the
+last sentence that decides ("Therefore, …", "option D … seems most suitable") and names one option, by its letter or
+its words. A text that decides for two options, refuses, or breaks off before it decides has no answer that can be read;
+such an answer is wrong, and `read` is false.
+
+Open questions are marked by F1 over findings (`open_ended`): each finding of the answer counts in full where the
+prediction has it, or a kind of it, on the same side, and half where it has only what it is a kind of.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+from cxr_reason.radiology import Finding, claims
+from cxr_reason.radiology.mentions import sides_meet
+from cxr_reason.radiology.sentences import sentences
+from cxr_reason.rewards.options import COURSES, all_entailed, asked, entails, is_a, items, plain, says_normal, stated
+
+
+class Answer(NamedTuple):
+    """`chosen` is an option's letter or, where there are no options, a text; None where it can't be read."""
+
+    chosen: str | None
+    read: bool
+
+
+_NONE = Answer(None, False)
+_TAIL = 1_500  # characters from the end in which an untagged answer is looked for
+_MARKUP = re.compile(r"[*_`#\\${}]+|\bboxed\b")
+_SINGLE = re.compile(r"\W*(?:the )?(?:(?:correct |final )?(?:answer|option|choice)(?: is)?\W+)?([A-Ha-h])\W*", re.IGNORECASE)
+_LETTERED = re.compile(r"\W*(?:option|choice|answer)?\W*\(?([A-H])(?:[).:\u2013-]|\s-)\s*(?=\S)", re.IGNORECASE)
+_SEVERAL = re.compile(r"\W*[A-H]\W*(?:(?:,|and|or|&|/|;)\W*[A-H]\W*)+", re.IGNORECASE)
+_MENTIONED = [
+    re.compile(r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)s?(?:\s+(?:is|would be|to be))?\s*[:=]?\s*(?:(?:the )?(?:option|choice)\s+)?\W{0,3}([A-H])\b(?!\s+[a-z]+\s+(?:is|are)\b|')"),
+    re.compile(r"(?:^|[\s(:])\(?([A-H])[).:](?=\s|$)"),
+    re.compile(r"\(([A-H])\)"),
+    re.compile(r"\b(?:is|be|:|so|[Tt]herefore|[Tt]hus|[Hh]ence|choose|select|chose|pick)[,:]?\s+([B-H])\b"),
+    re.compile(r"\b(?:is|be|:|choose|select|pick)\s+(A)(?=\W*$)"),
+]  # fmt: skip
+_DECIDES = re.compile(
+    r"\b(?:therefore|thus|hence|consequently|so|answer|conclu\w+|final(?:ly)?|in summary|overall|best|correct|accurate|"
+    r"most (?:likely|appropriate|consistent|fitting|suitable|apparent|identifiable|evident|notable|noticeable|prominent|"
+    r"plausible|probable|reasonable|accurate|relevant|closely|aligned|compatible|convincing|significant|visible|"
+    r"compelling|obvious|distinct)|"
+    r"(?:fits|matches|corresponds|aligns|consistent|supported|stands out|suitable|appropriate|select\w*|cho(?:ose|ice|sen)|"
+    r"based on|considering|given (?:the|these|this|all)|suggests?|finding|identif\w+)\b)", re.IGNORECASE,
+)  # fmt: skip
+_STRONG = re.compile(
+    r"\b(?:therefore|thus|hence|answer|conclu\w+|best|correct|most (?!of\b)\w+|in summary|select\w*|cho(?:ose|ice|sen))\b",
+    re.IGNORECASE,
+)
+_REFUSES = re.compile(
+    r"\b(?:unable to|can ?not|can.t|could not|not able to|not possible to|impossible to|insufficient|difficult to)\s+"
+    r"(?:\w+\s+){0,3}(?:determine|provide|diagnose|interpret|identify|analy[sz]e|assist|answer|view|see|conclude|"
+    r"definitively|confirm|choose|make|give|evaluate|information)\b|\bi.m sorry\b", re.IGNORECASE,
+)  # fmt: skip
+_REJECTED = re.compile(
+    r"(?:\b(?:not|isn.t|doesn.t|rather than|instead of|rules? out|ruling out|excludes?|eliminat\w+|unlike|over|"
+    r"except|less likely than|compared (?:to|with))\s+(?:\w+\s+){0,3}?\W{0,3})$", re.IGNORECASE,
+)  # fmt: skip
+_REJECTS = re.compile(
+    r"^\W{0,3}\s*(?:[^.;,]{0,60}?)\b(?:is|are|can be|seems?|appears?|does|do|less)\s+(?:not|n.t|less|ruled out|unlikely|"
+    r"excluded|eliminated|likely to be ruled)\b", re.IGNORECASE,
+)  # fmt: skip
+_YES_NO = re.compile(
+    r"(?:\banswer(?:\s+\w+){0,4}?\s*(?:is|:)|^|[,:.(]|\b(?:therefore|thus|hence|so))\s*\W{0,3}(yes|no)(?=\W{0,3}(?:[.,;:)]|$))",
+    re.IGNORECASE,
+)
+
+
+def read_answer(
+    reasoning: str, tagged: str | None, *, question: str, options: Sequence[str], task: str | None = None
+) -> Answer:
+    """The answer of a prediction: of its tag (`tagged`) if it has one, else of its free text. Never raises."""
+    if not options:
+        return _open_answer(reasoning, tagged)
+    chosen = _of_tag(tagged, options, question, task) if tagged is not None else _of_text(reasoning, options, question, task)
+    return _NONE if chosen is None else Answer(chr(ord("A") + chosen), True)
+
+
+# -------------------------------------------------------------------------------------------------------- with options
+
+
+def _of_tag(text: str, options: Sequence[str], question: str, task: str | None) -> int | None:
+    text = _MARKUP.sub("", text).strip()
+    if not text or _SEVERAL.fullmatch(text):
+        return None
+    if single := _SINGLE.fullmatch(text):
+        return _index(single[1], options)
+    lettered = _LETTERED.match(text)
+    named = _named(text, options, question, task)
+    if lettered and (index := _index(lettered[1], options)) is not None and (named in (None, index)):
+        return index
+    return named
+
+
+def _index(letter: str, options: Sequence[str]) -> int | None:
+    index = ord(letter.upper()) - ord("A")
+    return index if index < len(options) else None
+
+
+def _named(text: str, options: Sequence[str], question: str, task: str | None) -> int | None:
+    """The one option that `text` states by its letter, its words or its meaning; None where none is, or several."""
+    found = _mentioned(text, options)
+    if not found:
+        found = _meant(text, options, question, task)
+    return found.pop() if len(found) == 1 else None
+
+
+def _mentioned(text: str, options: Sequence[str]) -> set[int]:
+    """The options that `text` names by letter or in its own words, those that it rejects left out."""
+    found: set[int] = set()
+    for pattern in _MENTIONED:
+        for match in pattern.finditer(text):
+            index = _index(match[1], options)
+            if index is not None and not _is_rejected(text, match.start(), match.end()):
+                found.add(index)
+        if found:
+            break
+    known = [plain(option) for option in options]
+    if set(known) == {"yes", "no"}:
+        words = {word.lower() for word in _YES_NO.findall(text)}
+        return found or {known.index(word) for word in words}
+    by_words = {index for index, option in enumerate(known) if option and _says(text, option)}
+    by_words = {i for i in by_words if not any(known[i] != known[j] and known[i] in known[j] for j in by_words)}
+    if len(by_words) > 1:  # "normal heart size, so D) scarring"
+        by_words = {i for i in by_words if not says_normal(options[i])}
+    return by_words if len(by_words) == 1 and (len(found) != 1) else found or by_words
+
+
+def _says(text: str, option: str) -> bool:
+    """Whether `text` has the words of `option`, without rejecting it."""
+    words = _plain(text)
+    at = f" {words} ".find(f" {option} ")
+    return at >= 0 and not _is_rejected(words, at, at + len(option))
+
+
+@lru_cache(maxsize=256)
+def _plain(text: str) -> str:
+    # Articles and the order of side and place differ between an option and its restatement.
+    return plain(text)
+
+
+def _is_rejected(text: str, start: int, end: int) -> bool:
+    return (
+        _REJECTED.search(text, max(0, start - 60), start) is not None
+        or _REJECTS.match(text[end : end + 100]) is not None
+    )
+
+
+_ARTICLES = re.compile(r"\b(?:the|a|an|of|in|at|on|with|seen|and)\b\s*")
+
+
+def _meant(text: str, options: Sequence[str], question: str, task: str | None) -> set[int]:
+    """The options that `text` states in other words."""
+    if {plain(option) for option in options} == {"yes", "no"}:
+        return _yes_no(text, [plain(option) for option in options], question)
+    if task == "temporal":
+        courses = [course for course, words in COURSES.items() if words.search(text)]
+        return {i for i, o in enumerate(options) if len(courses) == 1 and COURSES[courses[0]].search(o)}
+    bag = set(_ARTICLES.sub("", plain(text)).split())
+    bags = [set(_ARTICLES.sub("", plain(option)).split()) for option in options]
+    found = {i for i, words in enumerate(bags) if words and words <= bag}
+    if len(found) == 1:
+        return found
+    told = [claim for claim in _claims(text) if claim.status != "absent"]
+    if not told and any(claim.name == "chest abnormality" for claim in _claims(text)):
+        return {i for i, option in enumerate(options) if says_normal(option)}
+    loose = [replace(claim, status="present") for claim in told]
+    return {
+        i for i, option in enumerate(options) if (wanted := _positive(option)) and all_entailed(loose, wanted)
+    }
+
+
+def _positive(option: str) -> list[Finding]:
+    return [claim for claim in stated(option) if claim.status != "absent"]
+
+
+def _yes_no(text: str, options: list[str], question: str) -> set[int]:
+    told = _claims(text)
+    for claim in asked(question):
+        claim = replace(claim, bound=None)
+        opposite = replace(claim, status="absent" if claim.status != "absent" else "present", severity=None)
+        if any(entails(replace(seen, status="present" if seen.status != "absent" else "absent"), claim) for seen in told):
+            return {options.index("yes")}
+        if any(entails(replace(seen, bound=None), opposite) for seen in told):
+            return {options.index("no")}
+    return set()
+
+
+@lru_cache(maxsize=1024)
+def _claims(text: str) -> tuple[Finding, ...]:
+    return tuple(claims(text))
+
+
+def _of_text(text: str, options: Sequence[str], question: str, task: str | None) -> int | None:
+    """The option that free text decides for: the last decision counts, and must be one."""
+    text = _MARKUP.sub("", text)
+    said = _statements(text)
+    if said and (lone := _SINGLE.fullmatch(said[-1])) and (index := _index(lone[1], options)) is not None:
+        return index
+    if len(said) > 1 and said[-2].endswith(":") and len(found := _mentioned(said[-1], options)) == 1:
+        return found.pop()  # "The finding that fits best is:" and below it the option
+    for strong in (True, False):
+        for number in range(len(said) - 1, -1, -1):
+            sentence = said[number]
+            if not (_STRONG if strong else _DECIDES).search(sentence) and not _begins_with_answer(sentence, number, options):
+                continue
+            if sentence.endswith(":"):  # "The correct answer is:" and below it the option
+                sentence += " " + " ".join(said[number + 1 : number + 2])
+            found = _mentioned(sentence, options)
+            if not found and strong:
+                found = _meant(sentence, options, question, task)
+            if len(found) == 1:
+                return found.pop()
+            if len(found) > 1 and strong:
+                return None  # it decides for two
+            if strong and _REFUSES.search(sentence):
+                return None
+    return None
+
+
+def _begins_with_answer(sentence: str, number: int, options: Sequence[str]) -> bool:
+    if number == 0 and _YES_NO.match(sentence):
+        return {plain(option) for option in options} == {"yes", "no"}
+    return False
+
+
+def _statements(text: str) -> list[str]:
+    """The sentences and lines at the end of `text`."""
+    start = max(0, len(text) - _TAIL)
+    start = text.find("\n", start) + 1 if start and "\n" in text[start:] else start
+    found = []
+    for line in text[start:].splitlines():
+        line = line.strip(" \t-\u2022")
+        for start, end in _spans(line):
+            found += _AGAIN.split(line[start:end].strip())
+    return [sentence for sentence in found if sentence]
+
+
+# The engine takes the letter of "options A or D. Therefore" for an initial.
+_AGAIN = re.compile(r"(?<=[A-H]\.)\s+(?=[A-Z][a-z]+,?\s)")
+
+
+def _spans(line: str) -> Iterable[tuple[int, int]]:
+    """The sentences of a line, with the letters in front that the engine takes for bullets."""
+    position = 0
+    for _, end in sentences(line, 0, len(line)):
+        if re.fullmatch(r"\W*[A-Ha-h][.)]\W*", line[position:end]) and end < len(line):
+            continue
+        yield position, end
+        position = end
+
+
+# -------------------------------------------------------------------------------------------------------- open-ended
+
+
+def _open_answer(reasoning: str, tagged: str | None) -> Answer:
+    if tagged is not None:
+        return Answer(tagged, True) if tagged else _NONE
+    said = _statements(_MARKUP.sub("", reasoning))
+    for number in range(len(said) - 1, -1, -1):
+        if _STRONG.search(said[number]):
+            told = said[number] + (" " + " ".join(said[number + 1 :]) if said[number].endswith(":") else "")
+            if _claims(told):
+                return Answer(told, True)
+    return Answer(reasoning, True) if _claims(reasoning[-_TAIL:]) else _NONE
+
+
+def open_ended(told: Sequence[Finding], wanted: str, *, says: str = "") -> float:
+    """F1 over findings of an open answer, in [0, 1]: what it tells (`told`) against the answer wanted.
+
+    An item of the answer that the engine can't read counts as told where `says`, the answer's text, has its words. A
+    normal film is answered by telling nothing that is there.
+    """
+    present = _distinct(claim for claim in told if claim.status != "absent")
+    if says_normal(wanted):
+        normal = says_normal(says) or any(c.name in _WHOLE for c in told if c.status == "absent")
+        return float(not present and normal)
+    recalled, total = 0.0, 0
+    goal: list[Finding] = []
+    for item in items(wanted):
+        findings = [claim for claim in stated(item) if claim.status != "absent"]
+        goal += findings
+        total += max(1, len(findings))
+        if findings:
+            recalled += sum(max((_credit(seen, claim) for seen in present), default=0.0) for claim in findings)
+        else:
+            recalled += f" {plain(item)} " in f" {plain(says)} "
+    if not total:
+        return 0.0
+    recall = recalled / total
+    unread = total - len(goal)
+    said = len(present) + min(unread, round(recalled)) * (not goal)
+    if not said:
+        return 0.0
+    correct = sum(max((_credit(seen, claim) for claim in goal), default=0.0) for seen in present)
+    precision = min(1.0, (correct if goal else recalled) / said)
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+_WHOLE = frozenset({"chest abnormality", "cardiopulmonary abnormality"})
+
+
+def _credit(seen: Finding, wanted: Finding) -> float:
+    if wanted.side and seen.side and not sides_meet(seen.side, wanted.side):
+        return 0.0
+    if is_a(seen.name, wanted.name):
+        return 1.0
+    return 0.5 if is_a(wanted.name, seen.name) else 0.0
+
+
+def _distinct(findings: Iterable[Finding]) -> list[Finding]:
+    """Each name and side once; what has no side goes where the same name has one."""
+    found = {(finding.name, finding.side): finding for finding in findings}
+    return [f for (name, side), f in found.items() if side or not any(n == name and s for n, s in found)]

@@ -1,0 +1,243 @@
+"""A model's free text as steps, and what each step claims of the film.
+
+A text falls into steps at headings, bullets, numbers and paragraphs, and running prose at its turns ("First", "Next",
+"Therefore") and where a new thing is looked for after something was found. What plans, explains in general or restates
+an option claims nothing: "Effusions blunt the angle", "Option B: pneumothorax". A sentence that only says "no such
+signs are seen" speaks of what its heading, or the sentence before, looked for.
+
+How general knowledge is told from observation is data: ``general.toml``.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from cxr_reason.radiology import Finding
+from cxr_reason.radiology.findings import placed, said
+from cxr_reason.radiology.sentences import sentences
+from cxr_reason.rewards.options import items, plain, stated
+
+
+def _load() -> dict[str, Any]:
+    return tomllib.loads(files(__package__).joinpath("general.toml").read_text(encoding="utf-8"))
+
+
+def _any(patterns: Iterable[str]) -> re.Pattern[str]:
+    # One \b before all of them, so that they are tried at the start of a word only, and no re.IGNORECASE, which would
+    # keep the branches from being skipped by their first letter: ten times as fast. They meet lower-case text only.
+    return re.compile(r"\b(?:" + "|".join(patterns) + ")")
+
+
+_DATA = _load()
+_CUES = _any(cue.replace("{look}", _DATA["look"]) for cue in _DATA["cues"])
+_FRAMES, _ASSERTS, _EXPLAINS = _any(_DATA["frames"]), _any(_DATA["asserts"]), _any(_DATA["explains"])
+_DENIES, _AFFIRMS, _HEDGES = _any(_DATA["denies"]), _any(_DATA["affirms"]), _any(_DATA["hedges"])
+_TURNS = re.compile(rf"(?:{'|'.join(_DATA['turns'])})\b", re.IGNORECASE)
+
+_TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
+_MARKUP = re.compile(r"\*{1,3}|_{2,3}|`+|\\boxed\b|[\\{}$]|^\s*#+\s*")
+_MARK = re.compile(r"(?:#+\s*|(?P<number>\(?\d{1,2}[.):]|\(?[A-Ha-h][.)])\s+|(?P<bullet>[-*\u2022\u2013+])\s+|(?P<bold>\*\*))*")
+_HEADING = re.compile(r"([^:.!?\n]{1,160}):(?:\s+|$)")
+_OPTION = re.compile(r"\(?\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+\(?[A-Ha-h]\b\)?\s*[:.)\u2013-]*|^\(?[A-H][).:]\s+|\([A-H]\)")
+_LABEL = re.compile(r"^[^:.]{1,60}:\s+")
+WHOLE_FILM = frozenset({"chest abnormality", "cardiopulmonary abnormality"})
+"""What a normal film lacks."""
+_LONGEST = 20_000
+"""Characters of a prediction that are read; what a model repeats beyond that adds nothing."""
+
+
+class Said(NamedTuple):
+    """What one sentence says: its claims of the film, and the names of all that it speaks of."""
+
+    claims: tuple[Finding, ...]
+    named: tuple[Finding, ...]
+    general: bool
+
+
+class Step(NamedTuple):
+    """One step of reasoning. `claims` are about the film, `named` is all that it speaks of, plans included."""
+
+    text: str
+    claims: tuple[Finding, ...]
+    named: frozenset[str]
+
+
+@lru_cache(maxsize=4096)
+def is_general(lower: str) -> bool:
+    """Whether a sentence (in lower case) plans or explains in general, and asserts nothing of this film."""
+    return _CUES.search(lower) is not None and not _ASSERTS.search(_FRAMES.sub("", lower))
+
+
+def parts(prediction: str) -> tuple[str, str | None]:
+    """The reasoning and the tagged answer of a prediction; None without an answer's tag. Either may be cut off."""
+    lower = prediction.lower()
+    answer, reasoning = None, prediction
+    # The tags first: the last answer counts, and what stands in no tag is reasoning only where nothing is tagged.
+    if (at := lower.rfind("<answer>")) >= 0:
+        end = lower.find("</answer>", at)
+        answer = prediction[at + 8 : end if end >= 0 else None].strip()
+        reasoning = prediction[:at]
+    if (at := lower.find("<think>")) >= 0:
+        end = lower.find("</think>", at)
+        told = prediction[at + 7 : end if end >= 0 else None]
+        reasoning = told if end >= 0 else _TAG.split(told)[0]
+    return _TAG.sub(" ", reasoning)[:_LONGEST].strip(), answer
+
+
+def steps(text: str, options: Sequence[str] = ()) -> list[Step]:
+    """The steps of free reasoning that say something; `options` are those of the question. Linear; never raises."""
+    known = frozenset(map(plain, options))
+    return [step for block in _blocks(text[:_LONGEST]) for step in _steps_of(block, known)]
+
+
+def claims_of(text: str) -> tuple[Finding, ...]:
+    """What a step of a chain claims of the film: its sentences that don't plan or explain."""
+    return tuple(claim for sentence in _sentences(text) for claim in _said(sentence).claims)
+
+
+def named_in(text: str) -> frozenset[str]:
+    """The names of all findings that a text speaks of, plans and explanations included."""
+    return frozenset(finding.name for sentence in _sentences(text) for finding in _said(sentence).named)
+
+
+# ------------------------------------------------------------------------------------------------------ into sentences
+
+
+class _Block(NamedTuple):
+    """Lines that belong together: what stands under one number or heading, or a paragraph."""
+
+    heading: str
+    sentences: list[str]
+
+
+def _blocks(text: str) -> Iterator[_Block]:
+    heading, told = "", list[str]()
+    numbered = gap = False
+    for raw in text.splitlines():
+        line = raw.strip()
+        if not line:
+            gap = True
+            continue
+        mark = _MARK.match(line)
+        assert mark
+        opens = bool(mark["number"]) or line.startswith("#") or (mark["bold"] and not mark["bullet"])
+        nested = numbered and not opens and (mark["bullet"] or raw[0].isspace() or not gap)
+        if not nested and (opens or mark["bullet"] or gap) and (told or heading):
+            yield _Block(heading, told)
+            heading, told, numbered = "", [], False
+        gap = False
+        if opens:
+            numbered = True
+        line = _MARKUP.sub("", line[mark.end() if mark["bullet"] or line.startswith("#") else 0 :]).strip()
+        if mark["number"] and (shorter := _MARK.sub("", line, count=1)) and not mark["number"].strip("(.):").isalpha():
+            line = shorter
+        if opens and not told and not heading:
+            heading, line = _headed(line)
+        if line:
+            told += _sentences(line)
+    if told or heading:
+        yield _Block(heading, told)
+
+
+def _headed(line: str) -> tuple[str, str]:
+    """A line's heading ("Option B: pneumothorax", "Lungs:"), and what follows it."""
+    found = _HEADING.match(line)
+    if not found:
+        return ("", line) if line.endswith((".", "!", "?")) else (line, "")
+    heading, rest = found[1], line[found.end() :]
+    if not _OPTION.sub("", heading).strip(" -:") and rest:  # "Option B: pneumothorax"
+        inner, more = _headed(rest) if _HEADING.match(rest) else (rest, "")
+        return inner, more
+    return heading, rest
+
+
+@lru_cache(maxsize=1024)
+def _cut(line: str) -> tuple[str, ...]:
+    return tuple(line[start:end] for start, end in sentences(line, 0, len(line)))
+
+
+def _sentences(line: str) -> tuple[str, ...]:
+    return _cut(line)
+
+
+# ---------------------------------------------------------------------------------------------------- into statements
+
+
+@lru_cache(maxsize=8192)
+def _said(sentence: str) -> Said:
+    """Read one sentence."""
+    lower = sentence.lower()
+    named = tuple(placed(said(sentence), 0))
+    told = _LABEL.sub("", lower, count=1)  # "Diaphragm: check for elevation"
+    general = is_general(told) or _EXPLAINS.search(told) is not None
+    claims = () if general else tuple(finding for finding in named if finding.time in ("current", "resolved"))
+    if len({finding.name for finding in claims}) > 1:  # "no elevation or other abnormality": not of the whole film
+        claims = tuple(finding for finding in claims if not (finding.name in WHOLE_FILM and finding.status == "absent"))
+    return Said(claims, named, general)
+
+
+@lru_cache(maxsize=4096)
+def _answers_subject(lower: str) -> str | None:
+    """Whether a sentence that names nothing says of its subject that it is there: a status, or None."""
+    if _DENIES.search(lower):
+        return "absent"
+    if _AFFIRMS.search(lower):
+        return "uncertain" if _HEDGES.search(lower) else "present"
+    return None
+
+
+def about(subject: Sequence[Finding], status: str) -> tuple[Finding, ...]:
+    """The findings of a subject, with a status."""
+    certainty = "possible" if status == "uncertain" else "definite"
+    return tuple(
+        replace(finding, status=status, certainty=certainty, time="current", bound=None, alternatives=[])
+        for finding in subject
+    )
+
+
+def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
+    heading = _OPTION.sub(" ", block.heading).strip(" -\u2013\u2014.:\"'")
+    subject: tuple[Finding, ...] = _findings(heading) if heading else ()
+    named = {finding.name for finding in subject}
+    if heading and not subject and block.sentences and len(block.sentences[0].split()) < 9:
+        block = block._replace(sentences=[f"{heading}: {block.sentences[0]}", *block.sentences[1:]])
+    texts: list[str] = [block.heading.strip()] if block.heading else []
+    claims: list[Finding] = []
+    for sentence in block.sentences:
+        bare = _OPTION.sub(" ", sentence).strip(" -\u2013\u2014:\"'\u201c\u201d")
+        if plain(bare) in options:
+            restated = stated(bare)
+            subject = restated or subject
+            named.update(finding.name for finding in restated)
+            texts.append(sentence)
+            continue
+        told = _said(bare) if bare else Said((), (), True)
+        turn = _TURNS.match(sentence) is not None or (told.general and bool(claims))
+        if not heading and texts and turn and (claims or named):
+            yield Step(" ".join(texts), tuple(claims), frozenset(named))
+            texts, claims, named = [], [], set()
+        texts.append(sentence)
+        named.update(finding.name for finding in told.named)
+        found = told.claims
+        if not told.named and not told.general and subject and (status := _answers_subject(bare.lower())):
+            found = about(subject, status)
+            named.update(finding.name for finding in found)
+        claims += found
+        if told.general and told.named and not heading:
+            subject = about(told.named[:1], "present")
+    if claims or named:
+        yield Step(" ".join(texts), tuple(claims), frozenset(named))
+
+
+@lru_cache(maxsize=4096)
+def _findings(heading: str) -> tuple[Finding, ...]:
+    """The findings that a heading names, as if they were there; none for organs ("Heart and mediastinum")."""
+    text = re.sub(r"^(?:\w+ing|signs?|presence|evidence|evaluation|assessment)\s+(?:for|of)\s+", "", heading, flags=re.I)
+    found = tuple(f for item in items(text) for f in placed(said(item), 0))
+    return about([f for f in found if f.status != "absent"], "present")

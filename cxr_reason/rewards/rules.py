@@ -1,0 +1,282 @@
+"""The `rules` judge: one prediction against its report and its reference chain, by the engine that reads reports.
+
+The claims of the prediction are verified against the report, silence taken as normal as the published factuality does.
+The findings of the reference chain are looked up among them (`state`):
+
+- told: with the same status, on that side, no more limited; a kind of a present finding tells it, and a denial of the
+  whole region tells a denial
+- opposite: only called the opposite
+- named: spoken of, but less surely or on another side
+- missed
+
+`topics` are all findings that the reference chain speaks of, those included that it only looks for or explains;
+coverage asks whether the prediction speaks of them at all. Whole regions ("the lungs") are left out.
+
+A step is effective where it speaks of a finding that the reference chain speaks of and says nothing against it. The
+last step draws the conclusion, and the reference chain ends in the right answer: it is effective where the answer is
+right, for open questions half right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from cxr_reason.radiology import LEXICON, Finding, Reading, Verdict, read
+from cxr_reason.radiology.mentions import sides_meet
+from cxr_reason.radiology.verify import Silence
+from cxr_reason.rewards import prose
+from cxr_reason.rewards.answers import Answer, open_ended, read_answer
+from cxr_reason.rewards.options import all_entailed, asked, entails, is_a, plain, related, says_normal, stated
+from cxr_reason.rewards.ratios import ratios, unjudged
+from cxr_reason.rewards.statements import judged
+from cxr_reason.streams import stable_hash
+
+_SURER = {"differential": 0, "possible": 1, "probable": 2, "definite": 3}
+
+
+def judge_by_rules(record: Mapping[str, Any], *, silence: Silence = "normal") -> dict[str, Any]:
+    """What the rules make of a record with a prediction: the fields of a details line but the record's own."""
+    prediction, report = record.get("prediction"), record.get("report")
+    options = _texts(record.get("options"))
+    question, task = _text(record.get("question")), _text(record.get("task")) or None
+    told = prediction if isinstance(prediction, str) else ""
+    reasoning, tagged = prose.parts(told)
+    answer = read_answer(reasoning, tagged, question=question, options=options, task=task)
+    steps = prose.steps(reasoning, options)
+    said = _claims(steps)
+    wanted = _text(record.get("answer")).strip()
+    result: dict[str, Any] = {
+        "chosen": answer.chosen,
+        "answer_read": answer.read,
+        "correct": _correct(answer, wanted, options),
+    }
+    reading = read(report) if isinstance(report, str) else None
+    chain = record.get("steps")
+    if not isinstance(prediction, str) or reading is None or reading.rejection or not isinstance(chain, list):
+        claims: list[dict[str, Any]] = []
+        return result | unjudged() | {
+            "claims": claims, "reference": [], "topics": [], "steps": [{"text": step.text, "effective": None} for step in steps],
+            "supports_answer": _supports(answer, [c for c, _ in said], question, options),
+        }  # fmt: skip
+    key = record.get("id") or stable_hash(question, told)
+    claims = [_judged(claim, step, key, reading, silence) for claim, step in said]
+    found = _reference(chain)
+    told_claims = [claim for claim, _ in said]
+    reference = [_as_reference(finding, _state(finding, told_claims)) for finding in found]
+    spoken = _spoken_of(chain)
+    topics = _topics(spoken, reference, steps)
+    worked = [{"text": step.text, "effective": _effective(step, found, spoken)} for step in steps]
+    if worked:
+        worked[-1]["effective"] = float(result["correct"]) >= 0.5
+    return result | ratios(claims, reference, topics, worked) | {
+        "claims": claims, "reference": reference, "topics": topics, "steps": worked,
+        "supports_answer": _supports(answer, told_claims, question, options),
+    }  # fmt: skip
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else ()
+
+
+# ------------------------------------------------------------------------------------------------------------- claims
+
+
+def _claims(steps: Sequence[prose.Step]) -> list[tuple[Finding, int]]:
+    """What a prediction claims, each finding of a side once, as present or as absent: told twice, the surer counts."""
+    found: dict[tuple[str, str | None, bool], tuple[Finding, int]] = {}
+    for number, step in enumerate(steps):
+        for claim in step.claims:
+            key = claim.name, claim.side, claim.status == "absent"
+            before = found.get(key)
+            if before is None:
+                found[key] = claim, number
+            elif _SURER[claim.certainty] > _SURER[before[0].certainty]:
+                found[key] = claim, before[1]
+    placed = {(name, absent) for name, side, absent in found if side}
+    return [told for (name, side, absent), told in found.items() if side or (name, absent) not in placed]
+
+
+def _judged(claim: Finding, step: int, record: Any, reading: Reading, silence: Silence) -> dict[str, Any]:
+    verdict = judged(claim, reading, silence)
+    side_error = hedge_as_fact = False
+    if verdict.verdict != "supported" and claim.status == "present":
+        side_error = claim.side in ("left", "right") and _elsewhere(claim, verdict, reading)
+        hedge_as_fact = _suspected(claim, reading)
+    return {
+        "id": f"c{stable_hash('claim', str(record), claim.name, claim.side or '', claim.status == 'absent'):016x}",
+        "text": claim_in_words(claim),
+        "step": step,
+        "finding": claim.name,
+        "label": claim.label,
+        "status": claim.status,
+        "certainty": claim.certainty,
+        "side": claim.side,
+        "verdict": verdict.verdict,
+        "basis": verdict.basis,
+        "spans": verdict.spans,
+        "side_error": side_error,
+        "hedge_as_fact": hedge_as_fact,
+    }
+
+
+def _elsewhere(claim: Finding, verdict: Verdict, reading: Reading) -> bool:
+    """Whether the report has the finding, on the other side only."""
+    sides = {f.side for f in reading.facts() if f.status == "present" and f.time == "current" and is_a(f.name, claim.name)}
+    return verdict.verdict == "contradicted" and sides == {"left" if claim.side == "right" else "right"}
+
+
+def _suspected(claim: Finding, reading: Reading) -> bool:
+    """Whether the report only says that the finding may be there, and the claim says that it is."""
+    facts = [f for f in reading.facts() if f.time == "current" and is_a(f.name, claim.name) and sides_meet(f.side, claim.side)]
+    return any(f.status == "uncertain" for f in facts) and not any(f.status == "present" for f in facts)
+
+
+def claim_in_words(claim: Finding) -> str:
+    """A claim as a short text: "no left pleural effusion", "possible pneumonia"."""
+    grade = {"absent": "no", "uncertain": claim.certainty.replace("differential", "possible")}.get(claim.status)
+    return " ".join(filter(None, (grade, claim.bound, claim.severity, claim.side, claim.name)))
+
+
+# ---------------------------------------------------------------------------------------------------------- reference
+
+
+def _reference(chain: Sequence[Any]) -> list[Finding]:
+    """The findings of a reference chain, each name and side once; what is there goes before what isn't."""
+    found: dict[tuple[str, str | None], Finding] = {}
+    for step in chain:
+        for claim in _claims_of(step):
+            key = claim.name, claim.side
+            if key not in found or (found[key].status == "absent" and claim.status != "absent"):
+                found[key] = claim
+    return list(found.values())
+
+
+def _claims_of(step: Any) -> Iterable[Finding]:
+    if isinstance(step, str):
+        return prose.claims_of(step)
+    if not isinstance(step, Mapping) or step.get("kind") == "plan" or step.get("film") == "prior":
+        return ()
+    text = step.get("text")
+    return prose.claims_of(text) if isinstance(text, str) else ()
+
+
+def _state(wanted: Finding, claims: Sequence[Finding]) -> str:
+    if any(_tells(claim, wanted) for claim in claims):
+        return "told"
+    near = [claim for claim in claims if _same_thing(claim.name, wanted.name)]
+    meeting = [claim for claim in near if sides_meet(claim.side, wanted.side)]
+    if meeting and all((claim.status == "absent") != (wanted.status == "absent") for claim in meeting):
+        return "opposite"
+    return "named" if near else "missed"
+
+
+@lru_cache(maxsize=4096)
+def _same_thing(one: str, other: str) -> bool:
+    """Whether two names may speak of one finding: one is a kind of the other, and no whole region."""
+    if one == other:
+        return True
+    return related(one, other) and not LEXICON.is_region(one) and not LEXICON.is_region(other)
+
+
+def _tells(claim: Finding, wanted: Finding) -> bool:
+    """Whether a claim tells a finding of the reference: same status, same side, and no less."""
+    if claim.status != wanted.status:
+        return False
+    if wanted.status == "absent":
+        return (
+            is_a(wanted.name, claim.name)
+            and claim.bound in (None, wanted.bound)
+            and claim.side in (None, "bilateral", wanted.side)
+        )
+    return is_a(claim.name, wanted.name) and (wanted.side is None or claim.side in (wanted.side, "bilateral"))
+
+
+def _as_reference(finding: Finding, state: str) -> dict[str, Any]:
+    return {
+        "finding": finding.name,
+        "label": finding.label,
+        "status": finding.status,
+        "side": finding.side,
+        "urgency": LEXICON.findings[finding.name].urgency,
+        "state": state,
+    }
+
+
+def _topics(
+    spoken: frozenset[str], reference: Sequence[Mapping[str, Any]], steps: Sequence[prose.Step]
+) -> list[dict[str, Any]]:
+    """What the reference chain speaks of, and whether the prediction does."""
+    named = {name for step in steps for name in step.named}
+    special = [name for name in spoken if not LEXICON.is_region(name)]
+    return [{"finding": name, "named": name in named} for name in sorted(special or spoken)]
+
+
+def _spoken_of(chain: Sequence[Any]) -> frozenset[str]:
+    """The names of all findings that a chain speaks of, its plans included."""
+    texts = (step.get("text") if isinstance(step, Mapping) else step for step in chain)
+    return frozenset(name for text in texts if isinstance(text, str) for name in prose.named_in(text))
+
+
+def _effective(step: prose.Step, reference: Sequence[Finding], spoken: frozenset[str]) -> bool:
+    if not step.named & spoken:
+        return False
+    return not any(_opposes(claim, finding) for claim in step.claims for finding in reference)
+
+
+def _opposes(claim: Finding, finding: Finding) -> bool:
+    """Whether a claim says the opposite of a finding of the reference."""
+    if (claim.status == "absent") == (finding.status == "absent") or not sides_meet(claim.side, finding.side):
+        return False
+    present, absent = (finding, claim) if claim.status == "absent" else (claim, finding)
+    return absent.bound is None and is_a(present.name, absent.name)
+
+
+# ------------------------------------------------------------------------------------------------------------- answer
+
+
+def _correct(answer: Answer, wanted: str, options: Sequence[str]) -> bool | float:
+    if options:
+        return answer.read and answer.chosen == wanted
+    if not answer.read or answer.chosen is None:
+        return 0.0
+    told = (*stated(answer.chosen), *prose.claims_of(answer.chosen)) if len(answer.chosen) < 300 else ()
+    told = told or tuple(claim for step in prose.steps(answer.chosen) for claim in step.claims)
+    return round(open_ended(told, wanted, says=answer.chosen), 6)
+
+
+def _supports(answer: Answer, claims: Sequence[Finding], question: str, options: Sequence[str]) -> bool | None:
+    """Whether the reasoning supports the answer that it ends in; None where it says nothing of it."""
+    if not answer.read or answer.chosen is None or not options:
+        return None
+    option = options[ord(answer.chosen) - ord("A")]
+    word = plain(option)
+    if word in ("yes", "no"):
+        wanted = [claim for claim in asked(question)]
+        if word == "no":
+            wanted = [_reversed(claim) for claim in wanted]
+    else:
+        wanted = list(stated(option))
+    if says_normal(option):
+        return not any(claim.status != "absent" for claim in claims) if claims else None
+    if not wanted:
+        return None
+    loose = [replace(claim, status="present") if claim.status == "uncertain" else claim for claim in claims]
+    wanted = [replace(claim, severity=None, status="present" if claim.status == "uncertain" else claim.status) for claim in wanted]
+    if all_entailed(loose, wanted):
+        return True
+    return False if any(_denied(claim, loose) for claim in wanted) else None
+
+
+def _reversed(claim: Finding) -> Finding:
+    return replace(claim, status="absent" if claim.status != "absent" else "present", certainty="definite", bound=None, severity=None)
+
+
+def _denied(claim: Finding, claims: Sequence[Finding]) -> bool:
+    return any(entails(seen, _reversed(claim)) for seen in claims)

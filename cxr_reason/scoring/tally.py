@@ -1,0 +1,308 @@
+"""What is counted of judged items: `noted` takes the numbers of one, `Tally` adds them up in flat memory.
+
+A judged item is a "details line": what `rewards.judge` makes of a record. Its texts stay where they are; what passes
+between processes and is kept is a note, some numbers and names, and what is kept of that are sums. Only ids of critical
+misses and false criticals are held, the first `NAMED` of each, and with `hold` the numbers of every item, for a
+comparison with another model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+from cxr_reason.radiology import LEXICON
+from cxr_reason.scoring import statistics
+
+Line = Mapping[str, Any]
+Note = dict[str, Any]
+"""The numbers of one item, JSON-ready."""
+
+MEASURES: dict[str, str] = {
+    "accuracy": "correct",
+    "factuality": "factuality",
+    "completeness": "completeness",
+    "coverage": "coverage",
+    "effectiveness": "effectiveness",
+    "radrscore": "radrscore",
+    "positive_factuality": "positive_factuality",
+    "positive_completeness": "positive_completeness",
+    "balanced_radrscore": "balanced_radrscore",
+}
+"""Each measure, and the field of a details line that has it: a number in [0, 1], a bool, or null where not judged."""
+THINK_ANSWER = "think_answer_agreement"
+
+NAMED = 1000
+"""Critical misses, and false criticals, whose ids are held; the rest are counted."""
+GROUPS_PER_FIELD = 40
+OTHERS = "(others)"
+CELLS = ("tp", "fp", "tn", "fn")
+
+
+# ------------------------------------------------------------------------------------------------------- of one item
+
+
+def noted(line: Line, *, by: Sequence[str] = ()) -> Note:
+    """The numbers of a details line. `by` names fields whose values make groups; see `group_value`."""
+    values = measured(line)
+    agrees = line.get("supports_answer")
+    if isinstance(agrees, bool):
+        values[THINK_ANSWER] = float(agrees)
+    cluster, kind = cluster_of(line)
+    claims = _objects(line.get("claims"))
+    missed, invented = criticals(line)
+    return {
+        "id": str(line.get("id") or ""),
+        "cluster": cluster,
+        "kind": kind,
+        "task": task_of(line),
+        "model": str(line.get("model") or ""),
+        "groups": [[field, group_value(line, field)] for field in by],
+        "values": values,
+        "judged": line.get("radrscore") is not None,
+        "unread": line.get("answer_read") is False,
+        "zero": [str(part) for part in line.get("zero_denominators") or ()],
+        "cells": sorted(cells(line).items()),
+        "missed": missed,
+        "invented": invented,
+        "claims": Counter(str(claim.get("verdict")) for claim in claims),
+        "side_errors": sum(bool(claim.get("side_error")) for claim in claims),
+        "hedges_as_facts": sum(bool(claim.get("hedge_as_fact")) for claim in claims),
+    }
+
+
+def measured(line: Line) -> dict[str, float]:
+    """The measures that `line` has."""
+    values = {}
+    for name, field in MEASURES.items():
+        value = line.get(field)
+        if isinstance(value, bool | int | float):
+            values[name] = float(value)
+    return values
+
+
+def cluster_of(line: Line) -> tuple[str, str]:
+    """Who an item belongs to, and how that is known: by "patient", else by "study", else it stands alone ("item")."""
+    for kind in ("patient", "study"):
+        if value := line.get(f"{kind}_id"):
+            return f"{kind} {value}", kind
+    return f"item {line.get('id')}", "item"
+
+
+def task_of(line: Line) -> str:
+    """The task; questions without options are one of their own: answering in free text is another matter."""
+    task = str(line.get("task") or "unknown")
+    return task if line.get("options") else f"{task}, open"
+
+
+def group_value(line: Line, field: str) -> str:
+    """What `field` is, as the name of a group: of the line, or of its first current film (`view`)."""
+    value = line.get(field)
+    if value is None:
+        films = [film for film in line.get("images") or () if isinstance(film, Mapping)]
+        value = next((film.get(field) for film in films if film.get("role") != "prior" and film.get(field)), None)
+    return "(unknown)" if value is None or value == "" else str(value)
+
+
+def cells(line: Line) -> dict[str, str]:
+    """For each finding of an item, whether the model called it rightly: tp, fp, tn or fn.
+
+    The truth is the reference chain's, present or absent; for what that doesn't have, the verdict of the model's own
+    claim. A call is a claim that the finding is there or may be there (a hedge alarms the reader too); whoever doesn't
+    mention it hasn't called it. What is uncertain in the reference, and claims that nobody can verify, are left out,
+    and so are whole regions ("the lungs are clear"). A wrong side doesn't make a call wrong: side errors are counted
+    apart.
+    """
+    called: dict[str, bool] = {}
+    truth: dict[str, bool] = {}
+    for claim in _objects(line.get("claims")):
+        finding, status, verdict = claim.get("finding"), claim.get("status"), claim.get("verdict")
+        if not isinstance(finding, str):
+            continue
+        calls = status != "absent"
+        called[finding] = called.get(finding, False) or calls
+        if claim.get("side_error"):
+            truth[finding] = True
+        elif verdict in ("supported", "contradicted") and finding not in truth:
+            truth[finding] = calls == (verdict == "supported")
+    for fact in _objects(line.get("reference")):
+        finding, status = fact.get("finding"), fact.get("status")
+        if not isinstance(finding, str):
+            continue
+        if status == "uncertain":
+            truth.pop(finding, None)
+            continue
+        truth[finding] = status == "present"
+        if finding not in called:  # told of a kind of it, maybe
+            called[finding] = status == "present" and fact.get("state") == "told"
+    names = {(True, True): "tp", (True, False): "fp", (False, False): "tn", (False, True): "fn"}
+    return {
+        finding: names[called[finding], present]
+        for finding, present in truth.items()
+        if finding in LEXICON.findings and not LEXICON.is_region(finding)
+    }
+
+
+def criticals(line: Line) -> tuple[list[str], list[str]]:
+    """(critical findings that are there and were denied or not mentioned, those that were called and aren't there)."""
+    missed = [
+        str(fact.get("finding"))
+        for fact in _objects(line.get("reference"))
+        if fact.get("urgency") == "critical"
+        and fact.get("status") == "present"
+        and fact.get("state") in ("missed", "opposite")
+    ]
+    invented = [
+        str(claim.get("finding"))
+        for claim in _objects(line.get("claims"))
+        if claim.get("status") == "present"
+        and claim.get("verdict") == "contradicted"
+        and not claim.get("side_error")
+        and is_critical(claim.get("finding"))
+    ]
+    return sorted(set(missed)), sorted(set(invented))
+
+
+def is_critical(finding: object) -> bool:
+    """Whether somebody must hear of `finding` at once, by the lexicon."""
+    entry = LEXICON.findings.get(finding) if isinstance(finding, str) else None
+    return entry is not None and entry.urgency == "critical"
+
+
+def _objects(entries: object) -> list[Mapping[str, Any]]:
+    return [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
+
+
+# ------------------------------------------------------------------------------------------------------ of all items
+
+ALL = ""
+"""The group of all items."""
+
+
+class Tally:
+    """Sums over the notes of a run, in the order of its input: the `runner.Aside` of `cxr score`.
+
+    `draws` replicates are kept for intervals (none without numpy, or with 0). With `hold` every item's numbers are held
+    by its id, about a kilobyte each.
+    """
+
+    def __init__(self, *, draws: int = statistics.DRAWS, seed: int = 0, hold: bool = False) -> None:
+        self.draws = draws if statistics.available() else 0
+        self.seed = seed
+        self.hold = hold
+        self.replicates = statistics.Replicates(self.draws, seed=seed) if self.draws else None
+        self.restore(None)
+
+    def restore(self, state: Any) -> None:
+        state = state or {}
+        self.counts = Counter[str](state.get("counts", {}))
+        self.sums: dict[tuple[str, ...], list[float]] = {tuple(key): value for key, value in state.get("sums", [])}
+        """By (group, task, measure) and (floor, task, measure): [sum, number of items]."""
+        self.cells: dict[str, Counter[str]] = {name: Counter(own) for name, own in state.get("cells", {}).items()}
+        self.missed: list[list[Any]] = state.get("missed", [])
+        self.invented: list[list[Any]] = state.get("invented", [])
+        self.groups: dict[str, list[str]] = state.get("groups", {})
+        """The values met of each field that groups are made by."""
+        self.held: dict[str, Note] = state.get("held", {})
+        if self.replicates:
+            self.replicates.restore(state.get("replicates"))
+
+    def state(self) -> Any:
+        return {
+            "counts": self.counts,
+            "sums": [[list(key), value] for key, value in self.sums.items()],
+            "cells": self.cells,
+            "missed": self.missed,
+            "invented": self.invented,
+            "groups": self.groups,
+            "held": self.held,
+            "replicates": self.replicates.state() if self.replicates else None,
+        }
+
+    def add(self, notes: Iterable[Note]) -> None:
+        for note in notes:
+            self._count(note)
+            self._sum(note)
+            self._floors(note)
+            if self.hold:
+                self._hold(note)
+
+    def _count(self, note: Note) -> None:
+        task = note["task"]
+        self.counts["items"] += 1
+        self.counts[f"items/{task}"] += 1
+        self.counts[f"model/{note['model']}"] += 1
+        self.counts[f"cluster/{note['kind']}"] += 1
+        for name in ("unread", "judged"):
+            self.counts[f"{name}/{task}"] += note[name]
+        for part in note["zero"]:
+            self.counts[f"zero/{part}"] += 1
+        for verdict, number in note["claims"].items():
+            self.counts[f"claims/{verdict}"] += number
+        for name in ("side_errors", "hedges_as_facts"):
+            self.counts[name] += note[name]
+            self.counts[f"items with {name}"] += bool(note[name])
+        for name, held in (("missed", self.missed), ("invented", self.invented)):
+            if note[name]:
+                self.counts[name] += 1
+                if len(held) < NAMED:
+                    held.append([note["id"], note[name]])
+        for finding, cell in note["cells"]:
+            self.cells.setdefault(finding, Counter())[cell] += 1
+
+    def _sum(self, note: Note) -> None:
+        task, columns = note["task"], dict[Hashable, float]()
+        for group in (ALL, *(self._group(field, value) for field, value in note["groups"])):
+            for measure, value in note["values"].items():
+                self._add(group, task, measure, value)
+                columns[group, task, measure] = value
+                columns[group, task, measure, "n"] = 1.0
+        if self.replicates:
+            columns |= {("finding", finding, cell): 1.0 for finding, cell in note["cells"]}
+            self.replicates.add(note["cluster"], columns, batch=task)
+
+    def _group(self, field: str, value: str) -> str:
+        """The group of a value; what comes late in a field of very many values is one group together."""
+        met = self.groups.setdefault(field, [])
+        if value not in met:
+            if len(met) >= GROUPS_PER_FIELD:
+                value = OTHERS
+            if value not in met:
+                met.append(value)
+        return f"{field}={value}"
+
+    def _floors(self, note: Note) -> None:
+        """`floors`: for each floor its values, by the answer that it gives ("" where it gives but one)."""
+        task = note["task"]
+        for floor, by_answer in note.get("floors", {}).items():
+            for answer, values in by_answer.items():
+                for measure, value in values.items():
+                    self._add(f"floor/{floor}/{answer}", task, measure, value)
+
+    def _add(self, group: str, task: str, measure: str, value: float) -> None:
+        entry = self.sums.setdefault((group, task, measure), [0.0, 0])
+        entry[0] += value
+        entry[1] += 1
+
+    def _hold(self, note: Note) -> None:
+        if note["id"] in self.held:
+            self.counts["repeated ids"] += 1
+        self.held[note["id"]] = {name: note[name] for name in ("cluster", "task", "values")}
+
+    # What `tables` asks for.
+
+    def tasks(self, group: str = ALL, measure: str | None = None) -> list[str]:
+        """The tasks of which `group` has items (with `measure`), in the alphabet's order."""
+        found = {key[1] for key in self.sums if key[0] == group and measure in (None, key[2])}
+        return sorted(found)
+
+    def answers_of(self, floor: str, task: str) -> list[str]:
+        """The answers that `floor` gives, or might always give, in `task`; the one that is right most often first."""
+        prefix = f"floor/{floor}/"
+        found = {key[0].removeprefix(prefix) for key in self.sums if key[0].startswith(prefix) and key[1] == task}
+
+        def right(answer: str) -> float:
+            return self.sums.get((prefix + answer, task, "accuracy"), [0.0])[0]
+
+        return sorted(found, key=lambda answer: (-right(answer), answer))
