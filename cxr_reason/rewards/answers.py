@@ -33,7 +33,9 @@ class Answer(NamedTuple):
 _NONE = Answer(None, False)
 _TAIL = 1_500  # characters from the end in which an untagged answer is looked for
 _MARKUP = re.compile(r"[*_`#\\${}]+|\bboxed\b")
-_SINGLE = re.compile(r"\W*(?:the )?(?:(?:correct |final )?(?:answer|option|choice)(?: is)?\W+)?([A-Ha-h])\W*", re.IGNORECASE)
+_SINGLE = re.compile(
+    r"\W*(?:the )?(?:(?:correct |final )?(?:answer|option|choice)(?: is)?\W+)?([A-Ha-h])\W*", re.IGNORECASE
+)
 _LETTERED = re.compile(r"\W*(?:option|choice|answer)?\W*\(?([A-H])(?:[).:\u2013-]|\s-)\s*(?=\S)", re.IGNORECASE)
 _SEVERAL = re.compile(r"\W*[A-H]\W*(?:(?:,|and|or|&|/|;)\W*[A-H]\W*)+", re.IGNORECASE)
 _MENTIONED = [
@@ -80,7 +82,9 @@ def read_answer(
     """The answer of a prediction: of its tag (`tagged`) if it has one, else of its free text. Never raises."""
     if not options:
         return _open_answer(reasoning, tagged)
-    chosen = _of_tag(tagged, options, question, task) if tagged is not None else _of_text(reasoning, options, question, task)
+    chosen = (
+        _of_tag(tagged, options, question, task) if tagged is not None else _of_text(reasoning, options, question, task)
+    )
     return _NONE if chosen is None else Answer(chr(ord("A") + chosen), True)
 
 
@@ -173,9 +177,7 @@ def _meant(text: str, options: Sequence[str], question: str, task: str | None) -
     if not told and any(claim.name == "chest abnormality" for claim in _claims(text)):
         return {i for i, option in enumerate(options) if says_normal(option)}
     loose = [replace(claim, status="present") for claim in told]
-    return {
-        i for i, option in enumerate(options) if (wanted := _positive(option)) and all_entailed(loose, wanted)
-    }
+    return {i for i, option in enumerate(options) if (wanted := _positive(option)) and all_entailed(loose, wanted)}
 
 
 def _positive(option: str) -> list[Finding]:
@@ -187,7 +189,9 @@ def _yes_no(text: str, options: list[str], question: str) -> set[int]:
     for claim in asked(question):
         claim = replace(claim, bound=None)
         opposite = replace(claim, status="absent" if claim.status != "absent" else "present", severity=None)
-        if any(entails(replace(seen, status="present" if seen.status != "absent" else "absent"), claim) for seen in told):
+        if any(
+            entails(replace(seen, status="present" if seen.status != "absent" else "absent"), claim) for seen in told
+        ):
             return {options.index("yes")}
         if any(entails(replace(seen, bound=None), opposite) for seen in told):
             return {options.index("no")}
@@ -210,7 +214,9 @@ def _of_text(text: str, options: Sequence[str], question: str, task: str | None)
     for strong in (True, False):
         for number in range(len(said) - 1, -1, -1):
             sentence = said[number]
-            if not (_STRONG if strong else _DECIDES).search(sentence) and not _begins_with_answer(sentence, number, options):
+            if not (_STRONG if strong else _DECIDES).search(sentence) and not _begins_with_answer(
+                sentence, number, options
+            ):
                 continue
             if sentence.endswith(":"):  # "The correct answer is:" and below it the option
                 sentence += " " + " ".join(said[number + 1 : number + 2])

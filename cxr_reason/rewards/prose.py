@@ -42,9 +42,13 @@ _TURNS = re.compile(rf"(?:{'|'.join(_DATA['turns'])})\b", re.IGNORECASE)
 
 _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 _MARKUP = re.compile(r"\*{1,3}|_{2,3}|`+|\\boxed\b|[\\{}$]|^\s*#+\s*")
-_MARK = re.compile(r"(?:#+\s*|(?P<number>\(?\d{1,2}[.):]|\(?[A-Ha-h][.)])\s+|(?P<bullet>[-*\u2022\u2013+])\s+|(?P<bold>\*\*))*")
+_MARK = re.compile(
+    r"(?:#+\s*|(?P<number>\(?\d{1,2}[.):]|\(?[A-Ha-h][.)])\s+|(?P<bullet>[-*\u2022\u2013+])\s+|(?P<bold>\*\*))*"
+)
 _HEADING = re.compile(r"([^:.!?\n]{1,160}):(?:\s+|$)")
-_OPTION = re.compile(r"\(?\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+\(?[A-Ha-h]\b\)?\s*[:.)\u2013-]*|^\(?[A-H][).:]\s+|\([A-H]\)")
+_OPTION = re.compile(
+    r"\(?\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+\(?[A-Ha-h]\b\)?\s*[:.)\u2013-]*|^\(?[A-H][).:]\s+|\([A-H]\)"
+)
 _LABEL = re.compile(r"^[^:.]{1,60}:\s+")
 WHOLE_FILM = frozenset({"chest abnormality", "cardiopulmonary abnormality"})
 """What a normal film lacks."""
@@ -238,6 +242,8 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
 @lru_cache(maxsize=4096)
 def _findings(heading: str) -> tuple[Finding, ...]:
     """The findings that a heading names, as if they were there; none for organs ("Heart and mediastinum")."""
-    text = re.sub(r"^(?:\w+ing|signs?|presence|evidence|evaluation|assessment)\s+(?:for|of)\s+", "", heading, flags=re.I)
+    text = re.sub(
+        r"^(?:\w+ing|signs?|presence|evidence|evaluation|assessment)\s+(?:for|of)\s+", "", heading, flags=re.I
+    )
     found = tuple(f for item in items(text) for f in placed(said(item), 0))
     return about([f for f in found if f.status != "absent"], "present")
