@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,7 @@ from . import _options
     type=click.Choice(list(JUDGES)),
     default="rules",
     show_default=True,
-    help="Who says what is true: our rules, the judgements stored in RadRBench's evaluation files, or a reader's sheet.",
+    help="Who says what is true: our rules, the judgements in RadRBench's evaluation files, or a reader's sheet.",
 )
 @click.option("--sheet", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="The sheet, filled.")
 @click.option(
@@ -53,8 +54,8 @@ def score(
 ) -> None:
     """Score predictions: accuracy, and RadRScore with its parts, without a paid judge.
 
-    Reads records with a `prediction`, their report and their reference chain, or RadRBench-CXR's evaluation files. Every
-    claim of a prediction is verified against the report, every finding of the reference chain looked up in it.
+    Reads records with a `prediction`, their report and their reference chain, or RadRBench-CXR's evaluation files.
+    Every claim of a prediction is verified against the report, every finding of the reference chain looked up in it.
     """
     cli.stop_if_waiting(ctx, source)
     if (judge == "sheet") != (sheet is not None):
@@ -69,10 +70,14 @@ def score(
 
 def show(summary: Summary) -> None:
     """The means over all items, on stderr."""
-    counts = summary.counts
-    rows = [[part, counts[f"judged/{part}"], counts[f"sum/{part}"]] for part in PARTS if counts[f"judged/{part}"]]
-    console.table("Scores", ["part", "items", "mean"], [[name, n, f"{total / n:.4f}"] for name, n, total in rows])
+    counts: dict[str, float] = defaultdict(float, summary.counts)
+    judged = [part for part in PARTS if counts[f"judged/{part}"]]
+    console.table(
+        "Scores",
+        ["part", "items", "mean"],
+        [[part, int(n := counts[f"judged/{part}"]), f"{counts[f'sum/{part}'] / n:.4f}"] for part in judged],
+    )
     console.note(
         f"score: {summary.records:,} items, {counts['sum/correct'] / max(1, summary.records):.4f} right, "
-        f"{counts['unread']:,} answers unread, {summary.unreadable:,} unreadable"
+        f"{int(counts['unread']):,} answers unread, {summary.unreadable:,} unreadable"
     )

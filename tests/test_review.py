@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from conftest import ROOT, Run
 
+from cxr_reason import sheets
 from cxr_reason.errors import InputError
 from cxr_reason.radiology.verify import claims
-from cxr_reason import sheets
 from cxr_reason.refining import page, review, study
 from cxr_reason.refining.checks import CHECKS
 from cxr_reason.refining.review import Sample

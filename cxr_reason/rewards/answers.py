@@ -39,7 +39,10 @@ _SINGLE = re.compile(
 _LETTERED = re.compile(r"\W*(?:option|choice|answer)?\W*\(?([A-H])(?:[).:\u2013-]|\s-)\s*(?=\S)", re.IGNORECASE)
 _SEVERAL = re.compile(r"\W*[A-H]\W*(?:(?:,|and|or|&|/|;)\W*[A-H]\W*)+", re.IGNORECASE)
 _MENTIONED = [
-    re.compile(r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)s?(?:\s+(?:is|would be|to be))?\s*[:=]?\s*(?:(?:the )?(?:option|choice)\s+)?\W{0,3}([A-H])\b(?!\s+[a-z]+\s+(?:is|are)\b|')"),
+    re.compile(
+        r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)s?(?:\s+(?:is|would be|to be))?\s*[:=]?\s*"
+        r"(?:(?:the )?(?:option|choice)\s+)?\W{0,3}([A-H])\b(?!\s+[a-z]+\s+(?:is|are)\b|')"
+    ),
     re.compile(r"(?:^|[\s(:])\(?([A-H])[).:](?=\s|$)"),
     re.compile(r"\(([A-H])\)"),
     re.compile(r"\b(?:is|be|:|so|[Tt]herefore|[Tt]hus|[Hh]ence|choose|select|chose|pick)[,:]?\s+([B-H])\b"),
@@ -47,14 +50,13 @@ _MENTIONED = [
 ]  # fmt: skip
 _DECIDES = re.compile(
     r"\b(?:therefore|thus|hence|consequently|so|answer|conclu\w+|final(?:ly)?|in summary|overall|best|correct|accurate|"
-    r"most (?:likely|appropriate|consistent|fitting|suitable|apparent|identifiable|evident|notable|noticeable|prominent|"
-    r"plausible|probable|reasonable|accurate|relevant|closely|aligned|compatible|convincing|significant|visible|"
-    r"compelling|obvious|distinct)|"
-    r"(?:fits|matches|corresponds|aligns|consistent|supported|stands out|suitable|appropriate|select\w*|cho(?:ose|ice|sen)|"
-    r"based on|considering|given (?:the|these|this|all)|suggests?|finding|identif\w+)\b)", re.IGNORECASE,
+    r"most (?:\w+ly )?\w+|fits|matches|corresponds|aligns|consistent|supported|stands out|suitable|appropriate|"
+    r"select\w*|cho(?:ose|ice|sen)|based on|considering|given (?:the|these|this|all)|suggests?|finding|identif\w+)\b",
+    re.IGNORECASE,
 )  # fmt: skip
 _STRONG = re.compile(
-    r"\b(?:therefore|thus|hence|answer|conclu\w+|best|correct|most (?!of\b)\w+|in summary|select\w*|cho(?:ose|ice|sen))\b",
+    r"\b(?:therefore|thus|hence|answer|conclu\w+|best|correct|most (?!of\b)\w+|in summary|select\w*|"
+    r"cho(?:ose|ice|sen))\b",
     re.IGNORECASE,
 )
 _REFUSES = re.compile(
@@ -67,8 +69,8 @@ _REJECTED = re.compile(
     r"except|less likely than|compared (?:to|with))\s+(?:\w+\s+){0,3}?\W{0,3})$", re.IGNORECASE,
 )  # fmt: skip
 _REJECTS = re.compile(
-    r"^\W{0,3}\s*(?:[^.;,]{0,60}?)\b(?:is|are|can be|seems?|appears?|does|do|less)\s+(?:not|n.t|less|ruled out|unlikely|"
-    r"excluded|eliminated|likely to be ruled)\b", re.IGNORECASE,
+    r"^\W{0,3}\s*(?:[^.;,]{0,60}?)\b(?:is|are|can be|seems?|appears?|does|do|less)\s+(?:not|n.t|less|ruled out|"
+    r"unlikely|excluded|eliminated|likely to be ruled)\b", re.IGNORECASE,
 )  # fmt: skip
 _YES_NO = re.compile(
     r"(?:\banswer(?:\s+\w+){0,4}?\s*(?:is|:)|^|[,:.(]|\b(?:therefore|thus|hence|so))\s*\W{0,3}(yes|no)(?=\W{0,3}(?:[.,;:)]|$))",
@@ -140,15 +142,9 @@ def _mentioned(text: str, options: Sequence[str]) -> set[int]:
 
 def _says(text: str, option: str) -> bool:
     """Whether `text` has the words of `option`, without rejecting it."""
-    words = _plain(text)
+    words = plain(text)
     at = f" {words} ".find(f" {option} ")
     return at >= 0 and not _is_rejected(words, at, at + len(option))
-
-
-@lru_cache(maxsize=256)
-def _plain(text: str) -> str:
-    # Articles and the order of side and place differ between an option and its restatement.
-    return plain(text)
 
 
 def _is_rejected(text: str, start: int, end: int) -> bool:
@@ -158,6 +154,7 @@ def _is_rejected(text: str, start: int, end: int) -> bool:
     )
 
 
+# What an option and its restatement may differ in, beside the order of its words.
 _ARTICLES = re.compile(r"\b(?:the|a|an|of|in|at|on|with|seen|and)\b\s*")
 
 

@@ -162,12 +162,8 @@ def _headed(line: str) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=1024)
-def _cut(line: str) -> tuple[str, ...]:
-    return tuple(line[start:end] for start, end in sentences(line, 0, len(line)))
-
-
 def _sentences(line: str) -> tuple[str, ...]:
-    return _cut(line)
+    return tuple(line[start:end] for start, end in sentences(line, 0, len(line)))
 
 
 # ---------------------------------------------------------------------------------------------------- into statements

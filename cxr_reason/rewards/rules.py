@@ -58,7 +58,8 @@ def judge_by_rules(record: Mapping[str, Any], *, silence: Silence = "normal") ->
     if not isinstance(prediction, str) or reading is None or reading.rejection or not isinstance(chain, list):
         claims: list[dict[str, Any]] = []
         return result | unjudged() | {
-            "claims": claims, "reference": [], "topics": [], "steps": [{"text": step.text, "effective": None} for step in steps],
+            "claims": claims, "reference": [], "topics": [],
+            "steps": [{"text": step.text, "effective": None} for step in steps],
             "supports_answer": _supports(answer, [c for c, _ in said], question, options),
         }  # fmt: skip
     key = record.get("id") or stable_hash(question, told)
@@ -265,7 +266,7 @@ def _supports(answer: Answer, claims: Sequence[Finding], question: str, options:
     option = options[ord(answer.chosen) - ord("A")]
     word = plain(option)
     if word in ("yes", "no"):
-        wanted = [claim for claim in asked(question)]
+        wanted = list(asked(question))
         if word == "no":
             wanted = [_reversed(claim) for claim in wanted]
     else:
