@@ -38,6 +38,9 @@ _SINGLE = re.compile(
 )
 _LETTERED = re.compile(r"\W*(?:option|choice|answer)?\W*\(?([A-H])(?:[).:\u2013-]|\s-)\s*(?=\S)", re.IGNORECASE)
 _SEVERAL = re.compile(r"\W*[A-H]\W*(?:(?:,|and|or|&|/|;)\W*[A-H]\W*)+", re.IGNORECASE)
+_LIST = re.compile(
+    r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)s\b[^.;A-H]{0,20}[A-H]\b(?:\W{1,3}(?:and |or |& ?)?[A-H]\b){1,7}"
+)
 _MENTIONED = [
     re.compile(
         r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)s?(?:\s+(?:is|would be|to be))?\s*[:=]?\s*"
@@ -122,7 +125,11 @@ def _named(text: str, options: Sequence[str], question: str, task: str | None) -
 def _mentioned(text: str, options: Sequence[str]) -> set[int]:
     """The options that `text` names by letter or in its own words, those that it rejects left out."""
     found: set[int] = set()
-    for pattern in _MENTIONED:
+    for match in _LIST.finditer(text):  # "the correct answers are A and C"
+        letters = [_index(letter, options) for letter in re.findall(r"\b[A-H]\b", match[0])]
+        if not _is_rejected(text, match.start(), match.end()):
+            found |= {index for index in letters if index is not None}
+    for pattern in _MENTIONED if not found else ():
         for match in pattern.finditer(text):
             index = _index(match[1], options)
             if index is not None and not _is_rejected(text, match.start(), match.end()):
@@ -226,6 +233,11 @@ def _of_text(text: str, options: Sequence[str], question: str, task: str | None)
                 return None  # it decides for two
             if strong and _REFUSES.search(sentence):
                 return None
+    if task == "temporal" or {plain(option) for option in options} == {"yes", "no"}:
+        # These are answered by what is told, without a word of deciding.
+        for sentence in reversed(said):
+            if len(found := _meant(sentence, options, question, task)) == 1:
+                return found.pop()
     return None
 
 

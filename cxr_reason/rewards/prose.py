@@ -229,8 +229,8 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
             found = about(subject, status)
             named.update(finding.name for finding in found)
         claims += found
-        if told.general and told.named and not heading:
-            subject = about(told.named[:1], "present")
+        if not heading and (told.general or turn):
+            subject = about(told.named[:1], "present")  # nothing where a turn names nothing: "Next, the heart"
     if claims or named:
         yield Step(" ".join(texts), tuple(claims), frozenset(named))
 
