@@ -110,8 +110,9 @@ def _verify(claim: Finding, reading: Reading, silence: Silence, limits: Limits) 
 
 
 _HEIGHTS = {
-    "upper lobe": "upper", "upper lung": "upper", "apex": "upper", "mid lung": "mid", "middle lobe": "mid", "lingula": "mid", "lower lobe": "lower",
-    "lower lung": "lower", "base": "lower", "costophrenic angle": "lower",
+    "upper lobe": "upper", "upper lung": "upper", "apex": "upper",
+    "mid lung": "mid", "middle lobe": "mid", "lingula": "mid",
+    "lower lobe": "lower", "lower lung": "lower", "base": "lower", "costophrenic angle": "lower",
 }  # fmt: skip
 
 

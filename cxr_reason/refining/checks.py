@@ -232,9 +232,7 @@ def _asked_by_options(options: tuple[str, ...]) -> frozenset[str]:
 @lru_cache(maxsize=2048)
 def _bears(name: str, asked: frozenset[str]) -> bool:
     region = LEXICON.findings[name].region
-    return region == "chest" or any(
-        related(name, other) or region == LEXICON.findings[other].region for other in asked
-    )
+    return region == "chest" or any(related(name, other) or region == LEXICON.findings[other].region for other in asked)
 
 
 def degenerate(chain: Chain) -> Problems:

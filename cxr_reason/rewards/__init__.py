@@ -1,4 +1,4 @@
-"""Reading an answer, splitting reasoning into steps and claims, the ratios: what `cxr rl` rewards and `cxr score` counts.
+"""Reading answers, splitting reasoning into steps and claims, the ratios: what `cxr rl` rewards and `cxr score` counts.
 
 `judge(record)` gives what one judge says of one prediction, as a *details line*; docs/scoring.md describes its fields.
 """

@@ -33,11 +33,19 @@ class Answer(NamedTuple):
 _NONE = Answer(None, False)
 _TAIL = 1_500  # characters from the end in which an untagged answer is looked for
 _MARKUP = re.compile(r"[*_`#\\${}]+|\bboxed\b")
-_SINGLE = re.compile(r"\W*(?:the )?(?:(?:correct |final )?(?:answer|option|choice)(?: is)?\W+)?([A-Ha-h])\W*", re.IGNORECASE)
+_SINGLE = re.compile(
+    r"\W*(?:the )?(?:(?:correct |final )?(?:answer|option|choice)(?: is)?\W+)?([A-Ha-h])\W*", re.IGNORECASE
+)
 _LETTERED = re.compile(r"\W*(?:option|choice|answer)?\W*\(?([A-H])(?:[).:\u2013-]|\s-)\s*(?=\S)", re.IGNORECASE)
 _SEVERAL = re.compile(r"\W*[A-H]\W*(?:(?:,|and|or|&|/|;)\W*[A-H]\W*)+", re.IGNORECASE)
+_LIST = re.compile(
+    r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)s\b[^.;A-H]{0,20}[A-H]\b(?:\W{1,3}(?:and |or |& ?)?[A-H]\b){1,7}"
+)
 _MENTIONED = [
-    re.compile(r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)s?(?:\s+(?:is|would be|to be))?\s*[:=]?\s*(?:(?:the )?(?:option|choice)\s+)?\W{0,3}([A-H])\b(?!\s+[a-z]+\s+(?:is|are)\b|')"),
+    re.compile(
+        r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)s?(?:\s+(?:is|would be|to be))?\s*[:=]?\s*"
+        r"(?:(?:the )?(?:option|choice)\s+)?\W{0,3}([A-H])\b(?!\s+[a-z]+\s+(?:is|are)\b|')"
+    ),
     re.compile(r"(?:^|[\s(:])\(?([A-H])[).:](?=\s|$)"),
     re.compile(r"\(([A-H])\)"),
     re.compile(r"\b(?:is|be|:|so|[Tt]herefore|[Tt]hus|[Hh]ence|choose|select|chose|pick)[,:]?\s+([B-H])\b"),
@@ -45,14 +53,13 @@ _MENTIONED = [
 ]  # fmt: skip
 _DECIDES = re.compile(
     r"\b(?:therefore|thus|hence|consequently|so|answer|conclu\w+|final(?:ly)?|in summary|overall|best|correct|accurate|"
-    r"most (?:likely|appropriate|consistent|fitting|suitable|apparent|identifiable|evident|notable|noticeable|prominent|"
-    r"plausible|probable|reasonable|accurate|relevant|closely|aligned|compatible|convincing|significant|visible|"
-    r"compelling|obvious|distinct)|"
-    r"(?:fits|matches|corresponds|aligns|consistent|supported|stands out|suitable|appropriate|select\w*|cho(?:ose|ice|sen)|"
-    r"based on|considering|given (?:the|these|this|all)|suggests?|finding|identif\w+)\b)", re.IGNORECASE,
+    r"most (?:\w+ly )?\w+|fits|matches|corresponds|aligns|consistent|supported|stands out|suitable|appropriate|"
+    r"select\w*|cho(?:ose|ice|sen)|based on|considering|given (?:the|these|this|all)|suggests?|finding|identif\w+)\b",
+    re.IGNORECASE,
 )  # fmt: skip
 _STRONG = re.compile(
-    r"\b(?:therefore|thus|hence|answer|conclu\w+|best|correct|most (?!of\b)\w+|in summary|select\w*|cho(?:ose|ice|sen))\b",
+    r"\b(?:therefore|thus|hence|answer|conclu\w+|best|correct|most (?!of\b)\w+|in summary|select\w*|"
+    r"cho(?:ose|ice|sen))\b",
     re.IGNORECASE,
 )
 _REFUSES = re.compile(
@@ -65,8 +72,8 @@ _REJECTED = re.compile(
     r"except|less likely than|compared (?:to|with))\s+(?:\w+\s+){0,3}?\W{0,3})$", re.IGNORECASE,
 )  # fmt: skip
 _REJECTS = re.compile(
-    r"^\W{0,3}\s*(?:[^.;,]{0,60}?)\b(?:is|are|can be|seems?|appears?|does|do|less)\s+(?:not|n.t|less|ruled out|unlikely|"
-    r"excluded|eliminated|likely to be ruled)\b", re.IGNORECASE,
+    r"^\W{0,3}\s*(?:[^.;,]{0,60}?)\b(?:is|are|can be|seems?|appears?|does|do|less)\s+(?:not|n.t|less|ruled out|"
+    r"unlikely|excluded|eliminated|likely to be ruled)\b", re.IGNORECASE,
 )  # fmt: skip
 _YES_NO = re.compile(
     r"(?:\banswer(?:\s+\w+){0,4}?\s*(?:is|:)|^|[,:.(]|\b(?:therefore|thus|hence|so))\s*\W{0,3}(yes|no)(?=\W{0,3}(?:[.,;:)]|$))",
@@ -80,7 +87,9 @@ def read_answer(
     """The answer of a prediction: of its tag (`tagged`) if it has one, else of its free text. Never raises."""
     if not options:
         return _open_answer(reasoning, tagged)
-    chosen = _of_tag(tagged, options, question, task) if tagged is not None else _of_text(reasoning, options, question, task)
+    chosen = (
+        _of_tag(tagged, options, question, task) if tagged is not None else _of_text(reasoning, options, question, task)
+    )
     return _NONE if chosen is None else Answer(chr(ord("A") + chosen), True)
 
 
@@ -116,7 +125,11 @@ def _named(text: str, options: Sequence[str], question: str, task: str | None) -
 def _mentioned(text: str, options: Sequence[str]) -> set[int]:
     """The options that `text` names by letter or in its own words, those that it rejects left out."""
     found: set[int] = set()
-    for pattern in _MENTIONED:
+    for match in _LIST.finditer(text):  # "the correct answers are A and C"
+        letters = [_index(letter, options) for letter in re.findall(r"\b[A-H]\b", match[0])]
+        if not _is_rejected(text, match.start(), match.end()):
+            found |= {index for index in letters if index is not None}
+    for pattern in _MENTIONED if not found else ():
         for match in pattern.finditer(text):
             index = _index(match[1], options)
             if index is not None and not _is_rejected(text, match.start(), match.end()):
@@ -136,15 +149,9 @@ def _mentioned(text: str, options: Sequence[str]) -> set[int]:
 
 def _says(text: str, option: str) -> bool:
     """Whether `text` has the words of `option`, without rejecting it."""
-    words = _plain(text)
+    words = plain(text)
     at = f" {words} ".find(f" {option} ")
     return at >= 0 and not _is_rejected(words, at, at + len(option))
-
-
-@lru_cache(maxsize=256)
-def _plain(text: str) -> str:
-    # Articles and the order of side and place differ between an option and its restatement.
-    return plain(text)
 
 
 def _is_rejected(text: str, start: int, end: int) -> bool:
@@ -154,6 +161,7 @@ def _is_rejected(text: str, start: int, end: int) -> bool:
     )
 
 
+# What an option and its restatement may differ in, beside the order of its words.
 _ARTICLES = re.compile(r"\b(?:the|a|an|of|in|at|on|with|seen|and)\b\s*")
 
 
@@ -173,9 +181,7 @@ def _meant(text: str, options: Sequence[str], question: str, task: str | None) -
     if not told and any(claim.name == "chest abnormality" for claim in _claims(text)):
         return {i for i, option in enumerate(options) if says_normal(option)}
     loose = [replace(claim, status="present") for claim in told]
-    return {
-        i for i, option in enumerate(options) if (wanted := _positive(option)) and all_entailed(loose, wanted)
-    }
+    return {i for i, option in enumerate(options) if (wanted := _positive(option)) and all_entailed(loose, wanted)}
 
 
 def _positive(option: str) -> list[Finding]:
@@ -187,7 +193,9 @@ def _yes_no(text: str, options: list[str], question: str) -> set[int]:
     for claim in asked(question):
         claim = replace(claim, bound=None)
         opposite = replace(claim, status="absent" if claim.status != "absent" else "present", severity=None)
-        if any(entails(replace(seen, status="present" if seen.status != "absent" else "absent"), claim) for seen in told):
+        if any(
+            entails(replace(seen, status="present" if seen.status != "absent" else "absent"), claim) for seen in told
+        ):
             return {options.index("yes")}
         if any(entails(replace(seen, bound=None), opposite) for seen in told):
             return {options.index("no")}
@@ -210,7 +218,9 @@ def _of_text(text: str, options: Sequence[str], question: str, task: str | None)
     for strong in (True, False):
         for number in range(len(said) - 1, -1, -1):
             sentence = said[number]
-            if not (_STRONG if strong else _DECIDES).search(sentence) and not _begins_with_answer(sentence, number, options):
+            if not (_STRONG if strong else _DECIDES).search(sentence) and not _begins_with_answer(
+                sentence, number, options
+            ):
                 continue
             if sentence.endswith(":"):  # "The correct answer is:" and below it the option
                 sentence += " " + " ".join(said[number + 1 : number + 2])
@@ -223,6 +233,11 @@ def _of_text(text: str, options: Sequence[str], question: str, task: str | None)
                 return None  # it decides for two
             if strong and _REFUSES.search(sentence):
                 return None
+    if task == "temporal" or {plain(option) for option in options} == {"yes", "no"}:
+        # These are answered by what is told, without a word of deciding.
+        for sentence in reversed(said):
+            if len(found := _meant(sentence, options, question, task)) == 1:
+                return found.pop()
     return None
 
 

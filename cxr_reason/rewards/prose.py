@@ -42,9 +42,13 @@ _TURNS = re.compile(rf"(?:{'|'.join(_DATA['turns'])})\b", re.IGNORECASE)
 
 _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 _MARKUP = re.compile(r"\*{1,3}|_{2,3}|`+|\\boxed\b|[\\{}$]|^\s*#+\s*")
-_MARK = re.compile(r"(?:#+\s*|(?P<number>\(?\d{1,2}[.):]|\(?[A-Ha-h][.)])\s+|(?P<bullet>[-*\u2022\u2013+])\s+|(?P<bold>\*\*))*")
+_MARK = re.compile(
+    r"(?:#+\s*|(?P<number>\(?\d{1,2}[.):]|\(?[A-Ha-h][.)])\s+|(?P<bullet>[-*\u2022\u2013+])\s+|(?P<bold>\*\*))*"
+)
 _HEADING = re.compile(r"([^:.!?\n]{1,160}):(?:\s+|$)")
-_OPTION = re.compile(r"\(?\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+\(?[A-Ha-h]\b\)?\s*[:.)\u2013-]*|^\(?[A-H][).:]\s+|\([A-H]\)")
+_OPTION = re.compile(
+    r"\(?\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+\(?[A-Ha-h]\b\)?\s*[:.)\u2013-]*|^\(?[A-H][).:]\s+|\([A-H]\)"
+)
 _LABEL = re.compile(r"^[^:.]{1,60}:\s+")
 WHOLE_FILM = frozenset({"chest abnormality", "cardiopulmonary abnormality"})
 """What a normal film lacks."""
@@ -158,12 +162,8 @@ def _headed(line: str) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=1024)
-def _cut(line: str) -> tuple[str, ...]:
-    return tuple(line[start:end] for start, end in sentences(line, 0, len(line)))
-
-
 def _sentences(line: str) -> tuple[str, ...]:
-    return _cut(line)
+    return tuple(line[start:end] for start, end in sentences(line, 0, len(line)))
 
 
 # ---------------------------------------------------------------------------------------------------- into statements
@@ -229,8 +229,8 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
             found = about(subject, status)
             named.update(finding.name for finding in found)
         claims += found
-        if told.general and told.named and not heading:
-            subject = about(told.named[:1], "present")
+        if not heading and (told.general or turn):
+            subject = about(told.named[:1], "present")  # nothing where a turn names nothing: "Next, the heart"
     if claims or named:
         yield Step(" ".join(texts), tuple(claims), frozenset(named))
 
@@ -238,6 +238,8 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
 @lru_cache(maxsize=4096)
 def _findings(heading: str) -> tuple[Finding, ...]:
     """The findings that a heading names, as if they were there; none for organs ("Heart and mediastinum")."""
-    text = re.sub(r"^(?:\w+ing|signs?|presence|evidence|evaluation|assessment)\s+(?:for|of)\s+", "", heading, flags=re.I)
+    text = re.sub(
+        r"^(?:\w+ing|signs?|presence|evidence|evaluation|assessment)\s+(?:for|of)\s+", "", heading, flags=re.I
+    )
     found = tuple(f for item in items(text) for f in placed(said(item), 0))
     return about([f for f in found if f.status != "absent"], "present")

@@ -19,7 +19,7 @@ right, for open questions half right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -58,15 +58,15 @@ def judge_by_rules(record: Mapping[str, Any], *, silence: Silence = "normal") ->
     if not isinstance(prediction, str) or reading is None or reading.rejection or not isinstance(chain, list):
         claims: list[dict[str, Any]] = []
         return result | unjudged() | {
-            "claims": claims, "reference": [], "topics": [], "steps": [{"text": step.text, "effective": None} for step in steps],
+            "claims": claims, "reference": [], "topics": [],
+            "steps": [{"text": step.text, "effective": None} for step in steps],
             "supports_answer": _supports(answer, [c for c, _ in said], question, options),
         }  # fmt: skip
     key = record.get("id") or stable_hash(question, told)
     claims = [_judged(claim, step, key, reading, silence) for claim, step in said]
-    found = _reference(chain)
+    found, spoken = _reference(_texts_of(chain))
     told_claims = [claim for claim, _ in said]
     reference = [_as_reference(finding, _state(finding, told_claims)) for finding in found]
-    spoken = _spoken_of(chain)
     topics = _topics(spoken, reference, steps)
     worked = [{"text": step.text, "effective": _effective(step, found, spoken)} for step in steps]
     if worked:
@@ -128,13 +128,19 @@ def _judged(claim: Finding, step: int, record: Any, reading: Reading, silence: S
 
 def _elsewhere(claim: Finding, verdict: Verdict, reading: Reading) -> bool:
     """Whether the report has the finding, on the other side only."""
-    sides = {f.side for f in reading.facts() if f.status == "present" and f.time == "current" and is_a(f.name, claim.name)}
+    sides = {
+        f.side for f in reading.facts() if f.status == "present" and f.time == "current" and is_a(f.name, claim.name)
+    }
     return verdict.verdict == "contradicted" and sides == {"left" if claim.side == "right" else "right"}
 
 
 def _suspected(claim: Finding, reading: Reading) -> bool:
     """Whether the report only says that the finding may be there, and the claim says that it is."""
-    facts = [f for f in reading.facts() if f.time == "current" and is_a(f.name, claim.name) and sides_meet(f.side, claim.side)]
+    facts = [
+        f
+        for f in reading.facts()
+        if f.time == "current" and is_a(f.name, claim.name) and sides_meet(f.side, claim.side)
+    ]
     return any(f.status == "uncertain" for f in facts) and not any(f.status == "present" for f in facts)
 
 
@@ -147,24 +153,32 @@ def claim_in_words(claim: Finding) -> str:
 # ---------------------------------------------------------------------------------------------------------- reference
 
 
-def _reference(chain: Sequence[Any]) -> list[Finding]:
-    """The findings of a reference chain, each name and side once; what is there goes before what isn't."""
-    found: dict[tuple[str, str | None], Finding] = {}
+def _texts_of(chain: Sequence[Any]) -> tuple[tuple[str, bool], ...]:
+    """The texts of a chain's steps, and whether each claims something of the current film: plans don't."""
+    found = []
     for step in chain:
-        for claim in _claims_of(step):
+        fields: Mapping[str, Any] = step if isinstance(step, Mapping) else {"text": step}
+        if isinstance(fields.get("text"), str):
+            found.append((fields["text"], fields.get("kind") != "plan" and fields.get("film") != "prior"))
+    return tuple(found)
+
+
+@lru_cache(maxsize=512)
+def _reference(texts: tuple[tuple[str, bool], ...]) -> tuple[tuple[Finding, ...], frozenset[str]]:
+    """The findings of a reference chain, and the names of all that it speaks of, its plans included.
+
+    Each name and side comes once; what is there goes before what isn't. Kept, since all answers to one question share
+    their reference.
+    """
+    found: dict[tuple[str, str | None], Finding] = {}
+    spoken: set[str] = set()
+    for text, claims in texts:
+        spoken |= prose.named_in(text)
+        for claim in prose.claims_of(text) if claims else ():
             key = claim.name, claim.side
             if key not in found or (found[key].status == "absent" and claim.status != "absent"):
                 found[key] = claim
-    return list(found.values())
-
-
-def _claims_of(step: Any) -> Iterable[Finding]:
-    if isinstance(step, str):
-        return prose.claims_of(step)
-    if not isinstance(step, Mapping) or step.get("kind") == "plan" or step.get("film") == "prior":
-        return ()
-    text = step.get("text")
-    return prose.claims_of(text) if isinstance(text, str) else ()
+    return tuple(found.values()), frozenset(spoken)
 
 
 def _state(wanted: Finding, claims: Sequence[Finding]) -> str:
@@ -218,12 +232,6 @@ def _topics(
     return [{"finding": name, "named": name in named} for name in sorted(special or spoken)]
 
 
-def _spoken_of(chain: Sequence[Any]) -> frozenset[str]:
-    """The names of all findings that a chain speaks of, its plans included."""
-    texts = (step.get("text") if isinstance(step, Mapping) else step for step in chain)
-    return frozenset(name for text in texts if isinstance(text, str) for name in prose.named_in(text))
-
-
 def _effective(step: prose.Step, reference: Sequence[Finding], spoken: frozenset[str]) -> bool:
     if not step.named & spoken:
         return False
@@ -258,7 +266,7 @@ def _supports(answer: Answer, claims: Sequence[Finding], question: str, options:
     option = options[ord(answer.chosen) - ord("A")]
     word = plain(option)
     if word in ("yes", "no"):
-        wanted = [claim for claim in asked(question)]
+        wanted = list(asked(question))
         if word == "no":
             wanted = [_reversed(claim) for claim in wanted]
     else:
@@ -268,14 +276,23 @@ def _supports(answer: Answer, claims: Sequence[Finding], question: str, options:
     if not wanted:
         return None
     loose = [replace(claim, status="present") if claim.status == "uncertain" else claim for claim in claims]
-    wanted = [replace(claim, severity=None, status="present" if claim.status == "uncertain" else claim.status) for claim in wanted]
+    wanted = [
+        replace(claim, severity=None, status="present" if claim.status == "uncertain" else claim.status)
+        for claim in wanted
+    ]
     if all_entailed(loose, wanted):
         return True
     return False if any(_denied(claim, loose) for claim in wanted) else None
 
 
 def _reversed(claim: Finding) -> Finding:
-    return replace(claim, status="absent" if claim.status != "absent" else "present", certainty="definite", bound=None, severity=None)
+    return replace(
+        claim,
+        status="absent" if claim.status != "absent" else "present",
+        certainty="definite",
+        bound=None,
+        severity=None,
+    )
 
 
 def _denied(claim: Finding, claims: Sequence[Finding]) -> bool:

@@ -27,7 +27,8 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _LACKS = re.compile(
-    r"(?:the )?(?:absence|lack) of (?:the |an? |any )?|no (?:evidence|signs?|indications?) of |no |without ", re.IGNORECASE
+    r"(?:the )?(?:absence|lack) of (?:the |an? |any )?|no (?:evidence|signs?|indications?) of |no |without ",
+    re.IGNORECASE,
 )
 _ABSENCE = re.compile(r"(?:the )?(?:absence|lack)", re.IGNORECASE)
 # The status up to where it begins to explain itself; "present, but not the main finding" is present.
@@ -37,7 +38,9 @@ _DENIED = re.compile(
     r"rul(?:ed|es|ing) (?:it )?out|excluded|eliminated|dismissed|denied|unsupported|(?:less|least) likely|"
     r"doesn.t|isn.t|aren.t|lacking|lack of|resolved)\b", re.IGNORECASE,
 )  # fmt: skip
-_DENIAL_UNDONE = re.compile(r"\b(?:cannot|can ?not|not (?:be )?(?:excluded|ruled out)|unclear|uncertain)\b", re.IGNORECASE)
+_DENIAL_UNDONE = re.compile(
+    r"\b(?:cannot|can ?not|not (?:be )?(?:excluded|ruled out)|unclear|uncertain)\b", re.IGNORECASE
+)
 _HEDGED = re.compile(
     r"\b(?:possibl[ey]|may|might|could|potential(?:ly)?|suspected|suggest\w*|suspicious|likely|probabl[ey]|indicative|"
     r"unclear|uncertain|questionable|consider\w*|cannot|appears?|seems?)\b", re.IGNORECASE,
@@ -152,7 +155,11 @@ def stated_as(text: str) -> Statement:
     found = tuple(f for f in placed(said(thing), 0) if f.status != "absent")
     if not found:
         read_as = tuple(claims(f"{observation} is {status}")) or tuple(claims(text))
-        return Statement(read_as) if read_as else Statement((), False, _status(status, lacks and lacks[0]), _distinctive(thing))
+        return (
+            Statement(read_as)
+            if read_as
+            else Statement((), False, _status(status, lacks and lacks[0]), _distinctive(thing))
+        )
     told = _status(status, lacks and lacks[0])
     return Statement(about(found, told), whole=told == "absent")
 
