@@ -26,6 +26,7 @@ pytestmark = pytest.mark.xdist_group("shell")  # one worker makes the files, onc
 
 REPORTS = 600
 CXR = [sys.executable, "-m", "cxr_reason"]
+PREDICTIONS = Path(__file__).resolve().parents[1] / "examples" / "predictions.jsonl"
 NO_NETWORK = ("unshare", "--map-root-user", "--net")
 OWN_MOUNTS = ("unshare", "--map-root-user", "--mount")
 
@@ -222,12 +223,17 @@ def says_that_the_disk_is_full(done: subprocess.CompletedProcess[str]) -> None:
 
 @pytest.mark.skipif(not permitted(*NO_NETWORK), reason="may not unshare the network")
 def test_no_network_is_needed(made):
-    script = "cxr mine reports.csv -q --jobs 2 | cmp - questions && cxr refine chains -q | cmp - chains"
+    script = (
+        "cxr mine reports.csv -q --jobs 2 | cmp - questions && cxr refine chains -q | cmp - chains"
+        f" && cxr score {PREDICTIONS} -q --json > /dev/null"
+    )
     done = shell(script, made, *NO_NETWORK)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("command", ["mine reports.csv --limit 100", "refine chains --limit 100"])
+@pytest.mark.parametrize(
+    "command", ["mine reports.csv --limit 100", "refine chains --limit 100", f"score {PREDICTIONS} -q --json"]
+)
 def test_no_socket_is_opened(made, command):
     script = (
         "import os, sys\n"
