@@ -26,7 +26,7 @@ pytestmark = pytest.mark.xdist_group("shell")  # one worker makes the files, onc
 
 REPORTS = 600
 CXR = [sys.executable, "-m", "cxr_reason"]
-PREDICTIONS = Path(__file__).resolve().parents[1] / "examples" / "predictions.jsonl"
+PREDICTIONS = ROOT / "examples" / "predictions.jsonl"
 NO_NETWORK = ("unshare", "--map-root-user", "--net")
 OWN_MOUNTS = ("unshare", "--map-root-user", "--mount")
 
