@@ -177,9 +177,14 @@ def _said(sentence: str) -> Said:
     told = _LABEL.sub("", lower, count=1)  # "Diaphragm: check for elevation"
     general = is_general(told) or _EXPLAINS.search(told) is not None
     claims = () if general else tuple(finding for finding in named if finding.time in ("current", "resolved"))
-    if len({finding.name for finding in claims}) > 1:  # "no elevation or other abnormality": not of the whole film
-        claims = tuple(finding for finding in claims if not (finding.name in WHOLE_FILM and finding.status == "absent"))
-    return Said(claims, named, general)
+    return Said(special(claims), named, general)
+
+
+def special(claims: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """The claims of a sentence without "no abnormality" beside others: "no fracture or abnormality" is of the bones."""
+    if len({finding.name for finding in claims}) < 2:
+        return claims
+    return tuple(finding for finding in claims if not (finding.name in WHOLE_FILM and finding.status == "absent"))
 
 
 @lru_cache(maxsize=4096)
