@@ -38,7 +38,10 @@ from . import _options
     show_default=True,
     help="What is made of a finding that the report doesn't mention.",
 )
-@click.option("--details", type=click.Path(dir_okay=False), metavar="FILE", help="Write a line an item here.")
+@click.option(
+    "--details", type=click.Path(dir_okay=False), metavar="FILE", help="Write the lines here, and none to stdout."
+)
+@_options.output_options
 @_options.stream_options
 @cli.verbosity_options
 @click.pass_context
@@ -63,8 +66,9 @@ def score(
     options = {"verdicts": verdicts_of(read_sheet(sheet))} if sheet else {}
     config = {"judge": judge, "silence": silence, "sheet": options}
     work = partial(items.score, judged_by=judge, silence=silence, options=options)
-    dry_run = given.pop("dry_run") or details is None
-    stream = given | {"output": details, "dry_run": dry_run, "stage": items.STAGE, "units": items.items}
+    if details and given["output"]:
+        raise click.UsageError("--details and -o write the same lines: give one of them.", ctx)
+    stream = given | {"output": details or given["output"], "stage": items.STAGE, "units": items.items}
     show(run(Input(source, formats=("jsonl",)), work, config=config, **stream))
 
 

@@ -40,9 +40,12 @@ def reports_csv() -> str:
 @pytest.fixture(scope="session")
 def inputs(cxr: Run) -> dict[str, tuple[str, str]]:
     """For each data command a good input, and a line that it can't read, to be appended to the former."""
+    questions = cxr("mine", stdin=reports_csv()).stdout
+    answered = (json.loads(line) | {"prediction": "<answer>A</answer>"} for line in questions.splitlines())
     return {
         "mine": (reports_csv(), "one cell only\n"),
-        "refine": (cxr("mine", stdin=reports_csv()).stdout, '{"id": "torn\n'),
+        "refine": (questions, '{"id": "torn\n'),
+        "score": ("".join(json.dumps(record) + "\n" for record in answered), '{"id": "torn\n'),
     }
 
 
