@@ -101,7 +101,7 @@ def _verify(claim: Finding, reading: Reading, silence: Silence, limits: Limits) 
     denied = _both_sides([f for f in absent if f.name == claim.name or f.name in above])
     denied += [f for f in absent if f.name in _excluded_by(claim.name) and not f.bound]
     if limits == "silent":
-        denied = [f for f in denied if f.name == claim.name or not LEXICON.is_region(f.name) or _reaches(f, claim)]
+        denied = [f for f in denied if not LEXICON.is_region(f.name) or _reaches(f, claim)]
     if claim.status == "absent" and not same and any(f.conflict for f in present):
         return _say("unverifiable", "stated", present, "the report contradicts itself here")
     if claim.status == "absent":

@@ -59,6 +59,7 @@ _DECIDES = re.compile(
 )  # fmt: skip
 _STRONG = re.compile(
     r"\b(?:therefore|thus|hence|answer|conclu\w+|best|correct|most (?!of\b)\w+|in summary|select\w*|"
+    r"(?:option|choice|finding) that|described in option|"
     r"cho(?:ose|ice|sen))\b",
     re.IGNORECASE,
 )

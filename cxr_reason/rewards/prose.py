@@ -96,7 +96,7 @@ def parts(prediction: str) -> tuple[str, str | None]:
 
 def steps(text: str, options: Sequence[str] = ()) -> list[Step]:
     """The steps of free reasoning that say something; `options` are those of the question. Linear; never raises."""
-    known = frozenset(map(plain, options))
+    known = frozenset(plain(text) for option in options for text in (option, *items(option)))
     return [step for block in _blocks(text[:_LONGEST]) for step in _steps_of(block, known)]
 
 
@@ -177,9 +177,14 @@ def _said(sentence: str) -> Said:
     told = _LABEL.sub("", lower, count=1)  # "Diaphragm: check for elevation"
     general = is_general(told) or _EXPLAINS.search(told) is not None
     claims = () if general else tuple(finding for finding in named if finding.time in ("current", "resolved"))
-    if len({finding.name for finding in claims}) > 1:  # "no elevation or other abnormality": not of the whole film
-        claims = tuple(finding for finding in claims if not (finding.name in WHOLE_FILM and finding.status == "absent"))
-    return Said(claims, named, general)
+    return Said(special(claims), named, general)
+
+
+def special(claims: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """The claims of a sentence without "no abnormality" beside others: "no fracture or abnormality" is of the bones."""
+    if len({finding.name for finding in claims}) < 2:
+        return claims
+    return tuple(finding for finding in claims if not (finding.name in WHOLE_FILM and finding.status == "absent"))
 
 
 @lru_cache(maxsize=4096)
@@ -209,6 +214,7 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
         block = block._replace(sentences=[f"{heading}: {block.sentences[0]}", *block.sentences[1:]])
     texts: list[str] = [block.heading.strip()] if block.heading else []
     claims: list[Finding] = []
+    own = False  # whether anything but headings and options was said
     for sentence in block.sentences:
         bare = _OPTION.sub(" ", sentence).strip(" -\u2013\u2014:\"'\u201c\u201d")
         if plain(bare) in options:
@@ -217,6 +223,7 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
             named.update(finding.name for finding in restated)
             texts.append(sentence)
             continue
+        own = True
         told = _said(bare) if bare else Said((), (), True)
         turn = _TURNS.match(sentence) is not None or (told.general and bool(claims))
         if not heading and texts and turn and (claims or named):
@@ -231,7 +238,7 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
         claims += found
         if not heading and (told.general or turn):
             subject = about(told.named[:1], "present")  # nothing where a turn names nothing: "Next, the heart"
-    if claims or named:
+    if own and (claims or named):
         yield Step(" ".join(texts), tuple(claims), frozenset(named))
 
 

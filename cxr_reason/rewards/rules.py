@@ -29,7 +29,7 @@ from cxr_reason.radiology.mentions import sides_meet
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.rewards import prose
 from cxr_reason.rewards.answers import Answer, open_ended, read_answer
-from cxr_reason.rewards.options import all_entailed, asked, entails, is_a, plain, related, says_normal, stated
+from cxr_reason.rewards.options import all_entailed, asked, entails, is_a, plain, says_normal, stated
 from cxr_reason.rewards.ratios import ratios, unjudged
 from cxr_reason.rewards.statements import judged
 from cxr_reason.streams import stable_hash
@@ -196,7 +196,7 @@ def _same_thing(one: str, other: str) -> bool:
     """Whether two names may speak of one finding: one is a kind of the other, and no whole region."""
     if one == other:
         return True
-    return related(one, other) and not LEXICON.is_region(one) and not LEXICON.is_region(other)
+    return (is_a(one, other) or is_a(other, one)) and not (LEXICON.is_region(one) or LEXICON.is_region(other))
 
 
 def _tells(claim: Finding, wanted: Finding) -> bool:

@@ -18,7 +18,7 @@ from cxr_reason.radiology.findings import placed, said
 from cxr_reason.radiology.sentences import phrases
 from cxr_reason.radiology.verify import Basis, Decision, Silence, claims
 from cxr_reason.rewards.options import says_normal
-from cxr_reason.rewards.prose import about
+from cxr_reason.rewards.prose import WHOLE_FILM, about, special
 
 _STATUS = re.compile(r"\s*([^:\n]{2,200}?)\s*:\s*(\S[^\n]*?)\s*")
 _LEAD = re.compile(
@@ -114,10 +114,9 @@ def _by_words(statement: Statement, reading: Reading, silence: Silence) -> Verdi
     if silence == "unknown" or not statement.words or reading.rejection or not reading.findings:
         return _UNREAD
     report = reading.text.lower()
-    if any(word[:6] in report for word in statement.words):
-        return _UNREAD
-    verdict: Decision = "supported" if statement.status == "absent" else "contradicted"
-    return Verdict(verdict, "silent", reason="the report has none of its words, which is taken as normal")
+    if statement.status != "absent" or any(word[:6] in report for word in statement.words):
+        return _UNREAD  # what is there may be abnormal or not: "adequate exposure: confirmed"
+    return Verdict("supported", "silent", reason="the report has none of its words, which is taken as normal")
 
 
 def _distinctive(observation: str) -> tuple[str, ...]:
@@ -147,21 +146,26 @@ def stated_as(text: str) -> Statement:
     """What a statement claims, as *observation: status* or as a sentence."""
     form = _STATUS.fullmatch(text)
     if form is None:
-        return Statement(tuple(claims(text)))
+        return Statement(special(tuple(claims(text))))
     observation, status = form[1], form[2]
     observation = _LEAD.sub("", observation, count=1) if _LEAD.match(observation) else observation
     lacks = _LACKS.match(observation)
     thing = observation[lacks.end() :] if lacks else observation
     found = tuple(f for f in placed(said(thing), 0) if f.status != "absent")
     if not found:
-        read_as = tuple(claims(f"{observation} is {status}")) or tuple(claims(text))
-        return (
-            Statement(read_as)
-            if read_as
-            else Statement((), False, _status(status, lacks and lacks[0]), _distinctive(thing))
-        )
+        return _read_together(text, observation, status, lacks)
     told = _status(status, lacks and lacks[0])
     return Statement(about(found, told), whole=told == "absent")
+
+
+def _read_together(text: str, observation: str, status: str, lacks: re.Match[str] | None) -> Statement:
+    """An observation that names nothing that could be there: "heart size: normal", "normal film: unlikely"."""
+    told = _status(status, lacks and lacks[0])
+    healthy = tuple(f for f in placed(said(observation), 0) if f.status == "absent" and f.name in WHOLE_FILM)
+    if healthy and told == "absent" and not _NORMAL.search(status):
+        return Statement(about(healthy, "present"))
+    read_as = special(tuple(claims(f"{observation} is {status}"))) or special(tuple(claims(text)))
+    return Statement(read_as) if read_as else Statement((), False, told, _distinctive(observation))
 
 
 def _status(status: str, lacks: str | None) -> str:

@@ -19,8 +19,8 @@ def judge_as_stored(record: Mapping[str, Any], *, silence: str = "normal") -> di
     correct = record.get("correct")
     result: dict[str, Any] = {"chosen": None, "answer_read": correct is not None, "correct": correct is True}
     nothing: dict[str, Any] = {"claims": [], "reference": [], "topics": [], "steps": [], "supports_answer": None}
-    shares = {name: _share(count, of) for name, (count, of) in _counts(record).items()}
-    if len(shares) < 3:
+    shares = _shares(record)
+    if shares is None:
         return result | unjudged() | nothing
     zero = [name for name, share in shares.items() if share is None]
     scores = {name: round(share or 0.0, DIGITS) for name, share in shares.items()}
@@ -28,18 +28,21 @@ def judge_as_stored(record: Mapping[str, Any], *, silence: str = "normal") -> di
     return result | unjudged() | scores | {"coverage": scores["completeness"], "zero_denominators": zero} | nothing
 
 
-def _share(count: float, of: float) -> float | None:
-    return count / of if of else None
-
-
-def _counts(record: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """(count, of how many) of each part; {} where one of the answers can't be used."""
+def _shares(record: Mapping[str, Any]) -> dict[str, float | None] | None:
+    """The share of each part, None where it is of nothing; None for all where one of the answers can't be used."""
     try:
         steps = record["efficiency"]["effective_count"] + record["efficiency"]["ineffective_count"]
         return {
-            "factuality": (record["precision_res"]["correct_count"], len(record["pred_key_finding"]["key_conclusion"])),
-            "completeness": (record["recall_res"]["recalled_count"], len(record["gt_key_finding"]["key_conclusion"])),
-            "effectiveness": (record["efficiency"]["effective_count"], steps),
+            "factuality": _share(record["precision_res"]["correct_count"], len(record["pred_key_finding"][_FOUND])),
+            "completeness": _share(record["recall_res"]["recalled_count"], len(record["gt_key_finding"][_FOUND])),
+            "effectiveness": _share(record["efficiency"]["effective_count"], steps),
         }
     except (KeyError, TypeError):
-        return {}
+        return None
+
+
+_FOUND = "key_conclusion"
+
+
+def _share(count: Any, of: Any) -> float | None:
+    return float(count / of) if of else None

@@ -1,0 +1,508 @@
+"""Reading answers, splitting reasoning, the ratios and the judges, on texts of our own."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cxr_reason import sheets
+from cxr_reason.radrbench import from_item
+from cxr_reason.rewards import JUDGES, judge, prose
+from cxr_reason.rewards.answers import open_ended, read_answer
+from cxr_reason.rewards.options import stated
+from cxr_reason.rewards.ratios import PARTS, ratios
+from cxr_reason.rewards.readers import notes_of, verdicts_of
+from cxr_reason.scoring import verify_claims
+
+OPTIONS = ("small left pleural effusion", "right pneumothorax", "calcified granuloma", "normal")
+REPORT = (
+    "The heart is mildly enlarged. Small left pleural effusion. Possible pneumonia. No acute bone abnormality. "
+    "No large pneumothorax."
+)
+CHAIN = [
+    {"text": "Look at the angles, the heart and the lungs.", "kind": "plan"},
+    {"text": "There is a small left pleural effusion.", "kind": "observe"},
+    {"text": "The heart is mildly enlarged.", "kind": "observe"},
+    {"text": "No pulmonary edema is seen.", "kind": "observe"},
+    {"text": "The answer is A, small left pleural effusion.", "kind": "conclude"},
+]
+
+
+def record(prediction: Any, **more: Any) -> dict[str, Any]:
+    return {
+        "id": "r1", "task": "single", "question": "Which finding is on this film?", "options": list(OPTIONS),
+        "answer": "A", "report": REPORT, "steps": CHAIN, "prediction": prediction,
+    } | more  # fmt: skip
+
+
+def answered(text: str, options: tuple[str, ...] = OPTIONS, question: str = "Which one is it?", task: str = "single"):
+    reasoning, tagged = prose.parts(text)
+    return read_answer(reasoning, tagged, question=question, options=options, task=task)
+
+
+# ------------------------------------------------------------------------------------------------------------ answers
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("<think>Option A looks right.</think><answer>B</answer>", "B"),  # the tag, not the text
+        ("<answer> option (C) </answer>", "C"),
+        ("<answer>Right pneumothorax</answer>", "B"),
+        ("<answer>b</answer>", "B"),
+        ("<answer>B</answer> No, wait. <answer>C</answer>", "C"),
+        ("<answer>D", "D"),  # cut off within the tag
+        ("I looked at everything. Option A seems most suitable.", "A"),
+        ("Option A is unlikely, and option B is ruled out. Therefore the best choice is option C.", "C"),
+        ("The finding that fits best is:\n\n**B) right pneumothorax**", "B"),
+        ("Answer: C. calcified granuloma", "C"),
+        ("So the answer is \\boxed{C}.", "C"),
+        ("The finding most consistent with this film is a small left effusion.", "A"),
+        ("In conclusion, the film shows a pneumothorax on the right side.", "B"),
+        ("The film is normal in every respect, so D.", "D"),
+        ("B", "B"),
+    ],
+)
+def test_an_answer_is_read(text: str, letter: str) -> None:
+    assert answered(text) == (letter, True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<answer></answer>",
+        "<answer>A, C</answer>",
+        "<answer>E</answer>",  # there is no such option
+        "I'm sorry, but I can't interpret medical images.",
+        "Option A and option C both fit. Therefore, the correct answers are A and C.",
+        "1. **Option A**: small left pleural effusion\n   - Look at the left",  # broken off before it decides
+    ],
+)
+def test_what_cannot_be_read_is_unread(text: str) -> None:
+    assert answered(text) == (None, False)
+    line = judge(record(text))
+    assert (line["chosen"], line["answer_read"], line["correct"]) == (None, False, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("Therefore: no", "B"),
+        ("Yes, there is fluid on the left.", "A"),
+        ("Both angles are sharp. There is no pleural effusion.", "B"),
+        ("The left angle is blunted. So there is a pleural effusion.", "A"),
+        ("No pneumothorax is seen. The answer is yes.", "A"),
+    ],
+)
+def test_yes_and_no(text: str, letter: str) -> None:
+    question = "Does this chest X-ray show a pleural effusion?"
+    assert answered(text, ("Yes", "No"), question, "binary").chosen == letter
+
+
+def test_changes() -> None:
+    choices = ("Improved", "Stable", "Worse")
+    assert answered("Overall, the opacity is unchanged.", choices, task="temporal").chosen == "B"
+    assert answered("<answer>worse</answer>", choices, task="temporal").chosen == "C"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told", "score"),
+    [
+        ("left pleural effusion; cardiomegaly", "There is a left pleural effusion and cardiomegaly.", 1),
+        ("left pleural effusion; cardiomegaly", "There is a left pleural effusion.", 2 / 3),
+        ("left pleural effusion", "There is a right pleural effusion.", 0),
+        ("left pleural effusion", "There is a left pleural effusion and a fracture.", 2 / 3),
+        ("lung opacity", "There is consolidation.", 1),  # a kind of it
+        ("consolidation", "There is a lung opacity.", 0.5),  # only what it is a kind of
+        ("pleural effusion", "There is no pleural effusion.", 0),
+        ("normal", "The film is normal.", 1),
+        ("normal", "There is a pneumothorax.", 0),
+        ("left-handed zebra", "left-handed zebra", 1),  # not in the lexicon: by its words
+    ],
+)
+def test_open_answers_are_marked_by_f1(wanted: str, told: str, score: float) -> None:
+    assert open_ended(stated(told), wanted, says=told) == pytest.approx(score)
+    line = judge(record(f"<answer>{told}</answer>", options=None, answer=wanted))
+    assert line["correct"] == pytest.approx(score)
+
+
+# -------------------------------------------------------------------------------------------------------------- prose
+
+
+def said(text: str) -> list[list[tuple[str, str, str | None]]]:
+    return [[(c.name, c.status, c.side) for c in step.claims] for step in prose.steps(text, OPTIONS)]
+
+
+def test_a_list_of_options_falls_into_its_items() -> None:
+    text = """I go through the options.
+
+1. **Option A: Small left pleural effusion**
+   - Effusions blunt the costophrenic angle.
+   - In this film, no such signs are seen.
+
+2. **Option B: Right pneumothorax**
+   - There is a small right pneumothorax.
+"""
+    assert said(text) == [
+        [("pleural effusion", "absent", "left")],  # what explains claims nothing, "no such signs" answers the heading
+        [("pneumothorax", "present", "right")],
+    ]
+
+
+def test_running_prose_is_cut_at_its_turns() -> None:
+    text = (
+        "First, we look for an effusion, which would blunt the angles. The angles are sharp, so there is no pleural "
+        "effusion. Next, we check for a pneumothorax. There is a small right pneumothorax. Therefore, the answer is B."
+    )
+    found = said(text)
+    assert [claims[-1] for claims in found[:2]] == [
+        ("pleural effusion", "absent", None),
+        ("pneumothorax", "present", "right"),
+    ]
+
+
+def test_bullets_and_headings() -> None:
+    assert said("On this film:\n- Heart: not enlarged\n- No pneumothorax.\n- Left pleural effusion.") == [
+        [("cardiomegaly", "absent", None)],
+        [("pneumothorax", "absent", None)],
+        [("pleural effusion", "present", "left")],
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A) small left pleural effusion\nB) right pneumothorax\nC) calcified granuloma\nD) normal",
+        "A pneumothorax would appear as a thin pleural line.",
+        "Pleural effusions blunt the costophrenic angles.",
+        "Option B refers to a right pneumothorax.",
+        "Look for a pneumothorax at the apices.",
+        "To answer, we need to determine whether there is an effusion.",
+    ],
+)
+def test_what_claims_nothing_of_the_film(text: str) -> None:
+    assert not any(said(text))
+
+
+def test_no_abnormality_beside_others_is_not_of_the_whole_film() -> None:
+    assert said("No fracture or other abnormality is seen.") == [[("fracture", "absent", None)]]
+
+
+# --------------------------------------------------------------------------------------------------------- statements
+
+
+@pytest.mark.parametrize(
+    ("claim", "verdict", "basis"),
+    [
+        ("Cardiomegaly: present", "supported", "stated"),
+        ("Cardiac silhouette: enlarged", "supported", "stated"),
+        ("Heart size: normal", "contradicted", "stated"),
+        ("Absence of cardiomegaly: not present", "supported", "stated"),
+        ("severe cardiomegaly: not present", "supported", "stated"),  # a mild one is
+        ("small left pleural effusion: confirmed", "supported", "stated"),
+        ("right pleural effusion: not present", "supported", "stated"),  # it is on the left
+        ("No pleural effusion: not present", "contradicted", "stated"),  # a denial, told twice
+        ("Pneumonia: cannot be excluded", "supported", "stated"),
+        ("pneumonia: ruled out", "unverifiable", "stated"),
+        ("rib fracture: not present", "supported", "silent"),  # "no acute bone abnormality" leaves it open
+        ("There is no lung nodule.", "supported", "silent"),
+        ("There is a lung nodule.", "contradicted", "silent"),
+        ("pneumothorax: not present", "unverifiable", "stated"),  # only a large one is denied
+        ("large pneumothorax: absent", "supported", "stated"),
+        ("Normal chest X-ray: unlikely", "supported", "stated"),
+        ("zebra stripes: not present", "supported", "silent"),  # a word that neither the lexicon nor the report knows
+        ("adequate exposure: confirmed", "unverifiable", "silent"),
+        ("The film was taken on a Monday.", "unverifiable", "silent"),
+    ],
+)
+def test_statements(claim: str, verdict: str, basis: str) -> None:
+    assert verify_claims([claim], REPORT, basis=True) == [(verdict, basis)]
+    assert verify_claims([claim], REPORT) == [verdict]
+    if basis == "silent":
+        assert verify_claims([claim], REPORT, silence="unknown") == ["unverifiable"]
+
+
+def test_silence_is_normal_or_unknown() -> None:
+    with pytest.raises(ValueError, match="silence"):
+        verify_claims(["No fracture."], REPORT, silence="maybe")  # type: ignore[call-overload]
+
+
+def test_places_at_another_height_are_others() -> None:
+    report = "There is consolidation in the right upper lobe."
+    claims = ["Consolidation in the right lower lobe: present", "Consolidation in the right lower lobe: not present"]
+    assert verify_claims(claims, report) == ["contradicted", "supported"]
+    assert verify_claims(["There is consolidation in the right upper lung."], report) == ["supported"]
+
+
+# ------------------------------------------------------------------------------------------------------------- ratios
+
+
+def claim(status: str, verdict: str, basis: str = "stated") -> dict[str, str]:
+    return {"status": status, "verdict": verdict, "basis": basis}
+
+
+def test_ratios_by_hand() -> None:
+    claims = [
+        claim("present", "supported"), claim("uncertain", "unverifiable"),
+        claim("absent", "supported"), claim("absent", "contradicted"), claim("absent", "supported", "silent"),
+    ]  # fmt: skip
+    reference = [
+        {"status": "present", "state": "told"}, {"status": "present", "state": "opposite"},
+        {"status": "absent", "state": "told"}, {"status": "absent", "state": "missed"},
+    ]  # fmt: skip
+    topics = [{"named": True}, {"named": True}, {"named": True}, {"named": False}]
+    steps = [{"effective": True}, {"effective": False}, {"effective": True}, {"effective": True}]
+    assert ratios(claims, reference, topics, steps) == {
+        "factuality": 0.6, "completeness": 0.5, "coverage": 0.75, "effectiveness": 0.75,
+        "radrscore": round((0.6 + 0.5 + 0.75) / 3, 6), "positive_factuality": 0.5, "positive_completeness": 0.5,
+        # positive half (1/2 + 1/2) / 2; negative (1/2 + 1/2) / 2 without the silent one
+        "balanced_radrscore": 0.5, "zero_denominators": [],
+    }  # fmt: skip
+
+
+def test_denying_everything_has_no_balance() -> None:
+    reference = [{"status": "present", "state": "opposite"}, {"status": "absent", "state": "told"}]
+    scores = ratios([claim("absent", "supported")] * 4, reference, [], [{"effective": True}])
+    assert scores["factuality"] == 1
+    assert (scores["positive_factuality"], scores["balanced_radrscore"]) == (0, 0)
+
+
+def test_zero_denominators_are_zero_and_named() -> None:
+    scores = ratios([], [], [], [])
+    assert [scores[part] for part in PARTS] == [0, 0, 0, 0, 0, None, None, None]
+    assert scores["zero_denominators"] == ["factuality", "completeness", "coverage", "effectiveness"]
+
+
+def test_nothing_present_is_nothing_to_balance() -> None:
+    scores = ratios([claim("present", "contradicted")], [{"status": "absent", "state": "told"}], [], [])
+    assert (scores["positive_factuality"], scores["positive_completeness"]) == (0, None)
+    assert scores["balanced_radrscore"] is None
+
+
+# -------------------------------------------------------------------------------------------------------------- rules
+
+
+def test_a_line_of_the_rules() -> None:
+    line = judge(record(
+        "<think>First, there is a small right pleural effusion. Next, the heart is enlarged. Then, there is pneumonia. "
+        "Finally, no pulmonary edema is seen.</think><answer>A</answer>", sex="F", model="m",
+    ))  # fmt: skip
+    assert (line["chosen"], line["correct"], line["judge"], line["sex"]) == ("A", True, "rules", "F")
+    told = {c["finding"]: (c["step"], c["verdict"], c["basis"]) for c in line["claims"]}
+    assert told == {
+        "pleural effusion": (0, "contradicted", "stated"),
+        "cardiomegaly": (1, "supported", "stated"),
+        "pneumonia": (2, "unverifiable", "stated"),
+        "pulmonary edema": (3, "supported", "silent"),
+    }
+    flags = [(c["finding"], c["side_error"], c["hedge_as_fact"]) for c in line["claims"]]
+    assert flags[0] == ("pleural effusion", True, False)
+    assert flags[2] == ("pneumonia", False, True)
+    (start, end), *_ = line["claims"][1]["spans"]
+    assert "heart" in REPORT[start:end]
+    states = {r["finding"]: r["state"] for r in line["reference"]}
+    assert states == {"pleural effusion": "named", "cardiomegaly": "told", "pulmonary edema": "told"}
+    assert (line["factuality"], line["coverage"]) == (0.5, 1.0)
+    assert line["completeness"] == pytest.approx(2 / 3, abs=1e-6)
+    json.dumps(line)
+
+
+def test_states_of_the_reference() -> None:
+    opposite = judge(record("<think>There is no pleural effusion.</think><answer>D</answer>"))
+    states = {r["finding"]: r["state"] for r in opposite["reference"]}
+    assert states == {"pleural effusion": "opposite", "cardiomegaly": "missed", "pulmonary edema": "missed"}
+    hedged = judge(record("<think>There may be a left pleural effusion.</think><answer>A</answer>"))
+    assert {r["finding"]: r["state"] for r in hedged["reference"]}["pleural effusion"] == "named"
+
+
+def test_a_flipped_side_costs_no_less_than_a_dropped_finding() -> None:
+    rest = "The heart is mildly enlarged. No pulmonary edema is seen."
+    right, flipped, dropped = (
+        judge(record(f"<think>{effusion}{rest}</think><answer>A</answer>"))["radrscore"]
+        for effusion in ("There is a small left pleural effusion. ", "There is a small right pleural effusion. ", "")
+    )
+    assert right > dropped >= flipped
+
+
+def test_does_the_reasoning_support_the_answer() -> None:
+    for prediction, supports in {
+        "<think>There is a left pleural effusion.</think><answer>A</answer>": True,
+        "<think>There is no left pleural effusion.</think><answer>A</answer>": False,
+        "<think>The heart is enlarged.</think><answer>A</answer>": None,
+        "<think>The heart is enlarged.</think><answer>D</answer>": False,
+        "<think>The lungs are clear.</think><answer>D</answer>": True,
+    }.items():
+        assert judge(record(prediction))["supports_answer"] is supports
+
+
+@pytest.mark.parametrize(
+    "more", [{"report": None}, {"report": "La radiografía de tórax no muestra nada."}, {"steps": None}]
+)
+def test_what_cannot_be_judged_has_no_scores(more: dict[str, Any]) -> None:
+    line = judge(record("<think>There is a left pleural effusion.</think><answer>A</answer>", **more))
+    assert [line[part] for part in PARTS] == [None] * len(PARTS)
+    assert line["correct"] is True
+
+
+def test_padding_adds_no_claim() -> None:
+    text = "There is a small left pleural effusion. The heart is enlarged."
+    padding = "Let us look at this film step by step. A pneumothorax would appear as a thin line. "
+    plain, padded = (
+        judge(record(f"<think>{t}</think><answer>A</answer>")) for t in (text, padding + text + " " + text)
+    )
+    assert padded["factuality"] == plain["factuality"]
+    assert [c["text"] for c in padded["claims"]] == [c["text"] for c in plain["claims"]]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+PIECES = ["<think>", "</think>", "<answer>", "</answer>", "**", "1. ", "- ", "\n", "Option A:", "no ", "effusion", ": ",
+          "left ", "therefore ", "(B)", "The heart is ", "normal", ".", " ", "\x00", "é", "\ud800"]  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=8), max_size=40).map("".join))
+def test_no_text_raises(text: str) -> None:
+    for options in (list(OPTIONS), ["Yes", "No"], None):
+        line = judge(record(text, options=options))
+        assert 0 <= float(line["correct"]) <= 1
+    verify_claims([text], REPORT)
+    verify_claims([text], text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(record(""))), JSON), st.sampled_from(["rules", "stored"]))
+def test_no_record_raises(fields: dict[str, Any], name: str) -> None:
+    judge({**record("There is an effusion."), **fields}, judge=name)
+    judge(fields, judge=name)
+
+
+@pytest.mark.parametrize(
+    "text", ["(A) ", "no effusion, ", "Option A: effusion. ", "- - ", "**a** ", "not A or B, ", "<answer>"]
+)
+def test_time_is_linear(text: str) -> None:
+    def seconds(times: int) -> float:
+        start = time.process_time()
+        judge(record(text * times))
+        return time.process_time() - start
+
+    seconds(10)
+    assert seconds(16_000) < 30 * max(seconds(1_600), 0.02)
+
+
+def test_quick_and_picklable() -> None:
+    line = record(
+        "<think>" + "There is a left effusion. The heart is enlarged. No edema. " * 30 + "</think><answer>A</answer>"
+    )
+    pickle.loads(pickle.dumps(judge))(line)
+    start = time.process_time()
+    for _ in range(50):
+        judge(line)
+    assert (time.process_time() - start) / 50 < 0.005  # asked is 1 ms; room for a busy machine
+
+
+# ------------------------------------------------------------------------------------------------------- other judges
+
+
+def item(**more: Any) -> dict[str, Any]:
+    return {
+        "question": "Which finding is on this film? Options:\nA) effusion\nB) none", "answer": "A", "pred": "A",
+        "original_report": REPORT, "reason_steps": ["There is an effusion."], "correct": "Yes, it is.",
+        "gt_key_finding": {"key_conclusion": [1, 2, 3, 4]}, "pred_key_finding": {"key_conclusion": [1, 2]},
+        "recall_res": {"recalled_count": 1}, "precision_res": {"correct_count": 3},
+        "efficiency": {"effective_count": 1, "ineffective_count": 1},
+    } | more  # fmt: skip
+
+
+def test_stored_judgements_keep_their_quirks() -> None:
+    line = judge(from_item(item()), judge="stored")
+    assert line["correct"] is True
+    # 3 of 2 claims are right: believed, not clipped
+    assert (line["factuality"], line["completeness"], line["coverage"], line["effectiveness"]) == (1.5, 0.25, 0.25, 0.5)
+    assert line["radrscore"] == 0.75
+    nothing = judge(from_item(item(efficiency={"effective_count": 0, "ineffective_count": 0})), judge="stored")
+    assert (nothing["effectiveness"], nothing["zero_denominators"]) == (0, ["effectiveness"])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"recall_res": None},
+        {"pred_key_finding": {"reason_steps": ""}},
+        {"efficiency": "none"},
+        {"recall_res": {"recalled_count": "2"}},
+    ],
+)
+def test_unusable_judgements_are_left_out(more: dict[str, Any]) -> None:
+    line = judge(from_item(item(**more)), judge="stored")
+    assert [line[part] for part in PARTS] == [None] * len(PARTS)
+
+
+def test_a_readers_sheet(tmp_path: Path) -> None:
+    told = record(
+        "<think>There is a left pleural effusion. The heart is enlarged. There is pneumonia.</think><answer>A</answer>"
+    )
+    line = judge(told)
+    path = tmp_path / "sheet.csv"
+    blank = sheets.sheet(notes_of(line)).decode("utf-8-sig").splitlines()
+    head = blank[0].replace('"', "").split(",")
+    filled = [blank[0]]
+    for row, verdict in zip(blank[1:], ("contradicted", "s", ""), strict=True):
+        cells = row.split('","')
+        cells[head.index("verdict")] = verdict
+        filled.append('","'.join(cells))
+    path.write_text("\r\n".join(filled), encoding="utf-8-sig")
+    verdicts = verdicts_of(sheets.read_sheet(path))
+    judged = judge(told, judge="sheet", verdicts=verdicts)
+    assert [(c["finding"], c["verdict"]) for c in judged["claims"]] == [
+        ("pleural effusion", "contradicted"),
+        ("cardiomegaly", "supported"),
+    ]
+    assert (judged["factuality"], judged["completeness"]) == (0.5, line["completeness"])
+    assert judge(told, judge="sheet", verdicts={})["factuality"] is None
+
+
+def test_unknown_judges_are_refused() -> None:
+    with pytest.raises(ValueError, match="rules, stored"):
+        judge(record(""), judge="oracle")
+    assert {"rules", "stored", "sheet"} <= set(JUDGES)
+
+
+# ------------------------------------------------------------------------------------------------------------ command
+
+
+def test_the_examples_are_scored(cxr: Run, tmp_path: Path) -> None:
+    done = cxr("score", str(ROOT / "examples" / "predictions.jsonl"), "--details", str(tmp_path / "lines.jsonl"))
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    lines = [json.loads(text) for text in (tmp_path / "lines.jsonl").read_text(encoding="utf-8").splitlines()]
+    given = [
+        json.loads(text) for text in (ROOT / "examples" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert [line["id"] for line in lines] == [record["id"] for record in given]
+    assert [line["chosen"] for line in lines] == ["A", None, "C", "B", "C", "C", "D", "D"]
+    assert sum(line["correct"] for line in lines) == 6
+    assert any(c["side_error"] for line in lines for c in line["claims"])
+
+
+def test_arrays_of_items_are_scored(cxr: Run) -> None:
+    done = cxr("score", "--judge", "stored", stdin=json.dumps([item(), item(recall_res=None)]))
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["radrscore"] for line in done.stdout.splitlines()] == [0.75, None]
+
+
+def test_a_sheet_is_for_its_judge(cxr: Run, tmp_path: Path) -> None:
+    (tmp_path / "sheet.csv").write_text("id,verdict\n", encoding="utf-8")
+    assert cxr("score", "-", "--sheet", str(tmp_path / "sheet.csv"), stdin="{}\n").returncode == 2
+    assert cxr("score", "-", "--judge", "sheet", stdin="{}\n").returncode == 2
