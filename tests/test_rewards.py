@@ -483,23 +483,24 @@ def test_unknown_judges_are_refused() -> None:
 # ------------------------------------------------------------------------------------------------------------ command
 
 
-def test_the_examples_are_scored(cxr: Run, tmp_path: Path) -> None:
-    done = cxr("score", str(ROOT / "examples" / "predictions.jsonl"), "--details", str(tmp_path / "lines.jsonl"))
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    lines = [json.loads(text) for text in (tmp_path / "lines.jsonl").read_text(encoding="utf-8").splitlines()]
-    given = [
-        json.loads(text) for text in (ROOT / "examples" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    assert [line["id"] for line in lines] == [record["id"] for record in given]
-    assert [line["chosen"] for line in lines] == ["A", None, "C", "B", "C", "C", "D", "D"]
-    assert sum(line["correct"] for line in lines) == 6
-    assert any(c["side_error"] for line in lines for c in line["claims"])
-
-
-def test_arrays_of_items_are_scored(cxr: Run) -> None:
-    done = cxr("score", "--judge", "stored", stdin=json.dumps([item(), item(recall_res=None)]))
+def test_the_examples_are_judged_in_their_order(cxr: Run, tmp_path: Path) -> None:
+    predictions = ROOT / "examples" / "predictions.jsonl"
+    done = cxr("score", str(predictions), "--details", str(tmp_path / "lines.jsonl"))
     assert done.returncode == 0, done.stderr
-    assert [json.loads(line)["radrscore"] for line in done.stdout.splitlines()] == [0.75, None]
+    lines = [json.loads(text) for text in (tmp_path / "lines.jsonl").read_text(encoding="utf-8").splitlines()]
+    given = [json.loads(text) for text in predictions.read_text(encoding="utf-8").splitlines()]
+    assert [line["id"] for line in lines] == [record["id"] for record in given]
+    assert all(line["judge"] == "rules" for line in lines)
+
+
+def test_arrays_of_items_are_judged(cxr: Run, tmp_path: Path) -> None:
+    details = tmp_path / "lines.jsonl"
+    done = cxr(
+        *("score", "--judge", "stored", "--details", str(details)), stdin=json.dumps([item(), item(recall_res=None)])
+    )
+    assert done.returncode == 0, done.stderr
+    lines = details.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["radrscore"] for line in lines] == [0.75, None]
 
 
 def test_a_sheet_is_for_its_judge(cxr: Run, tmp_path: Path) -> None:
