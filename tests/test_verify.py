@@ -147,6 +147,26 @@ def test_silence_must_be_normal_or_unknown() -> None:
         verify("There is a fracture.", "No fracture.", silence="assumed")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "report", ["No acute pulmonary process.", "The lungs are grossly clear.", "The left lung is clear."]
+)
+def test_beyond_the_limits_of_a_region_may_be_silence(report: str) -> None:
+    for claim, verdict in (("There is emphysema.", "contradicted"), ("There is no emphysema.", "supported")):
+        assert verify(claim, report).verdict == "unverifiable"
+        loose = verify(claim, report, limits="silent")
+        assert (loose.verdict, loose.basis) == (verdict, "silent")
+        assert verify(claim, report, limits="silent", silence="unknown").verdict == "unverifiable"
+    within = verify("There is no acute pneumonia.", "No acute pulmonary process.", limits="silent")
+    assert (within.verdict, within.basis) == ("supported", "region")
+    own = verify("There is no pleural effusion.", "No large pleural effusion.", limits="silent")
+    assert own.verdict == "unverifiable"
+
+
+def test_limits_must_be_strict_or_silent() -> None:
+    with pytest.raises(ValueError, match="limits"):
+        verify("No effusion.", "No effusion.", limits="loose")  # type: ignore[arg-type]
+
+
 def test_of_several_claims_the_worst_counts() -> None:
     report = "Left pleural effusion. Possible pneumonia. The heart is enlarged."
     good, open_, wrong = "The heart is enlarged.", "There is pneumonia.", "There is a right pleural effusion."

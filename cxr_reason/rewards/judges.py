@@ -24,7 +24,7 @@ def judge(
 
     `options` are the judge's own: `sheet` needs `verdicts`, a reader's by claim. Pure, and never raises for anything
     that a record may hold; raises ValueError for an unknown `judge` or `silence`. The line's fields are listed in
-    docs/scoring.md.
+    docs/judging.md.
     """
     if judge not in JUDGES:
         raise ValueError(f"there is no judge {judge!r}; there are {', '.join(JUDGES)}")

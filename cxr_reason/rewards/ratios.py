@@ -15,7 +15,7 @@ Beside them, since most of what a reference says are denials:
 - balanced_radrscore: the harmonic mean of a positive and a negative half, each the mean of its factuality and
   completeness. A denial that rests on the report's silence alone weighs nothing. Where the reference has nothing that
   is present there is nothing to balance (None); where it denies nothing the positive half stands alone. The mean is
-  harmonic because the plain one pays half for denying everything: such a litany had more than GPT-4o (docs/scoring.md)
+  harmonic because the plain one pays half for denying everything: such a litany had more than GPT-4o (docs/judging.md)
 """
 
 from __future__ import annotations
