@@ -197,6 +197,17 @@ def stream_options(command: Command) -> Command:
     return command
 
 
+def silence_option(command: Command) -> Command:
+    """`silence`, where claims are held against reports: "normal" or "unknown"."""
+    return click.option(
+        "--silence",
+        type=click.Choice(["normal", "unknown"]),
+        default="normal",
+        show_default=True,
+        help="What is made of a finding that the report doesn't mention.",
+    )(command)
+
+
 def seed_option(command: Command) -> Command:
     """`seed`: decides every random choice."""
     return click.option(

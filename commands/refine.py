@@ -47,13 +47,7 @@ def _list_checks(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 @click.option(
     "--list-checks", is_flag=True, is_eager=True, expose_value=False, callback=_list_checks, help="Name the checks."
 )
-@click.option(
-    "--silence",
-    type=click.Choice(["normal", "unknown"]),
-    default="normal",
-    show_default=True,
-    help="What is made of a finding that the report doesn't mention.",
-)
+@_options.silence_option
 @click.option(
     "--max-steps",
     type=click.IntRange(min=2),

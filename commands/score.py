@@ -36,13 +36,7 @@ def _fields(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
     help="Who says what is true: our rules, the judgements stored in RadRBench's own files, or a reader's sheet.",
 )
 @click.option("--sheet", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="The sheet, filled.")
-@click.option(
-    "--silence",
-    type=click.Choice(["normal", "unknown"]),
-    default="normal",
-    show_default=True,
-    help="What is made of a finding that the report doesn't mention.",
-)
+@_options.silence_option
 @click.option(
     "--against",
     metavar="FILE",

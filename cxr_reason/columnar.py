@@ -18,6 +18,7 @@ import io
 import json
 import math
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
@@ -72,7 +73,7 @@ class Table:
 
 
 @dataclass
-class Part:
+class Part(ABC):
     """One file or stream."""
 
     name: str
@@ -81,18 +82,18 @@ class Part:
     schema: Any = None
     binary: set[str] = field(default_factory=set)
 
+    @abstractmethod
     def open(self) -> None:
         """Read the schema."""
-        raise NotImplementedError
 
+    @abstractmethod
     def batches(self, digest: Any) -> Iterator[Any]:
         """The record batches in order; what was read goes to `digest` before."""
-        raise NotImplementedError
 
     def fraction(self) -> float | None:
         return None
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (only some parts hold anything open)
         pass
 
     def columns(self) -> list[str] | None:

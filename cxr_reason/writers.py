@@ -61,17 +61,16 @@ class JsonLines:
         return b"".join(records.dump_lines(study))
 
     def batch(self, encoded: Sequence[Any]) -> bytes:
-        return b"".join(encoded)
+        return self.separator.join(encoded)
 
     def sink(self, path: str | Path) -> FileSink:
         return FileSink(path)
 
 
-class RadRBench:
+class RadRBench(JsonLines):
     """A JSON array of items in RadRBench-CXR's own layout, one a line."""
 
     suffixes: tuple[str, ...] = ()
-    units = 1
     separator = b",\n"
 
     def head(self) -> bytes:
@@ -83,12 +82,6 @@ class RadRBench:
     def encode(self, study: Records) -> Any:
         """Raises ValueError like `radrbench.to_item` too."""
         return self.separator.join(records.dumps_plain(radrbench.to_item(record)) for record in study)
-
-    def batch(self, encoded: Sequence[Any]) -> bytes:
-        return self.separator.join(encoded)
-
-    def sink(self, path: str | Path) -> FileSink:
-        return FileSink(path)
 
 
 class ArrowStream:
