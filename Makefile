@@ -10,7 +10,7 @@ PYTHON ?= $(firstword $(wildcard $(BIN)/python) python3)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 # Installed once for each Python and each content of these files, so that a second run needs no network.
-STAMP := $(VENV)/.installed-$(VERSION)-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
+STAMP := $(VENV)/.installed-$(VERSION)-$(shell cat pyproject.toml constraints.txt tools/install_models.py tools/torchvision_on_cpu.py | cksum | cut -d ' ' -f 1)
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,7 @@ $(STAMP):
 	@test -e $(BIN)/python$(VERSION) || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install -qq --editable '.[dev]' --constraint constraints.txt
+	$(BIN)/python tools/install_models.py
 	@rm -f $(VENV)/.installed-* && touch $@
 
 lint: venv  ## ruff, mypy, and the command reference against the commands

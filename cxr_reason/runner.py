@@ -21,7 +21,7 @@ import multiprocessing.connection
 import os
 import signal
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
@@ -29,7 +29,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from cxr_reason import __version__, console, records
 from cxr_reason.cluster import Shard, StopSignals
@@ -88,6 +88,9 @@ class Aside(Protocol):
         """Go on from a `state`; None is the start."""
 
 
+StreamWork = Callable[[Iterator[Any]], Iterator[Result | Exception]]
+
+
 @dataclass(slots=True)
 class Summary:
     """A run's counts, over its own shard, continued parts included."""
@@ -110,7 +113,7 @@ class Summary:
 
 def run(
     source: Source,
-    work: Callable[[Any], Result],
+    work: Callable[[Any], Result] | StreamWork,
     *,
     stage: str,
     units: Callable[[Iterator[Row]], Iterator[Unit]] = iter,
@@ -127,6 +130,7 @@ def run(
     label: str | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     aside: Aside | None = None,
+    in_stream: bool = False,
 ) -> Summary:
     """Do `work` on every unit of `source` and write what comes of it, in the order of the input.
 
@@ -137,11 +141,17 @@ def run(
     holds the options that decide the output's bytes: a killed run is continued only under the same. `force` starts
     over. `dry_run` works and counts, and writes nothing. `aside` is told the notes of each result.
 
+    With `in_stream`, `work` gets an iterator of the units instead, takes as many ahead as it likes, and yields a Result
+    for each, in their order, or the exception that broke this one: for work that is quicker on many at once, such as a
+    model's. It needs `jobs` = 1; it must ask for units in the thread that asks it for results; what it raises ends the
+    run, with what it yielded saved.
+
     Raises TooManyFailures when everything is written and more than the share `max_failed` of the rows couldn't be read
     or worked on; InputError where there is no row at all.
     """
     writer = WRITERS[output_format]
     size = writer.units if writer.units > 1 or jobs == 1 else CHUNK_UNITS
+    assert jobs == 1 or not in_stream
     assert MEMBER_UNITS % size == 0
     identity = records.config_hash(
         {
@@ -155,7 +165,7 @@ def run(
             "options": dict(config or {}),
         }
     )
-    process = partial(_process_all, work, stage, output_format, rejects is not None)
+    process = partial(_process_all, cast("Callable[[Any], Result]", work), stage, output_format, rejects is not None)
     with ExitStack() as stack:
         signals = stack.enter_context(StopSignals())
         stack.enter_context(_rare_collections())
@@ -168,7 +178,10 @@ def run(
             numbered = _numbered(source, units, limit)
         chunks = _chunks(source, numbered, shard, size)
         finished: Iterator[tuple[_Chunk, _Done]]
-        if jobs == 1:
+        if in_stream:
+            through = cast("StreamWork", work)
+            finished = _process_stream(through, stage, writer, rejects is not None, chunks)
+        elif jobs == 1:
             finished = ((chunk, process(chunk.units)) for chunk in chunks)
         else:
             finished = stack.enter_context(_Pool(process, jobs)).run(chunks)
@@ -239,11 +252,59 @@ def _process_all(
 ) -> _Done:
     """Work on the units of a chunk. Only errors that concern the whole run get out."""
     writer = WRITERS[output_format]
-    outcomes = [_process(work, stage, writer, keep_rejects, unit) for unit in units]
+    return _batched([_process(work, stage, writer, keep_rejects, unit) for unit in units], writer)
+
+
+def _batched(outcomes: list[_Outcome], writer: Writer) -> _Done:
     encoded = [outcome.output for outcome in outcomes if outcome.records]
     for outcome in outcomes:
         outcome.output = None
-    return _Done(writer.batch(encoded) if encoded else b"", outcomes)
+    return _Done(writer.batch(encoded) if encoded else b"", list(outcomes))
+
+
+def _the(result: Result | Exception, _: Unit) -> Result:
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _is_unreadable(unit: Unit) -> bool:
+    return isinstance(unit, Row) and unit.data is None
+
+
+def _process_stream(
+    work: StreamWork,
+    stage: str,
+    writer: Writer,
+    keep_rejects: bool,
+    chunks: Iterator[_Chunk],
+) -> Iterator[tuple[_Chunk, _Done]]:
+    """Each chunk, once `work`, which may take units of later ones already, has given the results of all its units."""
+    waiting: deque[_Chunk] = deque()
+    outcomes: list[_Outcome] = []  # of the first chunk that waits
+
+    def readable() -> Iterator[Unit]:
+        for chunk in chunks:
+            waiting.append(chunk)
+            yield from (unit for unit in chunk.units if not _is_unreadable(unit))
+
+    def complete() -> Iterator[tuple[_Chunk, _Done]]:
+        while waiting:
+            for unit in waiting[0].units[len(outcomes) :]:
+                if not _is_unreadable(unit):
+                    return
+                assert isinstance(unit, Row)
+                outcomes.append(_unreadable(unit, keep_rejects))
+            yield waiting.popleft(), _batched(outcomes, writer)
+            outcomes.clear()
+
+    for result in work(readable()):
+        yield from complete()
+        unit = waiting[0].units[len(outcomes)]
+        outcomes.append(_process(partial(_the, result), stage, writer, keep_rejects, unit))
+        yield from complete()
+    yield from complete()
+    assert not waiting, "a result was owed"
 
 
 def _process(work: Callable[[Unit], Result], stage: str, writer: Writer, keep_rejects: bool, unit: Unit) -> _Outcome:

@@ -12,8 +12,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import click
@@ -51,6 +52,16 @@ def work(pause: float, unit: Row | Group) -> Result:
     return result
 
 
+def work_ahead(pause: float, ahead: int, units: Iterator[Group]) -> Iterator[Result | Exception]:
+    """The same, `ahead` units at a time."""
+    while batch := list(islice(units, ahead)):
+        for unit in batch:
+            try:
+                yield work(pause, unit)
+            except RuntimeError as error:
+                yield error
+
+
 class Array(JsonLines):
     """A JSON array, four units of records a line."""
 
@@ -82,18 +93,26 @@ WRITERS["array"] = Array()
 @verbosity_options
 @click.option("--pause", type=float, default=0.0)
 @click.option("--save-every", type=float, default=0.02)
+@click.option("--ahead", type=int, default=0)
 def copy(
-    source: str | None, encoding: str | None, overrides: dict[str, str], pause: float, save_every: float, **options: Any
+    source: str | None,
+    encoding: str | None,
+    overrides: dict[str, str],
+    pause: float,
+    save_every: float,
+    ahead: int,
+    **options: Any,
 ) -> None:
     """Copy rows to records."""
     table = Input(source, encoding=encoding)
     mapping = guess_columns(table.header(), table.sample(), overrides=overrides)
     summary = run(
         table,
-        partial(work, pause),
+        partial(work_ahead, pause, ahead) if ahead else partial(work, pause),
         stage="copy",
         units=partial(group_consecutive, key=lambda row: cell(row.data or {}, mapping, "study_id")),
         checkpoint_seconds=save_every,
+        in_stream=ahead > 0,
         **options,
     )
     print(

@@ -201,6 +201,21 @@ def test_two_processes_write_the_same_bytes_as_one(table, whole, tmp_path, name)
     assert (gzip.decompress(found[0]) if name == "out.gz" else found[0]) == whole[0]
 
 
+@pytest.mark.parametrize("ahead", [1, 7, 5000])
+@pytest.mark.parametrize("output_format", ["jsonl", "array"])
+def test_work_on_a_stream_gives_what_work_on_units_gives(table, whole, tmp_path, ahead, output_format):
+    done = finish(
+        table, "--ahead", ahead, "--format", output_format, "-o", tmp_path / "out", "--rejects", tmp_path / "rejects"
+    )
+    assert done.returncode == 0, done.stderr
+    assert summary(done.stderr) == whole[2]
+    assert (tmp_path / "rejects").read_bytes() == whole[1]
+    finish(table, "--format", output_format, "-o", tmp_path / "by-unit")
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "by-unit").read_bytes()
+    shards = [finish(table, "--ahead", ahead, "--shard", f"{part}/3").stdout for part in range(3)]
+    assert Counter("".join(shards).splitlines()) == Counter(whole[0].decode().splitlines())
+
+
 def test_rejects_need_a_file_of_their_own(table, tmp_path):
     for output, rejects in (("out", "out"), ("out", "-")):
         done = finish(table, "-o", tmp_path / output, "--rejects", rejects if rejects == "-" else tmp_path / rejects)
@@ -258,10 +273,13 @@ def test_a_stopped_run_saves_and_goes_on(table, whole, tmp_path, jobs, number, c
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "rejects"]
 
 
-@pytest.mark.parametrize(("name", "jobs", "piped"), [("out", 1, False), ("out.gz", 1, False), ("out", 2, True)])
-def test_kill_9_again_and_again_gives_the_same_bytes(table, whole, tmp_path, name, jobs, piped):
+@pytest.mark.parametrize(
+    ("name", "jobs", "piped", "ahead"),
+    [("out", 1, False, 0), ("out.gz", 1, False, 0), ("out", 2, True, 0), ("out", 1, False, 7)],
+)
+def test_kill_9_again_and_again_gives_the_same_bytes(table, whole, tmp_path, name, jobs, piped, ahead):
     output, rejects = tmp_path / name, tmp_path / "rejects"
-    arguments = ["-" if piped else table, "-o", output, "--rejects", rejects, "--jobs", jobs]
+    arguments = ["-" if piped else table, "-o", output, "--rejects", rejects, "--jobs", jobs, "--ahead", ahead]
     chance = random.Random(name + str(jobs))
     reached = [0]
     for _ in range(6):

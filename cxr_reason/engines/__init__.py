@@ -1,0 +1,1 @@
+"""What runs models, behind one small protocol (`base`): vLLM, transformers, or an endpoint that speaks OpenAI's."""
