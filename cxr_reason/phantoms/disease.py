@@ -40,8 +40,8 @@ RATES = {
     "pulmonary edema": 0.18,
     "rib fracture": 0.08,
     "low lung volumes": 0.1,
-    "endotracheal tube": 0.12,
-    "central venous catheter": 0.14,
+    "endotracheal tube": 0.36,  # at the bedside only
+    "central venous catheter": 0.38,  # elsewhere a fifth of it
     "pacemaker": 0.08,
     "sternotomy wires": 0.1,
 }
@@ -104,7 +104,7 @@ def patient_findings(rng: Generator, *, view: str) -> list[Drawn]:
         found.append(Drawn("rib fracture", _side(rng), place=_placed(rng)))
     if rng.random() < RATES["low lung volumes"]:
         found.append(Drawn("low lung volumes"))
-    return visible([*found, *_devices(rng, found)])
+    return visible([*found, *_devices(rng, found, bedside=view == "AP")])
 
 
 def _side(rng: Generator) -> str:
@@ -176,14 +176,14 @@ def _lumps(rng: Generator) -> list[Drawn]:
     return found[:1]
 
 
-def _devices(rng: Generator, found: Sequence[Drawn]) -> list[Drawn]:
+def _devices(rng: Generator, found: Sequence[Drawn], *, bedside: bool) -> list[Drawn]:
     devices = []
-    if rng.random() < RATES["endotracheal tube"]:
+    if bedside and rng.random() < RATES["endotracheal tube"]:
         tip = rng.uniform(-18, 12) if rng.random() < 0.2 else rng.uniform(22, 66)
         devices.append(Drawn("endotracheal tube", mm=round(tip)))
         if rng.random() < 0.7:
             devices.append(Drawn("enteric tube"))
-    if rng.random() < RATES["central venous catheter"]:
+    if rng.random() < RATES["central venous catheter"] * (1 if bedside else 0.2):
         side = "right" if rng.random() < 0.7 else "left"
         devices.append(Drawn("central venous catheter", side, mm=round(rng.uniform(8, 62))))
     if rng.random() < RATES["pacemaker"]:
