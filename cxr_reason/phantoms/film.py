@@ -30,7 +30,7 @@ Point = tuple[float, float]
 SIDES = {"right": -1, "left": 1}
 LUNG = 0.28
 """Density of air-filled lung; 1 is water."""
-MARGIN = 1.14
+MARGIN = 1.1
 """The scene is this much wider than the film, so that a tilted patient still fills it."""
 
 
@@ -98,7 +98,7 @@ def layout(body: Body, shot: Shot, findings: Iterable[Drawn]) -> Layout:
                 domes[side] -= 13
     width = ratio * body.half_width
     cosine, sine = math.cos(body.heart_tilt), math.sin(body.heart_tilt)
-    shape = 0.74
+    shape = 0.64
     long_axis = width / math.sqrt(cosine**2 + (shape * sine) ** 2)
     tall = long_axis * math.sqrt(sine**2 + (shape * cosine) ** 2)
     front = shot.turn + shift
@@ -135,8 +135,19 @@ class Scene:
 
     def soft(self, inside: Plane, width: float) -> Plane:
         """1 where `inside` (mm) is positive, 0 where it is negative, over `width` mm or a pixel, if that is more."""
-        width = max(width, 1.4 * self.step)
-        return np.clip(inside * np.float32(1 / width) + np.float32(0.5), 0, 1)
+        shown = inside * np.float32(1 / max(width, 1.4 * self.step))
+        shown += np.float32(0.5)
+        return np.clip(shown, 0, 1, out=shown)
+
+    def crop(self, left: float, right: float, top: float, bottom: float) -> tuple[tuple[slice, slice], Scene]:
+        """The part between these levels, in mm: where it lies in the grid, and the scene of it alone."""
+        first, last = np.searchsorted(self.x[0], (left, right))
+        upper, lower = np.searchsorted(self.y[:, 0], (top, bottom))
+        part = Scene(self.plan, self.step, self.x[:, first:last], self.y[upper:lower], self.rng)
+        return (slice(upper, lower), slice(first, last)), part
+
+    def empty(self) -> Plane:
+        return np.zeros((self.y.shape[0], self.x.shape[1]), np.float32)
 
     def columns(self, side: int) -> slice:
         """The columns of one half of the chest."""
@@ -145,11 +156,16 @@ class Scene:
 
     def ball(self, at: Point, radii: Point, angle: float = 0.0) -> Plane:
         """Depth of an ellipsoid, 1 in its middle, 0 outside."""
-        x, y = self.x - np.float32(at[0]), self.y - np.float32(at[1])
+        reach = radii if not angle else (max(radii),) * 2
+        where, part = self.crop(at[0] - reach[0], at[0] + reach[0], at[1] - reach[1], at[1] + reach[1])
+        x, y = part.x - np.float32(at[0]), part.y - np.float32(at[1])
         if angle:
             cosine, sine = np.float32(math.cos(angle)), np.float32(math.sin(angle))
             x, y = x * cosine + y * sine, y * cosine - x * sine
-        return np.sqrt(np.maximum(0, 1 - (x * np.float32(1 / radii[0])) ** 2 - (y * np.float32(1 / radii[1])) ** 2))
+        depth = np.float32(1) - (x * np.float32(1 / radii[0])) ** 2 - (y * np.float32(1 / radii[1])) ** 2
+        out = self.empty()
+        out[where] = np.sqrt(np.maximum(depth, 0, out=depth), out=depth)
+        return out
 
     def cloud(self, at: Point, radii: Point) -> Plane:
         """A bell without an edge, 1 in its middle."""
@@ -244,14 +260,8 @@ def _lungs(scene: Scene) -> tuple[Plane, Plane]:
         above = plan.dome(side, across[:, half]) - y
         behind = np.clip(above * np.float32(1 / 55) + 1, 0, 1) * np.float32(0.16)  # the sulcus behind the dome
         front = np.float32(0.62) + np.float32(0.38) * np.clip(above * np.float32(1 / 45), 0, 1)
-        deep[:, half] *= (
-            np.where(above > 0, front, behind) if scene.step > 3 else _mix(behind, front, scene.soft(above, 2))
-        )
+        deep[:, half] *= behind + (front - behind) * scene.soft(above, 2)
     return deep, inside
-
-
-def _mix(low: Plane, high: Plane, share: Plane) -> Plane:
-    return low + (high - low) * share
 
 
 def _body(scene: Scene, body: Body) -> Plane:
@@ -266,7 +276,7 @@ def _body(scene: Scene, body: Body) -> Plane:
     depth = np.interp(
         y,
         [plan.apex - 40, plan.apex + 10, plan.apex + 90, low, low + 70],
-        [11.5, 14, body.depth, body.depth, body.depth + 2.5],
+        [12.5, 17.5, body.depth, body.depth, body.depth + 3.5],
     ).astype(np.float32)[:, None]
     edge = np.clip(np.abs(scene.x) / half, 0, 1)
     return depth * np.sqrt(1 - edge**3)
@@ -282,32 +292,43 @@ def _mediastinum(scene: Scene, body: Body) -> Plane:
     plan, shift = scene.plan, scene.plan.shift
     low = plan.heart[1]
     levels = [plan.apex - 30, plan.apex + 10, plan.carina[1], low]
-    right = np.interp(scene.y[:, 0], levels, [26, 24, 27, 33]).astype(np.float32)[:, None]
-    left = np.interp(scene.y[:, 0], levels, [28, 23, 24, 30]).astype(np.float32)[:, None]
+    right = np.interp(scene.y[:, 0], levels, [30, 26, 26, 34]).astype(np.float32)[:, None]
+    # On the left the outline runs from the knob over the pulmonary trunk down to the heart.
+    knob, waist, hip = plan.carina[1] - 16, plan.carina[1] + 12, low - 0.3 * plan.heart[3]
+    edge = plan.heart[0] + 0.72 * plan.ratio * plan.half_width
+    left = np.interp(
+        scene.y[:, 0],
+        [plan.apex - 30, plan.apex + 10, knob - 16, knob, waist, hip, low],
+        [30, 23, 24, 27, 31, max(34, edge), max(34, edge)],
+    ).astype(np.float32)[:, None]
     x = scene.x - np.float32(shift * 0.8)
-    column = np.clip(np.minimum(x + right, left - x) * np.float32(1 / 9), 0, 1)
-    column = np.sqrt(column) * np.float32(0.62)
+    column = np.clip(np.minimum(x + right, left - x) * np.float32(1 / 8), 0, 1)
+    column *= scene.soft(np.float32(low + 20) - scene.y, 30) * np.float32(0.12) + np.float32(0.88)
+    column = np.sqrt(column) * np.float32(0.74)
     arch = (plan.carina[0] + 21.0, plan.carina[1] - 15)
-    column = np.maximum(column, scene.ball(arch, (body.knob, body.knob * 1.1)) * np.float32(0.6))
+    column = np.maximum(column, np.sqrt(scene.ball(arch, (body.knob, body.knob * 1.1))) * np.float32(0.72))
     trunk = (shift * 0.9 + 25.0, plan.carina[1] + 20)
-    column = np.maximum(column, scene.ball(trunk, (13.5, 21)) * np.float32(0.5))
+    column = np.maximum(column, np.sqrt(scene.ball(trunk, (14, 30))) * np.float32(0.66))
     atrium = (plan.heart[0] - 0.62 * plan.ratio * plan.half_width, plan.heart[1] + 4)
-    column = np.maximum(column, scene.ball(atrium, (0.3 * plan.ratio * plan.half_width, 34)) * np.float32(0.4))
-    return np.maximum(column, np.sqrt(_heart(scene)) * np.float32(0.72))
+    column = np.maximum(column, np.sqrt(scene.ball(atrium, (0.3 * plan.ratio * plan.half_width, 36))) * np.float32(0.7))
+    return np.maximum(column, np.sqrt(_heart(scene)) * np.float32(0.86))
 
 
 def _trachea(scene: Scene) -> Plane:
     """Air in the trachea and the main bronchi, in cm."""
     x, low = scene.plan.carina
-    at = np.interp(scene.y[:, 0], [low - 110, low - 30, low], [x * 0.3, x * 0.8, x]).astype(np.float32)[:, None]
-    tube = np.sqrt(np.maximum(0, 1 - ((scene.x - at) * np.float32(1 / 8.5)) ** 2)) * scene.soft(low - scene.y, 6)
+    where, near = scene.crop(x - 50, x + 50, -50, low + 40)
+    at = np.interp(near.y[:, 0], [low - 110, low - 30, low], [x * 0.3, x * 0.8, x]).astype(np.float32)[:, None]
+    tube = np.sqrt(np.maximum(0, 1 - ((near.x - at) * np.float32(1 / 8.5)) ** 2)) * near.soft(low - near.y, 6)
     for side, fall, reach in ((-1, 0.95, 28.0), (1, 0.62, 38.0)):
-        out = (scene.x - np.float32(x)) * side
-        off = np.abs(scene.y - np.float32(low) - out * np.float32(fall)) * np.float32(1 / math.hypot(1, fall))
-        inside = np.sqrt(np.maximum(0, 1 - (off * np.float32(1 / 5.5)) ** 2))
+        out = (near.x - np.float32(x)) * side
+        off = (near.y - np.float32(low) - out * np.float32(fall)) * np.float32(1 / math.hypot(1, fall) / 5.5)
+        inside = np.sqrt(np.maximum(0, 1 - off * off))
         inside *= np.clip(out * np.float32(0.3), 0, 1) * np.clip((reach - out) * np.float32(0.12), 0, 1)
         tube = np.maximum(tube, inside * np.float32(0.8))
-    return tube * np.float32(1.9)
+    air = scene.empty()
+    air[where] = tube * np.float32(1.9)
+    return air
 
 
 def _bones(scene: Scene, body: Body, shot: Shot, findings: Sequence[Drawn]) -> Plane:
@@ -325,16 +346,17 @@ def _bones(scene: Scene, body: Body, shot: Shot, findings: Sequence[Drawn]) -> P
     first, last = plan.apex - 8, plan.domes[1] + 62
     # Behind, ribs fall gently from the spine and turn down at the wall; in front they come back, falling to the midline.
     back = level - (np.float32(first) + across * np.float32(8) + bent * np.float32(26))
-    bones = _bars(scene, back, step, 6.2) * np.float32(0.85)
+    bones = _bars(scene, back, step, 6.2) * np.float32(1.35)
     bones *= np.clip((1.03 - across) * np.float32(12), 0, 1)
     front = level - (np.float32(first + 0.62 * step) + (1 - across) * np.float32(0.5 * plan.half_width))
-    bars = _bars(scene, front, step, 7.4) * np.float32(0.6)
+    bars = _bars(scene, front, step, 7.4) * np.float32(0.85)
     bars *= np.clip((1.03 - across) * np.float32(12), 0, 1) * np.clip((across - np.float32(0.42)) * 4, 0, 1)
     bones += bars
     bones *= np.clip((y - np.float32(first)) * np.float32(0.08), 0, 1) * np.clip(
         (np.float32(last) - y) * np.float32(0.05), 0, 1
     )
-    bones += _spine(scene) + _shoulders(scene, shot)
+    _add_spine(scene, bones)
+    _add_shoulders(scene, shot, bones)
     return bones * np.float32(body.bone)
 
 
@@ -359,92 +381,93 @@ def fracture_point(plan: Layout, finding: Drawn) -> Point:
     return SIDES[finding.side] * float(plan.wall(y)) * (0.78 + 0.12 * finding.place[0]), y
 
 
-def _spine(scene: Scene) -> Plane:
-    x = np.abs(scene.x - np.float32(0))
-    column = np.clip((np.float32(19) - x) * np.float32(1 / 5), 0, 1)
-    turns = (scene.y - np.float32(scene.plan.apex)) * np.float32(1 / 24)
+def _add_spine(scene: Scene, bones: Plane) -> None:
+    where, near = scene.crop(-22, 22, -1e3, 1e3)
+    x = np.abs(near.x)
+    column = np.clip((np.float32(21) - x) * np.float32(1 / 9), 0, 1)
+    turns = (near.y - np.float32(near.plan.apex)) * np.float32(1 / 24)
     disc = np.abs(turns - np.rint(turns)) * 24
-    body = np.float32(0.7) + np.float32(0.5) * np.clip((disc - 3) * np.float32(0.5), 0, 1)
+    body = np.float32(0.55) + np.float32(0.45) * np.clip((disc - 3) * np.float32(0.5), 0, 1)
     pedicle = np.exp(-(((x - 11) * np.float32(1 / 3)) ** 2)) * np.exp(-(((disc - 7) * np.float32(1 / 3)) ** 2))
-    return column * body + pedicle * np.float32(0.6)
+    bones[where] += column * body + pedicle * np.float32(0.5)
 
 
-def _shoulders(scene: Scene, shot: Shot) -> Plane:
+def _add_shoulders(scene: Scene, shot: Shot, bones: Plane) -> None:
     """Clavicles, shoulder blades and the heads of the upper arms."""
     plan = scene.plan
-    across = np.abs(scene.x - np.float32(-0.6 * shot.turn)) - 14
-    reach = np.clip(across * np.float32(1 / (plan.half_width + 6)), 0, 1.2)
     rise = 16.0 if shot.view == "PA" else 30.0
-    line = np.float32(plan.apex + 27) - np.float32(rise) * reach - np.float32(9) * np.sin(reach * np.float32(6.2))
-    off = np.abs(scene.y - line)
+    middle = plan.apex + 27
+    where, near = scene.crop(-1e3, 1e3, middle - rise - 24, middle + 20)
+    across = np.abs(near.x - np.float32(-0.6 * shot.turn)) - 14
+    reach = np.clip(across * np.float32(1 / (plan.half_width + 6)), 0, 1.2)
+    line = np.float32(middle) - np.float32(rise) * reach - np.float32(9) * np.sin(reach * np.float32(6.2))
+    off = np.abs(near.y - line)
     width = np.float32(5) + 3 * np.clip(1 - across * np.float32(1 / 18), 0, 1)
-    clavicle = scene.soft(width - off, 1.5) * (np.float32(0.75) + off * off * np.float32(0.014))
-    clavicle *= np.clip(across * np.float32(0.3), 0, 1) * np.clip((np.float32(1.08) - reach) * 20, 0, 1)
-    inner = plan.half_width - shot.scapula + 14
-    from_top = (scene.y - np.float32(plan.apex + 12)) * np.float32(1 / 118)
-    border = np.float32(inner) + np.float32(16) * (from_top - np.float32(0.4)) ** 2
-    out = np.abs(scene.x) - border
-    there = np.clip(from_top * 9, 0, 1) * np.clip((1 - from_top) * 7, 0, 1)
-    blade = (
-        scene.soft(out, 1.5) * there * (np.float32(0.35) + np.float32(0.7) * np.exp(-((out * np.float32(0.3)) ** 2)))
+    clavicle = near.soft(width - off, 1.5) * (np.float32(0.94) + off * off * np.float32(0.0175))
+    bones[where] += clavicle * (
+        np.clip(across * np.float32(0.3), 0, 1) * np.clip((np.float32(1.08) - reach) * 20, 0, 1)
     )
-    blade *= np.clip((np.float32(52) * (1 - from_top) + 12 - out) * np.float32(0.1), 0, 1)
-    head = np.float32(0)
+    inner = plan.half_width - shot.scapula + 14
     for side in (-1, 1):
-        head = head + scene.ball((side * (plan.half_width + 42), plan.apex + 22), (25, 26))
-    return clavicle * np.float32(1.25) + blade + head * np.float32(1.7)
+        edges = sorted((side * inner - side * 2, side * (inner + 82)))
+        where, near = scene.crop(*edges, plan.apex + 12, plan.apex + 130)
+        down = (near.y - np.float32(plan.apex + 12)) * np.float32(1 / 118)
+        out = near.x * side - (np.float32(inner) + np.float32(16) * (down - np.float32(0.4)) ** 2)
+        there = np.clip(down * 9, 0, 1) * np.clip((1 - down) * 7, 0, 1)
+        border = np.float32(0.35) + np.float32(0.7) * np.exp(-((out * np.float32(0.3)) ** 2))
+        blade = near.soft(out, 1.5) * there * border
+        bones[where] += blade * np.clip((np.float32(52) * (1 - down) + 12 - out) * np.float32(0.1), 0, 1)
+        bones += scene.ball((side * (plan.half_width + 42), plan.apex + 22), (25, 26)) * np.float32(1.7)
 
 
 def _vessels(scene: Scene, body: Body, congestion: float) -> Plane:
     """The tree of the lung vessels in [0, 1]: wider and reaching further with `congestion`."""
     pen = Pen(scene)
     rng = np.random.default_rng(body.vessels)
-    plan = scene.plan
-    twigs: list[tuple[list[Point], float]] = []
     for side in (-1, 1):
-        hilum = plan.hila[side]
-        fan = np.linspace(-1.25, 1.35, 9) + rng.normal(0, 0.1, 9)
-        for angle in fan:
-            up = angle < 0
-            wide = (5.4 if not up else 3.9) * (1 + congestion * (1.1 if up else 0.35)) * rng.uniform(0.75, 1.1)
-            length = (62 + 22 * abs(float(angle))) * rng.uniform(0.85, 1.15)
-            _branch(twigs, rng, hilum, float(angle), wide, length, side, 3)
-    for points, width in sorted(twigs, key=lambda twig: twig[1]):
-        pen.line(points, width, 0.12 + 0.105 * width)
-    for side in (-1, 1):
-        x, y = plan.hila[side]
-        pen.line(
-            [(x - side * 3, y - 14), (x + side * 4, y + 4), (x + side * 7, y + 34)], 11 * (1 + 0.25 * congestion), 0.8
-        )
+        for paths, widths in reversed(_tree(rng, scene.plan.hila[side], side, congestion)):
+            for path, width in zip(paths.tolist(), widths.tolist(), strict=True):
+                pen.line(path, width, 0.12 + 0.105 * width)
+        x, y = scene.plan.hila[side]
+        trunk = [(x - side * 3, y - 14), (x + side * 4, y + 4), (x + side * 7, y + 34)]
+        wide = 10 * (1 + 0.25 * congestion)
+        pen.line(trunk, wide, 0.8)
+        for at in trunk:
+            pen.dot(at, wide / 2, 0.8)
     return pen.plane()
 
 
-def _branch(
-    twigs: list[tuple[list[Point], float]],
-    rng: Generator,
-    at: Point,
-    angle: float,
-    width: float,
-    length: float,
-    side: int,
-    deep: int,
-) -> None:
-    """One vessel and what leaves it; `angle` from straight outwards, positive downwards."""
-    bend = float(rng.normal(0, 0.22))
-    points = [at]
-    for part in range(3):
-        turn = angle + bend * part
-        x, y = points[-1]
-        points.append((x + side * math.cos(turn) * length / 3, y + math.sin(turn) * length / 3))
-    for part in range(3):
-        twigs.append((points[part : part + 2], width * (1 - 0.16 * part)))
-    if deep and width > 0.7:
-        for start, turn in ((1, -1), (2, 1), (3, -1), (3, 1)):
-            spread = turn * float(rng.uniform(0.3, 0.75))
-            thin = width * float(rng.uniform(0.42, 0.62))
-            far = length * float(rng.uniform(0.55, 0.8))
-            if deep > 1 or start == 3:
-                _branch(twigs, rng, points[start], angle + bend * (start - 1) + spread, thin, far, side, deep - 1)
+def _tree(
+    rng: Generator, hilum: Point, side: int, congestion: float
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """The vessels of one lung by generations from the hilum: their paths, (count, 4, 2) in mm, and their widths.
+
+    Angles are measured from straight outwards, positive downwards.
+    """
+    angle = np.linspace(-1.25, 1.35, 9) + rng.normal(0, 0.1, 9)
+    upper = angle < 0
+    width = np.where(upper, 3.9 * (1 + 1.1 * congestion), 5.4 * (1 + 0.35 * congestion)) * rng.uniform(0.75, 1.1, 9)
+    length = (62 + 22 * np.abs(angle)) * rng.uniform(0.85, 1.15, 9)
+    start = np.tile(np.array(hilum), (9, 1))
+    generations = []
+    for forks in (FORKS, FORKS[1:], ()):
+        bend = rng.normal(0, 0.22, len(angle))
+        turns = angle[:, None] + bend[:, None] * np.arange(3)
+        steps = np.stack([side * np.cos(turns), np.sin(turns)], axis=-1) * (length / 3)[:, None, None]
+        paths = np.concatenate([start[:, None], start[:, None] + np.cumsum(steps, axis=1)], axis=1)
+        generations.append((paths, width * 0.85))
+        count = (len(angle), len(forks))
+        part = [part for part, _ in forks]
+        turn = np.array([turn for _, turn in forks])
+        start = paths[:, part].reshape(-1, 2)
+        angle = (angle[:, None] + turn * rng.uniform(0.3, 0.75, count)).ravel()
+        width = (width[:, None] * rng.uniform(0.42, 0.62, count)).ravel()
+        length = (length[:, None] * rng.uniform(0.55, 0.8, count)).ravel()
+    return generations
+
+
+FORKS = ((1, -1), (2, 1), (3, -1), (3, 1))
+"""Where along a vessel another leaves it, in thirds, and to which side."""
 
 
 # -------------------------------------------------------------------------------------------------------- what is found
@@ -465,7 +488,7 @@ def _attenuation(scene: Scene, body: Body, shot: Shot, findings: Sequence[Drawn]
             case "consolidation":
                 filled = _consolidation(scene, finding)
                 if finding.site in ("middle lobe", "upper lobe"):
-                    front = np.maximum(front, filled * np.float32(0.66) * deep)
+                    front = np.maximum(front, filled * np.float32(0.8))
                 else:
                     behind = np.maximum(behind, filled * np.float32(0.72))
                     deep = _fill_sulcus(scene, deep, filled, finding)
@@ -499,7 +522,7 @@ def _attenuation(scene: Scene, body: Body, shot: Shot, findings: Sequence[Drawn]
     texture = 1 + np.float32(0.022) * scene.mottle(max(8, scene.count // 5))
     density = np.float32(1 - LUNG) + np.float32(LUNG * 0.75) * air
     beam = beam - lung * density * texture
-    beam += vessels * np.float32(2.1) * np.clip(deep * 2.2, 0, 1) * np.clip(1 - solid * np.float32(0.8), 0, 1)
+    beam += vessels * np.float32(2.7) * np.clip(deep * 2.2, 0, 1) * np.clip(1 - solid * np.float32(0.8), 0, 1)
     beam += lines * np.clip(deep * 3, 0, 1) if lines.any() else 0
     beam -= _trachea(scene)
     beam += _soft_tissue(scene, body, plan)
@@ -511,14 +534,15 @@ def _attenuation(scene: Scene, body: Body, shot: Shot, findings: Sequence[Drawn]
 
 def _soft_tissue(scene: Scene, body: Body, plan: Layout) -> Plane:
     """Breasts, skin and muscle over the chest."""
-    extra = np.zeros((scene.count, scene.count), np.float32)
-    if body.breast:
-        for side in (-1, 1):
-            at = (side * 0.62 * plan.half_width, plan.apex + 0.78 * body.height - 10)
-            x, y = (scene.x - np.float32(at[0])), (scene.y - np.float32(at[1]))
-            reach = np.sqrt(x * x + np.where(y < 0, y * y * np.float32(0.35), y * y)) * np.float32(1 / body.breast)
-            fold = np.sqrt(np.clip(1 - reach, 0, 1))
-            extra += fold * (np.float32(1.2) + np.float32(1.5) * np.clip(y * np.float32(1 / body.breast), 0, 1))
+    extra = scene.empty()
+    for side in (-1, 1) if body.breast else ():
+        at = (side * 0.62 * plan.half_width, plan.apex + 0.78 * body.height - 10)
+        far = body.breast
+        where, near = scene.crop(at[0] - far, at[0] + far, at[1] - 1.7 * far, at[1] + far)
+        x, y = near.x - np.float32(at[0]), near.y - np.float32(at[1])
+        reach = np.sqrt(x * x + np.where(y < 0, np.float32(0.35), np.float32(1)) * y * y) * np.float32(1 / far)
+        fold = np.sqrt(np.clip(1 - reach, 0, 1))
+        extra[where] += fold * (np.float32(1.2) + np.float32(1.5) * np.clip(y * np.float32(1 / far), 0, 1))
     # Pectoral muscle over the upper lung, and the fold of the armpit.
     for side in (-1, 1):
         at = (side * 0.72 * plan.half_width, plan.apex + 58)
@@ -532,22 +556,22 @@ def _bubble(scene: Scene, body: Body) -> Plane:
     top = scene.plan.domes[1] + 13
     wide, tall = rng.uniform(18, 36), rng.uniform(9, 20)
     x = rng.uniform(46, 72)
-    gas = scene.ball((x, top + tall), (wide, tall)) * np.float32(rng.uniform(1.5, 5))
+    gas = scene.ball((x, top + tall), (wide, tall)) * np.float32(rng.uniform(3, 9))
     gas = gas * scene.soft(np.float32(top + tall * rng.uniform(1.1, 1.6)) - scene.y, 1)
     for _ in range(int(rng.integers(0, 5))):
         at = (x + rng.uniform(0, 50), top + rng.uniform(30, 80))
-        gas = np.maximum(gas, scene.ball(at, (rng.uniform(7, 15), rng.uniform(6, 13))) * np.float32(rng.uniform(1, 3)))
+        gas = np.maximum(gas, scene.ball(at, (rng.uniform(7, 15), rng.uniform(6, 13))) * np.float32(rng.uniform(2, 5)))
     return gas
 
 
 LOBES: dict[tuple[str, str], tuple[float, float, float, float]] = {
     # Of each lobe as it lies on a frontal film: its middle, across as a share of the half width and down as a share of
     # the lung's height, and its half axes in the same measures.
-    ("right", "upper lobe"): (0.52, 0.27, 0.34, 0.22),
-    ("right", "middle lobe"): (0.40, 0.73, 0.30, 0.17),
-    ("right", "lower lobe"): (0.58, 0.90, 0.34, 0.24),
-    ("left", "upper lobe"): (0.55, 0.34, 0.32, 0.27),
-    ("left", "lower lobe"): (0.45, 0.88, 0.32, 0.24),
+    ("right", "upper lobe"): (0.52, 0.30, 0.46, 0.28),
+    ("right", "middle lobe"): (0.42, 0.74, 0.40, 0.20),
+    ("right", "lower lobe"): (0.58, 0.92, 0.44, 0.30),
+    ("left", "upper lobe"): (0.54, 0.36, 0.42, 0.33),
+    ("left", "lower lobe"): (0.48, 0.90, 0.42, 0.30),
 }
 
 
@@ -563,8 +587,8 @@ def _consolidation(scene: Scene, finding: Drawn) -> Plane:
         plan.apex + height * (down + 0.06 * (finding.place[1] - 0.5)),
     )
     cloud = scene.cloud(at, (plan.half_width * wide * grown, height * tall * grown))
-    rough = scene.mottle(14)
-    filled = np.clip((cloud - np.float32(0.34) + np.float32(0.13) * rough) * np.float32(2.6), 0, 1)
+    rough = scene.mottle(11) + np.float32(0.6) * scene.mottle(26)
+    filled = np.clip((cloud - np.float32(0.33) + np.float32(0.2) * rough) * np.float32(1.9), 0, 1)
     fissure = plan.apex + 0.54 * height
     if finding.side == "right" and finding.site == "upper lobe":
         filled *= scene.soft(np.float32(fissure) - scene.y - np.abs(scene.x) * np.float32(0.03), 2)
@@ -572,7 +596,7 @@ def _consolidation(scene: Scene, finding: Drawn) -> Plane:
         filled *= scene.soft(scene.y - np.float32(fissure), 2)
     half = scene.columns(-side)
     filled[:, half] = 0
-    return filled * np.float32(0.62 + 0.38 * finding.amount) * (1 - np.float32(0.12) * np.clip(rough, -1, 1))
+    return filled * np.float32(0.62 + 0.38 * finding.amount) * (1 - np.float32(0.2) * np.clip(rough, -1, 1))
 
 
 def _fill_sulcus(scene: Scene, deep: Plane, filled: Plane, finding: Drawn) -> Plane:
@@ -620,9 +644,9 @@ def _fluid(scene: Scene, finding: Drawn, inside: Plane) -> Plane:
     side = SIDES[finding.side]
     level = fluid_level(scene.plan, finding)
     climb = 14 + 34 * math.sqrt(finding.amount) * (1 - 0.5 * finding.amount)
-    surface = np.float32(level) - np.float32(climb) * np.exp(-np.clip(inside, 0, 200) * np.float32(1 / 22))
+    surface = np.float32(level) - np.float32(climb) * np.exp(-np.clip(inside, 0, 200) * np.float32(1 / 24))
     surface = surface - np.float32(0.3 * climb) * np.exp(-np.clip(np.abs(scene.x) - 20, 0, 200) * np.float32(1 / 16))
-    fluid = scene.soft(scene.y - surface, 9 + 9 * finding.amount)
+    fluid = scene.soft(scene.y - surface, 12 + 22 * finding.amount)
     fluid = fluid * np.float32(0.93) + np.float32(0.14 * finding.amount + 0.03) * scene.soft(
         scene.y - np.float32(level - 70), 70
     ) * (1 - fluid)
@@ -674,12 +698,12 @@ def _collapse(scene: Scene, finding: Drawn) -> Plane:
 def _edema(scene: Scene, finding: Drawn) -> Plane:
     """Haze around the hila, in both lungs; in full edema patches of filled lung."""
     plan = scene.plan
-    haze = np.zeros((scene.count, scene.count), np.float32)
+    haze = scene.empty()
     for side in (-1, 1):
         x, y = plan.hila[side]
         haze += scene.cloud((x + side * 16, y + 16), (34 + 20 * finding.amount, 58 + 16 * finding.amount))
     patches = np.clip(scene.mottle(18), -1, 1)
-    strength = 0.10 + 0.48 * finding.amount**1.3
+    strength = 0.12 + 0.55 * finding.amount**1.2
     rough = np.float32(0.1 + 0.35 * max(0.0, finding.amount - 0.4))
     return np.clip(np.float32(strength) * haze * (1 + rough * patches * 1.6), 0, 0.75) + np.float32(
         0.05 * finding.amount
@@ -839,11 +863,13 @@ def _develop(beam: Plane, scene: Scene, shot: Shot, size: int) -> NDArray[np.uin
     picture = np.asarray(image)
     sample = picture[size // 8 : -size // 8 : 3, size // 6 : -size // 6 : 3]
     low, high = np.percentile(sample, (3, 96))
-    low, high = low - 2.6 + shot.window[0], high + 1.0 + shot.window[1]
+    low, high = low - 1.6 + shot.window[0], high + 2.5 + shot.window[1]
     blurred = np.asarray(image.reduce(max(2, size // 14)).resize((size, size), Image.Resampling.BILINEAR))
     picture = picture + np.float32(0.32) * (picture - blurred)
     shown = np.clip((picture - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
-    shown = shown ** np.float32(shot.gamma) * np.float32(238) + np.float32(6)
+    # The shoulder of a film: what is dense all looks alike.
+    dark = 1 - shown ** np.float32(1.15 * shot.gamma)
+    shown = (1 - dark * dark) * np.float32(240) + np.float32(5)
     noise = scene.rng.standard_normal((size, size), dtype=np.float32)
     shown += noise * np.float32(shot.noise)
     grey = np.clip(shown, 0, 255).astype(np.uint8)
