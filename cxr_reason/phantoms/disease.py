@@ -31,7 +31,7 @@ RATES = {
     "cardiomegaly": 0.36,
     "borderline": 0.08,
     "pleural effusion": 0.42,
-    "pneumothorax": 0.19,
+    "pneumothorax": 0.26,
     "consolidation": 0.34,
     "lung nodule": 0.13,
     "lung mass": 0.07,
@@ -97,7 +97,7 @@ def patient_findings(rng: Generator, *, view: str) -> list[Drawn]:
     """What is drawn for a patient seen for the first time on a film of `view`; empty for one who is well."""
     if rng.random() < RATES["normal"]:
         return []
-    found = [*_heart(rng, view), *_edema(rng), *_effusions(rng), *_pneumothorax(rng), *_lobes(rng), *_lumps(rng)]
+    found = [*_heart(rng, view), *_edema(rng), *_pneumothorax(rng), *_effusions(rng), *_lobes(rng), *_lumps(rng)]
     if rng.random() < RATES["atelectasis"]:
         found += [Drawn("atelectasis", side, "base", rng.random(), place=_placed(rng)) for side in _sides(rng, 0.25)]
     if rng.random() < RATES["rib fracture"]:
@@ -219,11 +219,9 @@ def _hides(other: Drawn, finding: Drawn) -> bool:
     low = finding.site in ("lower lobe", "middle lobe", "lower lung", "base")
     match other.name:
         case "pleural effusion":
-            if finding.name == "pneumothorax":
-                return True
-            return finding.name != other.name and (other.amount > 0.5 or (other.amount > 0.18 and low))
+            return finding.name not in (other.name, "pneumothorax") and (other.amount > 0.5 or (other.amount > 0.18 and low))
         case "pneumothorax":
-            return finding.name in ("lung nodule", "lung mass", "lobar collapse", "consolidation")
+            return finding.name in ("pleural effusion", "lung nodule", "lung mass", "lobar collapse", "consolidation")
         case "consolidation":
             return finding.name in ("lung nodule", "lung mass", "lobar collapse") or (
                 finding.name == "atelectasis" and low and other.site != "upper lobe"

@@ -62,20 +62,22 @@ class Layout:
     def wall(self, y: Plane | float) -> Plane:
         """Distance of the inner chest wall from the midline at level `y`."""
         up = np.clip((self.wide - np.asarray(y, np.float32)) / (self.wide - self.apex), 0, 1)
-        return (48 + (self.half_width - 48) * (1 - up**2.1) ** 0.5).astype(np.float32)
+        wall: Plane = (48 + (self.half_width - 48) * (1 - up**2.1) ** 0.5).astype(np.float32)
+        return wall
 
     def dome(self, side: int, across: Plane | float) -> Plane:
         """Level of the diaphragm at distance `across` from the midline."""
         far = (np.asarray(across, np.float32) - 0.46 * self.half_width) / (0.54 * self.half_width)
         inner = np.clip(-far, 0, 1) ** 2 * 13
         outer = np.clip(far, 0, 1.2) ** 2.3 * self.steep[side]
-        return (self.domes[side] + inner + outer).astype(np.float32)
+        level: Plane = (self.domes[side] + inner + outer).astype(np.float32)
+        return level
 
 
 def layout(body: Body, shot: Shot, findings: Iterable[Drawn]) -> Layout:
     """Where everything lies on the film `shot` of `body` with `findings`."""
     found = list(findings)
-    height = body.height * (0.5 + 0.5 * shot.inspiration)
+    height = body.height * (0.3 + 0.7 * shot.inspiration)
     apex = 0.46 * shot.field - 0.5 * (height + 50)
     domes = {-1: apex + height, 1: apex + height + body.dome_step}
     steep = {-1: 46.0, 1: 48.0}
@@ -130,8 +132,8 @@ class Scene:
     rng: Generator
 
     @property
-    def count(self) -> int:
-        return int(self.x.shape[1])
+    def shape(self) -> tuple[int, int]:
+        return self.y.shape[0], self.x.shape[1]
 
     def soft(self, inside: Plane, width: float) -> Plane:
         """1 where `inside` (mm) is positive, 0 where it is negative, over `width` mm or a pixel, if that is more."""
@@ -147,12 +149,12 @@ class Scene:
         return (slice(upper, lower), slice(first, last)), part
 
     def empty(self) -> Plane:
-        return np.zeros((self.y.shape[0], self.x.shape[1]), np.float32)
+        return np.zeros(self.shape, np.float32)
 
     def columns(self, side: int) -> slice:
         """The columns of one half of the chest."""
-        middle = self.count // 2
-        return slice(0, middle) if side < 0 else slice(middle, self.count)
+        middle = int(np.searchsorted(self.x[0], 0))
+        return slice(0, middle) if side < 0 else slice(middle, None)
 
     def ball(self, at: Point, radii: Point, angle: float = 0.0) -> Plane:
         """Depth of an ellipsoid, 1 in its middle, 0 outside."""
@@ -171,12 +173,13 @@ class Scene:
         """A bell without an edge, 1 in its middle."""
         across = np.exp(-(((self.x - np.float32(at[0])) / np.float32(radii[0])) ** 2))
         along = np.exp(-(((self.y - np.float32(at[1])) / np.float32(radii[1])) ** 2))
-        return across * along
+        bell: Plane = across * along
+        return bell
 
     def mottle(self, cells: int) -> Plane:
-        """Smooth noise in [-1, 1] or a little beyond, with about `cells` lumps across the scene."""
+        """Smooth noise in [-1, 1] or a little beyond, with `cells` lumps a side."""
         coarse = self.rng.standard_normal((cells, cells), dtype=np.float32) * np.float32(0.6)
-        return np.asarray(Image.fromarray(coarse).resize((self.count, self.count), Image.Resampling.BICUBIC))
+        return np.asarray(Image.fromarray(coarse).resize(self.shape[::-1], Image.Resampling.BICUBIC))
 
 
 class Pen:
@@ -184,25 +187,27 @@ class Pen:
 
     def __init__(self, scene: Scene) -> None:
         self._scale = 2 / scene.step
-        self._half = scene.count  # half of the doubled width
-        self._top = float(scene.y[0, 0]) - scene.step / 2
-        self._image = Image.new("L", (2 * scene.count, 2 * scene.count))
+        self._origin = float(scene.x[0, 0]) - scene.step / 2, float(scene.y[0, 0]) - scene.step / 2
+        height, width = scene.shape
+        self._image = Image.new("L", (2 * width, 2 * height))
         self._draw = ImageDraw.Draw(self._image)
 
-    def line(self, points: Sequence[Point], width: float, ink: float) -> None:
+    def _place(self, at: Sequence[float]) -> Point:
+        return (at[0] - self._origin[0]) * self._scale, (at[1] - self._origin[1]) * self._scale
+
+    def line(self, points: Sequence[Sequence[float]], width: float, ink: float) -> None:
         """`ink` in [0, 1] is how much the line takes out of the beam; a line thinner than a pixel takes less."""
         wide = width * self._scale
         tone = int(255 * min(1.0, ink * min(1.0, wide)))
-        placed = [(x * self._scale + self._half, (y - self._top) * self._scale) for x, y in points]
-        self._draw.line(placed, fill=tone, width=max(1, round(wide)), joint="curve" if wide > 3 else None)
+        self._draw.line([self._place(point) for point in points], fill=tone, width=max(1, round(wide)))
 
     def dot(self, at: Point, radius: float, ink: float) -> None:
-        x, y = at[0] * self._scale + self._half, (at[1] - self._top) * self._scale
+        x, y = self._place(at)
         reach = radius * self._scale
         self._draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=int(255 * ink))
 
     def box(self, at: Point, size: Point, round_off: float, ink: float) -> None:
-        x, y = at[0] * self._scale + self._half, (at[1] - self._top) * self._scale
+        x, y = self._place(at)
         wide, tall = size[0] / 2 * self._scale, size[1] / 2 * self._scale
         self._draw.rounded_rectangle(
             (x - wide, y - tall, x + wide, y + tall), radius=round_off * self._scale, fill=int(255 * ink)
@@ -311,7 +316,8 @@ def _mediastinum(scene: Scene, body: Body) -> Plane:
     column = np.maximum(column, np.sqrt(scene.ball(trunk, (14, 30))) * np.float32(0.66))
     atrium = (plan.heart[0] - 0.62 * plan.ratio * plan.half_width, plan.heart[1] + 4)
     column = np.maximum(column, np.sqrt(scene.ball(atrium, (0.3 * plan.ratio * plan.half_width, 36))) * np.float32(0.7))
-    return np.maximum(column, np.sqrt(_heart(scene)) * np.float32(0.86))
+    whole: Plane = np.maximum(column, np.sqrt(_heart(scene)) * np.float32(0.86))
+    return whole
 
 
 def _trachea(scene: Scene) -> Plane:
@@ -331,11 +337,11 @@ def _trachea(scene: Scene) -> Plane:
     return air
 
 
-def _bones(scene: Scene, body: Body, shot: Shot, findings: Sequence[Drawn]) -> Plane:
-    """Ribs, clavicles, shoulders and spine, in cm of water."""
+def _ribs(scene: Scene, body: Body, findings: Sequence[Drawn]) -> Plane:
+    """The ribs, in cm of water."""
     plan = scene.plan
     x, y = scene.x, scene.y
-    level = np.broadcast_to(y, (scene.count, scene.count))
+    level = y
     for finding in findings:
         if finding.name == "rib fracture":
             level = level + _break(scene, finding)
@@ -344,7 +350,7 @@ def _bones(scene: Scene, body: Body, shot: Shot, findings: Sequence[Drawn]) -> P
     bent *= bent
     step = body.rib_step
     first, last = plan.apex - 8, plan.domes[1] + 62
-    # Behind, ribs fall gently from the spine and turn down at the wall; in front they come back, falling to the midline.
+    # Behind, ribs fall gently from the spine and turn down at the wall; in front they fall on towards the midline.
     back = level - (np.float32(first) + across * np.float32(8) + bent * np.float32(26))
     bones = _bars(scene, back, step, 6.2) * np.float32(1.35)
     bones *= np.clip((1.03 - across) * np.float32(12), 0, 1)
@@ -355,9 +361,7 @@ def _bones(scene: Scene, body: Body, shot: Shot, findings: Sequence[Drawn]) -> P
     bones *= np.clip((y - np.float32(first)) * np.float32(0.08), 0, 1) * np.clip(
         (np.float32(last) - y) * np.float32(0.05), 0, 1
     )
-    _add_spine(scene, bones)
-    _add_shoulders(scene, shot, bones)
-    return bones * np.float32(body.bone)
+    return bones
 
 
 def _bars(scene: Scene, along: Plane, step: float, half: float) -> Plane:
@@ -365,14 +369,15 @@ def _bars(scene: Scene, along: Plane, step: float, half: float) -> Plane:
     turns = along * np.float32(1 / step)
     off = np.abs(turns - np.rint(turns)) * np.float32(step)
     inside = scene.soft(np.float32(half) - off, 1.2)
-    return inside * (np.float32(0.55) + off * off * np.float32(0.6 / half**2))
+    bars: Plane = inside * (np.float32(0.55) + off * off * np.float32(0.6 / half**2))
+    return bars
 
 
 def _break(scene: Scene, finding: Drawn) -> Plane:
     """A step in the ribs around a break, as what is added to the level."""
     at = fracture_point(scene.plan, finding)
     out = (scene.x - np.float32(at[0])) * SIDES[finding.side]
-    return scene.cloud(at, (15, 11)) * np.where(out > 0, np.float32(7), np.float32(-2.5))
+    return scene.cloud(at, (15, 11)) * np.where(out > 0, np.float32(9), np.float32(-3.5))
 
 
 def fracture_point(plan: Layout, finding: Drawn) -> Point:
@@ -409,8 +414,8 @@ def _add_shoulders(scene: Scene, shot: Shot, bones: Plane) -> None:
     )
     inner = plan.half_width - shot.scapula + 14
     for side in (-1, 1):
-        edges = sorted((side * inner - side * 2, side * (inner + 82)))
-        where, near = scene.crop(*edges, plan.apex + 12, plan.apex + 130)
+        left, right = sorted((side * (inner - 2), side * (inner + 82)))
+        where, near = scene.crop(left, right, plan.apex + 12, plan.apex + 130)
         down = (near.y - np.float32(plan.apex + 12)) * np.float32(1 / 118)
         out = near.x * side - (np.float32(inner) + np.float32(16) * (down - np.float32(0.4)) ** 2)
         there = np.clip(down * 9, 0, 1) * np.clip((1 - down) * 7, 0, 1)
@@ -474,62 +479,69 @@ FORKS = ((1, -1), (2, 1), (3, -1), (3, 1))
 
 
 def _attenuation(scene: Scene, body: Body, shot: Shot, findings: Sequence[Drawn]) -> Plane:
+    """What is taken out of the beam, in cm of water."""
     plan = scene.plan
+    wide = plan.half_width + 6
+    where, chest = scene.crop(-wide, wide, plan.apex - 12, max(plan.domes.values()) + 66)
+    beam = _body(scene, body)
+    bones = scene.empty()
+    bones[where] = _ribs(chest, body, findings)
+    _add_spine(scene, bones)
+    _add_shoulders(scene, shot, bones)
+    beam += bones * np.float32(body.bone)
+    beam[where] -= _air(chest, body, findings)
+    beam -= _trachea(scene)
+    beam -= _bubble(scene, body)
+    beam += _soft_tissue(scene, body, plan)
+    return beam + _lines(scene, findings)
+
+
+def _air(scene: Scene, body: Body, findings: Sequence[Drawn]) -> Plane:
+    """What the lungs leave in the beam, in cm of water, with all that displaces, fills or veils them."""
     deep, inside = _lungs(scene)
-    chest = np.float32(body.depth * 0.78)
-    congestion = max((f.amount for f in findings if f.name == "pulmonary edema"), default=0.0)
+    congestion = max((finding.amount for finding in findings if finding.name == "pulmonary edema"), default=0.0)
     vessels = _vessels(scene, body, congestion)
-    front = _mediastinum(scene, body)
-    behind = np.zeros_like(front)
-    air = np.zeros_like(front)
-    lines = np.zeros_like(front)
+    front, behind = _mediastinum(scene, body), scene.empty()
+    free, lines = scene.empty(), scene.empty()
     for finding in findings:
         match finding.name:
             case "consolidation":
                 filled = _consolidation(scene, finding)
+                # In front it fills the lung beside the heart, whose border goes; behind, the diaphragm's does.
                 if finding.site in ("middle lobe", "upper lobe"):
                     front = np.maximum(front, filled * np.float32(0.8))
                 else:
                     behind = np.maximum(behind, filled * np.float32(0.72))
-                    deep = _fill_sulcus(scene, deep, filled, finding)
-                if finding.site != "middle lobe" or finding.amount > 0.5:
-                    vessels = vessels * (1 - filled * np.float32(1.25))
+                    deep *= 1 - np.float32(0.5) * filled
+                vessels *= np.clip(1 - filled * np.float32(1.25), 0, 1)
             case "lung nodule" | "lung mass":
-                lump = _lump(scene, finding)
-                lines = lines + lump * np.float32(finding.mm / 10 * 0.9)
+                lines += _lump(scene, finding) * np.float32(finding.mm / 10 * 1.1)
             case "pleural effusion":
                 fluid = _fluid(scene, finding, inside)
                 behind = np.maximum(behind, fluid)
-                vessels = vessels * (1 - fluid)
+                vessels *= 1 - fluid
             case "pneumothorax":
                 out, edge = _pneumothorax(scene, finding, inside)
-                vessels = vessels * (1 - out)
-                air = np.maximum(air, out)
-                lines = lines + edge * np.float32(0.85)
+                vessels *= 1 - out
+                free = np.maximum(free, out)
+                lines += edge * np.float32(0.85)
                 # What is left of the lung holds less air.
-                shrunk = np.clip(1 - out, 0, 1) * np.float32(0.34 * finding.amount)
                 half = scene.columns(SIDES[finding.side])
-                behind[:, half] = np.maximum(behind[:, half], shrunk[:, half])
+                shrunk = (1 - out[:, half]) * np.float32(0.34 * finding.amount)
+                behind[:, half] = np.maximum(behind[:, half], shrunk)
             case "lobar collapse":
                 behind = np.maximum(behind, _collapse(scene, finding))
             case "pulmonary edema":
                 haze = _edema(scene, finding)
                 behind = np.maximum(behind, haze)
-                vessels = vessels * (1 - np.float32(0.35) * np.clip(haze * 2, 0, 1))
+                vessels *= 1 - np.float32(0.35) * np.clip(haze * 2, 0, 1)
     solid = front + behind
-    lung = deep * np.clip(1 - solid, 0, 1) * chest
-    beam = _body(scene, body)
-    texture = 1 + np.float32(0.022) * scene.mottle(max(8, scene.count // 5))
-    density = np.float32(1 - LUNG) + np.float32(LUNG * 0.75) * air
-    beam = beam - lung * density * texture
-    beam += vessels * np.float32(2.7) * np.clip(deep * 2.2, 0, 1) * np.clip(1 - solid * np.float32(0.8), 0, 1)
-    beam += lines * np.clip(deep * 3, 0, 1) if lines.any() else 0
-    beam -= _trachea(scene)
-    beam += _soft_tissue(scene, body, plan)
-    beam -= _bubble(scene, body)
-    beam += _bones(scene, body, shot, findings)
-    beam += _drawn(scene, shot, findings)
-    return beam
+    lung = deep * np.clip(1 - solid, 0, 1) * np.float32(body.depth * 0.78)
+    texture = 1 + np.float32(0.022) * scene.mottle(46)
+    air = lung * (np.float32(1 - LUNG) + np.float32(LUNG * 0.75) * free) * texture
+    air -= vessels * np.float32(2.7) * np.clip(deep * 2.2, 0, 1) * np.clip(1 - solid * np.float32(0.8), 0, 1)
+    left: Plane = air - lines * np.clip(deep * 3, 0, 1)
+    return left
 
 
 def _soft_tissue(scene: Scene, body: Body, plan: Layout) -> Plane:
@@ -588,23 +600,17 @@ def _consolidation(scene: Scene, finding: Drawn) -> Plane:
     )
     cloud = scene.cloud(at, (plan.half_width * wide * grown, height * tall * grown))
     rough = scene.mottle(11) + np.float32(0.6) * scene.mottle(26)
-    filled = np.clip((cloud - np.float32(0.33) + np.float32(0.2) * rough) * np.float32(1.9), 0, 1)
+    filled: Plane = np.clip((cloud - np.float32(0.33) + np.float32(0.2) * rough) * np.float32(1.9), 0, 1)
     fissure = plan.apex + 0.54 * height
     if finding.side == "right" and finding.site == "upper lobe":
-        filled *= scene.soft(np.float32(fissure) - scene.y - np.abs(scene.x) * np.float32(0.03), 2)
+        fall: Plane = np.abs(scene.x) * np.float32(0.03) + np.float32(-fissure)
+        filled *= scene.soft(-scene.y - fall, 2)
     if finding.site == "middle lobe":
         filled *= scene.soft(scene.y - np.float32(fissure), 2)
     half = scene.columns(-side)
     filled[:, half] = 0
-    return filled * np.float32(0.62 + 0.38 * finding.amount) * (1 - np.float32(0.2) * np.clip(rough, -1, 1))
-
-
-def _fill_sulcus(scene: Scene, deep: Plane, filled: Plane, finding: Drawn) -> Plane:
-    """Filled lung on the diaphragm hides it: where the lower lobe is solid, the step at the dome goes."""
-    half = scene.columns(SIDES[finding.side])
-    out = deep.copy()
-    out[:, half] *= 1 - np.float32(0.5) * filled[:, half]
-    return out
+    dense: Plane = filled * np.float32(0.62 + 0.38 * finding.amount) * (1 - np.float32(0.2) * np.clip(rough, -1, 1))
+    return dense
 
 
 def _lump(scene: Scene, finding: Drawn) -> Plane:
@@ -688,7 +694,7 @@ def _collapse(scene: Scene, finding: Drawn) -> Plane:
         shape = scene.soft(fissure - scene.y - across * np.float32(0.20), 4)
     else:
         top = plan.hila[side][1] + 8
-        edge = np.float32(22) + (scene.y - np.float32(top)) * np.float32(0.40)
+        edge = np.float32(24) + (scene.y - np.float32(top)) * np.float32(0.52)
         shape = scene.soft(edge - across, 3) * scene.soft(scene.y - np.float32(top), 8)
     shape = shape * np.float32(0.74)
     shape[:, scene.columns(-side)] = 0
@@ -710,7 +716,7 @@ def _edema(scene: Scene, finding: Drawn) -> Plane:
     )
 
 
-def _drawn(scene: Scene, shot: Shot, findings: Sequence[Drawn]) -> Plane:
+def _lines(scene: Scene, findings: Sequence[Drawn]) -> Plane:
     """Everything that is a line: devices, wires, bands, Kerley lines, in cm of water."""
     pen = Pen(scene)
     faint = Pen(scene)
@@ -736,7 +742,7 @@ def _bands(pen: Pen, plan: Layout, finding: Drawn) -> None:
         points = [
             (side * (start + length * t), y - rise * t + 4 * math.sin(3 * t + number)) for t in (0, 0.25, 0.5, 0.75, 1)
         ]
-        pen.line(points, 2.6 + 1.6 * finding.amount, 0.5 + 0.25 * finding.amount)
+        pen.line(points, 3.0 + 2.2 * finding.amount, 0.62 + 0.3 * finding.amount)
 
 
 def _kerley(pen: Pen, scene: Scene, finding: Drawn) -> None:
@@ -850,7 +856,7 @@ def _smooth(points: Sequence[Point], steps: int = 6) -> list[Point]:
 
 def _develop(beam: Plane, scene: Scene, shot: Shot, size: int) -> NDArray[np.uint8]:
     """Attenuation to grey levels: tilt and position, window, curve, a little sharpening, noise, marker and border."""
-    count = scene.count
+    count = len(scene.y)
     # Where the film's pixels lie in the scene (Pillow's affine maps output to input).
     cosine, sine = math.cos(shot.tilt), math.sin(shot.tilt)
     dx, dy = (offset / scene.step for offset in shot.shift)
@@ -859,7 +865,7 @@ def _develop(beam: Plane, scene: Scene, shot: Shot, size: int) -> NDArray[np.uin
         *(cosine, sine, count / 2 + dx - cosine * half - sine * half),
         *(-sine, cosine, count / 2 + dy + sine * half - cosine * half),
     )
-    image = Image.fromarray(beam).transform((size, size), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
+    image = Image.fromarray(beam).transform((size, size), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
     picture = np.asarray(image)
     sample = picture[size // 8 : -size // 8 : 3, size // 6 : -size // 6 : 3]
     low, high = np.percentile(sample, (3, 96))
@@ -872,7 +878,7 @@ def _develop(beam: Plane, scene: Scene, shot: Shot, size: int) -> NDArray[np.uin
     shown = (1 - dark * dark) * np.float32(240) + np.float32(5)
     noise = scene.rng.standard_normal((size, size), dtype=np.float32)
     shown += noise * np.float32(shot.noise)
-    grey = np.clip(shown, 0, 255).astype(np.uint8)
+    grey: NDArray[np.uint8] = np.clip(shown, 0, 255).astype(np.uint8)
     _mark(grey, shot, size)
     return grey
 
