@@ -35,6 +35,7 @@ COMMANDS = {
     "mine": Listed("Turn reports into questions with chains of reasoning."),
     "refine": Listed("Check chains of reasoning against their reports, mend them or reject them."),
     "score": Listed("Score predictions: how well a model answers and how well it reasons."),
+    "demo": Listed("Write made-up films with reports, to try everything on.", ("base", "films")),
     "doctor": Listed("Show what is installed and what each command lacks."),
 }
 

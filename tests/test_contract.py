@@ -19,7 +19,7 @@ from cxr_reason import __version__
 from cxr_reason.cli import COMMANDS, load
 
 # Commands that read no records. All others get the tests of data commands and need an input below.
-WITHOUT_INPUT = {"doctor"}
+WITHOUT_INPUT = {"demo", "doctor"}
 DATA_COMMANDS = [name for name in COMMANDS if name not in WITHOUT_INPUT]
 HEAVY = {"torch", "transformers", "datasets", "numpy", "pandas", "pyarrow"}
 NUMERIC = {"score": {"numpy"}}  # intervals are what numpy is for; the help does without
