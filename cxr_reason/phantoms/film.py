@@ -509,7 +509,7 @@ def _air(scene: Scene, body: Body, findings: Sequence[Drawn]) -> Plane:
                 filled = _consolidation(scene, finding)
                 # In front it fills the lung beside the heart, whose border goes; behind, the diaphragm's does.
                 if finding.site in ("middle lobe", "upper lobe"):
-                    front = np.maximum(front, filled * np.float32(0.8))
+                    front = np.maximum(front, filled * np.float32(0.86))
                 else:
                     behind = np.maximum(behind, filled * np.float32(0.72))
                     deep *= 1 - np.float32(0.5) * filled
@@ -580,7 +580,7 @@ LOBES: dict[tuple[str, str], tuple[float, float, float, float]] = {
     # Of each lobe as it lies on a frontal film: its middle, across as a share of the half width and down as a share of
     # the lung's height, and its half axes in the same measures.
     ("right", "upper lobe"): (0.52, 0.30, 0.46, 0.28),
-    ("right", "middle lobe"): (0.42, 0.74, 0.40, 0.20),
+    ("right", "middle lobe"): (0.32, 0.74, 0.46, 0.21),
     ("right", "lower lobe"): (0.58, 0.92, 0.44, 0.30),
     ("left", "upper lobe"): (0.54, 0.36, 0.42, 0.33),
     ("left", "lower lobe"): (0.48, 0.90, 0.42, 0.30),
