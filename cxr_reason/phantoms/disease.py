@@ -219,7 +219,9 @@ def _hides(other: Drawn, finding: Drawn) -> bool:
     low = finding.site in ("lower lobe", "middle lobe", "lower lung", "base")
     match other.name:
         case "pleural effusion":
-            return finding.name not in (other.name, "pneumothorax") and (other.amount > 0.5 or (other.amount > 0.18 and low))
+            return finding.name not in (other.name, "pneumothorax") and (
+                other.amount > 0.5 or (other.amount > 0.18 and low)
+            )
         case "pneumothorax":
             return finding.name in ("pleural effusion", "lung nodule", "lung mass", "lobar collapse", "consolidation")
         case "consolidation":

@@ -493,7 +493,7 @@ def _attenuation(scene: Scene, body: Body, shot: Shot, findings: Sequence[Drawn]
     beam -= _trachea(scene)
     beam -= _bubble(scene, body)
     beam += _soft_tissue(scene, body, plan)
-    return beam + _lines(scene, findings)
+    return beam + _devices(scene, findings)
 
 
 def _air(scene: Scene, body: Body, findings: Sequence[Drawn]) -> Plane:
@@ -502,14 +502,14 @@ def _air(scene: Scene, body: Body, findings: Sequence[Drawn]) -> Plane:
     congestion = max((finding.amount for finding in findings if finding.name == "pulmonary edema"), default=0.0)
     vessels = _vessels(scene, body, congestion)
     front, behind = _mediastinum(scene, body), scene.empty()
-    free, lines = scene.empty(), scene.empty()
+    free, lines = scene.empty(), _strands(scene, findings)
     for finding in findings:
         match finding.name:
             case "consolidation":
                 filled = _consolidation(scene, finding)
                 # In front it fills the lung beside the heart, whose border goes; behind, the diaphragm's does.
                 if finding.site in ("middle lobe", "upper lobe"):
-                    front = np.maximum(front, filled * np.float32(0.8))
+                    front = np.maximum(front, filled * np.float32(0.86))
                 else:
                     behind = np.maximum(behind, filled * np.float32(0.72))
                     deep *= 1 - np.float32(0.5) * filled
@@ -580,7 +580,7 @@ LOBES: dict[tuple[str, str], tuple[float, float, float, float]] = {
     # Of each lobe as it lies on a frontal film: its middle, across as a share of the half width and down as a share of
     # the lung's height, and its half axes in the same measures.
     ("right", "upper lobe"): (0.52, 0.30, 0.46, 0.28),
-    ("right", "middle lobe"): (0.42, 0.74, 0.40, 0.20),
+    ("right", "middle lobe"): (0.32, 0.74, 0.46, 0.21),
     ("right", "lower lobe"): (0.58, 0.92, 0.44, 0.30),
     ("left", "upper lobe"): (0.54, 0.36, 0.42, 0.33),
     ("left", "lower lobe"): (0.48, 0.90, 0.42, 0.30),
@@ -716,19 +716,24 @@ def _edema(scene: Scene, finding: Drawn) -> Plane:
     )
 
 
-def _lines(scene: Scene, findings: Sequence[Drawn]) -> Plane:
-    """Everything that is a line: devices, wires, bands, Kerley lines, in cm of water."""
+def _strands(scene: Scene, findings: Sequence[Drawn]) -> Plane:
+    """What is a line within the lung: bands of atelectasis, Kerley lines; in cm of water."""
     pen = Pen(scene)
-    faint = Pen(scene)
     for finding in findings:
-        match finding.name:
-            case "atelectasis":
-                _bands(faint, scene.plan, finding)
-            case "pulmonary edema":
-                _kerley(faint, scene, finding)
-            case _ if finding.name in TUBES:
-                TUBES[finding.name](pen, scene.plan, finding)
-    return pen.plane() * np.float32(4.2) + faint.plane() * np.float32(2.6)
+        if finding.name == "atelectasis":
+            _bands(pen, scene.plan, finding)
+        elif finding.name == "pulmonary edema":
+            _kerley(pen, scene.plan)
+    return pen.plane() * np.float32(2.6)
+
+
+def _devices(scene: Scene, findings: Sequence[Drawn]) -> Plane:
+    """Tubes, wires and what else was put in, in cm of water."""
+    pen = Pen(scene)
+    for finding in findings:
+        if finding.name in TUBES:
+            TUBES[finding.name](pen, scene.plan, finding)
+    return pen.plane() * np.float32(4.2)
 
 
 def _bands(pen: Pen, plan: Layout, finding: Drawn) -> None:
@@ -745,9 +750,8 @@ def _bands(pen: Pen, plan: Layout, finding: Drawn) -> None:
         pen.line(points, 3.0 + 2.2 * finding.amount, 0.62 + 0.3 * finding.amount)
 
 
-def _kerley(pen: Pen, scene: Scene, finding: Drawn) -> None:
+def _kerley(pen: Pen, plan: Layout) -> None:
     """Short lines from the wall inwards, at the bases."""
-    plan = scene.plan
     for side in (-1, 1):
         for number in range(7):
             y = plan.domes[side] + 14 - 9.0 * number
@@ -869,7 +873,7 @@ def _develop(beam: Plane, scene: Scene, shot: Shot, size: int) -> NDArray[np.uin
     picture = np.asarray(image)
     sample = picture[size // 8 : -size // 8 : 3, size // 6 : -size // 6 : 3]
     low, high = np.percentile(sample, (3, 96))
-    low, high = low - 1.6 + shot.window[0], high + 2.5 + shot.window[1]
+    low, high = low - 4.0 + shot.window[0], high + 4.0 + shot.window[1]
     blurred = np.asarray(image.reduce(max(2, size // 14)).resize((size, size), Image.Resampling.BILINEAR))
     picture = picture + np.float32(0.32) * (picture - blurred)
     shown = np.clip((picture - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
