@@ -55,7 +55,7 @@ DENIED = {
 }
 """How often something that isn't there is denied by name."""
 LIMITED, HEDGED, IMAGINED, CONTRADICTED = 0.16, 0.07, 0.07, 0.1
-"""How often a denial is limited, a finding is hedged (faint ones more often), a report doubts about something that isn't
+"""How often a denial is limited, a finding is hedged (faint ones more often), a report hedges about what isn't
 there, and one with an impression contradicts itself, where it can."""
 _MARK = re.compile(r"\s*\|\s*([\w ]*)(?:=(\w+))?$")
 
