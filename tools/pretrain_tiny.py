@@ -6,8 +6,8 @@
     python tools/pretrain_tiny.py --words      # only tools/tiny_words.json and the tokenizer: then make all of it
 
 1. Tokenizer: pieces of phantom reports, of chains mined from them, of examples/reports.csv and of the words that
-   questions are asked in, counted in tools/tiny_words.json. That file is kept, so that the tokenizer stays the same when
-   wording changes elsewhere, and can be made again in a second.
+   questions are asked in, counted in tools/tiny_words.json. That file is kept, so that the tokenizer stays the same
+   when wording changes elsewhere, and can be made again in a second.
 2. Vision: films are drawn and resized as the processor does it. From the mean of a film's tokens, behind the merger, a
    linear layer says what is drawn, with side, site and degree; that layer is thrown away.
 3. Language: shown a film in a user's turn without a word, the model writes its report, or what is drawn, name by name.
@@ -49,7 +49,7 @@ from cxr_reason import phantoms, tiny  # noqa: E402
 WORDS = ROOT / "tools" / "tiny_words.json"
 SEED = 20_000
 """The world of the films that it learns from; `SEED` + 1 is that of the films it is measured on."""
-FILMS, HELD_OUT = 24_000, 1_000
+FILMS, HELD_OUT = 20_000, 1_000
 GRID = math.isqrt(tiny.MAX_PIXELS) // tiny.PATCH
 """Patches along a side of a square film."""
 
@@ -186,7 +186,7 @@ class Eyes(nn.Module):
 def facts(case: phantoms.Case) -> dict[str, float]:
     """What is drawn, each fact by a name of its own: 1 true, `UNKNOWN` where a finding can neither be called present
     nor absent. What is not listed of a finding that is known is false."""
-    found: dict[str, float] = {name: UNKNOWN for name in phantoms.NAMES}
+    found: dict[str, float] = dict.fromkeys(phantoms.NAMES, UNKNOWN)
     for entry in case.truth:
         name, present = entry["name"], entry["status"] == "present"
         if entry["status"] == "uncertain":
@@ -206,10 +206,12 @@ def table(cases: Sequence[phantoms.Case], names: Sequence[str] = ()) -> tuple[li
     if not names:
         often = collections.Counter(name for row in rows for name, value in row.items() if value == 1)
         names = sorted(name for name, count in often.items() if count >= LEAST * len(rows))
-    values = [
-        [row.get(name, 0.0) if row[name.split(",")[0]] != UNKNOWN else UNKNOWN for name in names] for row in rows
-    ]
-    return list(names), torch.tensor(values)
+    return list(names), torch.tensor([[_fact(row, name) for name in names] for row in rows])
+
+
+def _fact(row: dict[str, float], name: str) -> float:
+    finding = name.split(",")[0]
+    return UNKNOWN if row[finding] == UNKNOWN else row.get(name, 0.0)
 
 
 def fact_loss(logits: Tensor, true: Tensor) -> Tensor:
@@ -320,8 +322,15 @@ def text_loss(model: Any, tokens: Tensor, ids: Tensor, labels: Tensor) -> Tensor
 
 
 def learn_to_tell(
-    model: Any, eyes: Eyes, head: nn.Linear, pages: Pages, cases: Sequence[phantoms.Case], images: Tensor, true: Tensor,
-    *, steps: int,
+    model: Any,
+    *,
+    eyes: Eyes,
+    head: nn.Linear,
+    pages: Pages,
+    cases: Sequence[phantoms.Case],
+    images: Tensor,
+    true: Tensor,
+    steps: int,
 ) -> None:
     """Train language on films and what is said of them, while vision doesn't forget."""
     vision = [*eyes.parameters(), *head.parameters()]
@@ -465,10 +474,20 @@ def make(folder: Path, *, count: int, vision_steps: int, language_steps: int) ->
     torch.manual_seed(SEED)
     eyes, head = Eyes(model.model.visual), nn.Linear(model.config.text_config.hidden_size, len(names))
     learn_to_see(eyes, head, images, true, steps=vision_steps)
-    learn_to_tell(model, eyes, head, Pages(tokenizer), cases, images, true, steps=language_steps)
+    learn_to_tell(
+        model,
+        eyes=eyes,
+        head=head,
+        pages=Pages(tokenizer),
+        cases=cases,
+        images=images,
+        true=true,
+        steps=language_steps,
+    )
     tiny.save(folder, model=model, processor=tiny.processor_of(tokenizer))
     halved = {name: value.half() for name, value in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=halved)
+    (folder / "model.safetensors").chmod(0o644)  # for all who install the package; safetensors makes it private
 
 
 def main() -> None:
