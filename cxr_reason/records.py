@@ -39,6 +39,8 @@ LABELS = (
 TASKS = ("binary", "single", "multiple", "anomaly", "temporal")
 SPLITS = ("train", "validate", "test")
 VIEWS = ("PA", "AP", "LAT", "other")
+VIEW_NAMES = {"PA": "PA", "AP": "AP"} | dict.fromkeys(("LAT", "LATERAL", "LL", "RL", "XTABLE LATERAL"), "LAT")
+"""What tables call the views, in capitals, DICOM's ViewPosition among them: LL and RL are laterals."""
 ROLES = ("current", "prior")
 STATUSES = ("present", "absent", "uncertain")
 CERTAINTIES = ("definite", "probable", "possible", "differential")
