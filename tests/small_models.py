@@ -38,7 +38,10 @@ def vision_model(folder: Path, *, seed: int = 0) -> Path:
     backend.train_from_iterator(
         ["no effusion is seen", "the heart is enlarged", "<think></think><answer></answer>"] * 4,
         trainers.BpeTrainer(
-            vocab_size=512, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+            # Printable signs alone: half a character of several bytes is told differently by each engine.
+            vocab_size=256,
+            special_tokens=list(SPECIAL),
+            initial_alphabet=[*map(chr, range(33, 127)), "\u0120", "\u010a"],
         ),
     )
     tokenizer = PreTrainedTokenizerFast(

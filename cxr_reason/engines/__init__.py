@@ -68,7 +68,9 @@ def plan(
         if engine not in ("auto", "endpoint"):
             raise CxrError(f"an endpoint is asked, or {engine} runs here: not both", where="--engine")
         if endpoint is None:
-            raise CxrError("which server?", where="--engine endpoint", hint="Name it: --endpoint http://127.0.0.1:8000/v1")
+            raise CxrError(
+                "which server?", where="--engine endpoint", hint="Name it: --endpoint http://127.0.0.1:8000/v1"
+            )
         _need("endpoint", ["openai"])
         return _class("endpoint").plan(endpoint, model, concurrency=batch_size, allow_remote=allow_remote)  # type: ignore[no-any-return]
     if model is None:

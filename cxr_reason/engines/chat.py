@@ -50,7 +50,10 @@ class Chat:
         if self.sees:
             images = [{"type": "image"}] * len(prompt.images)
             for turn in turns:
-                turn["content"] = [*(images if turn["role"] == "user" else ()), {"type": "text", "text": turn["content"]}]
+                turn["content"] = [
+                    *(images if turn["role"] == "user" else ()),
+                    {"type": "text", "text": turn["content"]},
+                ]
                 if turn["role"] == "user":
                     images = []
         try:
