@@ -54,10 +54,11 @@ NOT_FILMS = {
 """Modalities that are no radiographs. Whatever else stands there, or nothing, is let through."""
 
 VIEW_POSITIONS = {
-    **{"PA": "PA", "AP": "AP", "LL": "LAT", "RL": "LAT", "LATERAL": "LAT", "LAT": "LAT", "XTABLE LATERAL": "LAT"},
-    **{"LLD": "other", "RLD": "other", "LLO": "other", "RLO": "other"},
+    **{"PA": "PA", "AP": "AP"},
+    **dict.fromkeys(("LL", "RL", "LAT", "LATERAL", "XTABLE LATERAL"), "LAT"),
 }
-"""Values of View Position (0018,5101), and the records' words for them; any other is `other`."""
+"""Values of View Position (0018,5101) as they are met, and the records' words for them. Any other is `other`, as are
+films taken lying on the side, turned or tilted."""
 _VIEW_CODES = {
     **{"399348003": "AP", "R-10206": "AP", "399132005": "PA", "R-10214": "PA"},
     **{"399173006": "LAT", "R-10236": "LAT", "399198007": "LAT", "R-10232": "LAT"},
