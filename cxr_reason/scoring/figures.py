@@ -40,7 +40,7 @@ class Figures:
         self._fresh: list[tuple[str, str]] = []
 
     def of(self, record: Mapping[str, Any]) -> list[dict[str, str]]:
-        """The films of `record` in its order: `label` with `link`, `picture` (the name of a block) or `missing`, why."""
+        """The films of `record` in its order: `label`, with `link`, `picture` (a block's name) or `missing` (why)."""
         return [self._figure(image) for image in record.get("images") or ()]
 
     def fresh(self) -> list[tuple[str, str]]:

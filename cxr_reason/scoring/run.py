@@ -164,7 +164,6 @@ def score(
         if against is not None and other is not None:
             result["against"] = paired.compare(tally.held, other.held, name=against.name, draws=draws, seed=seed)
         if sink and ours:
-            shown = {"reports": reports, "count": cases, "seed": seed, "figures": figures}
-            page.write(sink, result, ours, others=theirs, **shown)
+            page.write(sink, result, ours, others=theirs, reports=reports, count=cases, seed=seed, figures=figures)
             sink.commit()
     return result, summary or runner.Summary(), failures[0] if failures else None
