@@ -486,6 +486,11 @@ def without(keyword: str) -> bytes:
     return dicom(made)
 
 
+def renamed(content: bytes, syntax: UID) -> bytes:
+    """`content`, of a transfer syntax that nobody knows."""
+    return content.replace(syntax.encode(), b"9" + syntax.encode()[1:])
+
+
 NOISE = np.random.default_rng(0).integers(0, 255, (60, 50), dtype=np.uint8)
 PNG, JPEG, DICOM = png(Image.fromarray(NOISE)), jpeg(Image.fromarray(NOISE)), dicom(TWELVE)
 
@@ -523,7 +528,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "an unknown way of colours": ("damaged", lambda: dicom(TWELVE, PhotometricInterpretation="MONOCHROME9")),
     "a deflated file": ("unsupported", lambda: dicom(dataset(TWELVE, syntax=DeflatedExplicitVRLittleEndian))),
     "a video": ("unsupported", lambda: encapsulated(MPEG2MPML, b"\0\0\1\xb3" * 9)),
-    "an unknown transfer syntax": ("unsupported", lambda: encapsulated(UID("1.2.840.10008.1.2.9.9"), b"\0" * 90)),
+    "an unknown transfer syntax": ("unsupported", lambda: renamed(encapsulated(RLELossless, b"\0" * 90), RLELossless)),
     "a JPEG larger than it should be": ("damaged", lambda: encapsulated(JPEGBaseline8Bit, large_jpeg(65_000, 65_000))),
     "no JPEG where there should be one": ("damaged", lambda: encapsulated(JPEGBaseline8Bit, b"\xff\xd8\xff\xd9")),
 }  # fmt: skip

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
     from pydicom.dataset import Dataset
+    from pydicom.pixels.decoders.base import Decoder
     from pydicom.uid import UID
 
 MAGIC, MAGIC_AT = b"DICM", 128
@@ -118,6 +119,7 @@ def _check(dataset: Dataset, *, where: str) -> None:
 
     if kind := NOT_FILMS.get(str(dataset.get("Modality"))):
         raise FilmError("not-a-film", where=where, told=f"this is {kind}, not a radiograph")
+    _decoder(dataset.file_meta.TransferSyntaxUID, where=where)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1:
         raise FilmError("multi-frame", where=where, told=f"the file holds {frames:,} frames")
@@ -127,8 +129,7 @@ def _check(dataset: Dataset, *, where: str) -> None:
         raise FilmError("unsupported", where=where, told=told)
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     check_size(columns, rows, where=where, pixel_bytes=samples * max(1, bits // 8))
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated:
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         if len(dataset.PixelData) < get_expected_length(dataset):
             raise FilmError("truncated", where=where)
     elif _codestream_size(dataset.PixelData) not in (None, (columns, rows)):
@@ -182,10 +183,18 @@ def _picture(dataset: Dataset, *, where: str) -> Image.Image:
 
 def _decoded(dataset: Dataset, *, where: str) -> NDArray[np.integer[Any]]:
     """The stored values: rows x columns, of colour scans x 3 in RGB."""
-    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import pixel_array
 
-    syntax: UID = dataset.file_meta.TransferSyntaxUID
+    decoder = _decoder(dataset.file_meta.TransferSyntaxUID, where=where)
+    # The others that pydicom knows are slower, allocate what a file tells them to, or abort the process.
+    plugin = "pylibjpeg" if "pylibjpeg" in decoder.available_plugins else ""
+    return pixel_array(dataset, decoding_plugin=plugin, view_only=True)
+
+
+def _decoder(syntax: UID, *, where: str) -> Decoder:
+    """Raises FilmError where nobody reads `syntax`, CxrError where what reads it isn't installed."""
+    from pydicom.pixels.decoders.base import get_decoder
+
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
@@ -193,9 +202,7 @@ def _decoded(dataset: Dataset, *, where: str) -> NDArray[np.integer[Any]]:
         raise FilmError("unsupported", where=where, told=told) from None
     if not decoder.is_available:
         raise lacks(f"a decoder for {syntax.name}", where=where)
-    # The others that pydicom knows are slower, allocate what a file tells them to, or abort the process.
-    plugin = "pylibjpeg" if "pylibjpeg" in decoder.available_plugins else ""
-    return pixel_array(dataset, decoding_plugin=plugin, view_only=True)
+    return decoder
 
 
 def _shown(pixels: NDArray[np.integer[Any]], dataset: Dataset) -> NDArray[np.uint8]:
