@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import click
 import data_store
 import numpy as np
 import pydicom
@@ -32,11 +34,13 @@ import pydicom.data
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT, Run, environment
+from cxr_reason.commands._films import film_options
 from growth import inputs
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image, PngImagePlugin
+from playwright.sync_api import sync_playwright
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -491,6 +495,14 @@ def renamed(content: bytes, syntax: UID) -> bytes:
     return content.replace(syntax.encode(), b"9" + syntax.encode()[1:])
 
 
+def overlong() -> bytes:
+    """RLE whose runs go on behind the last pixel."""
+    made = bytearray(compressed(RLELossless))
+    start = made.index(b"\xfe\xff\x00\xe0", made.rindex(b"\xe0\x7f\x10\x00") + 24)
+    made[start + 72] = 0x81  # the first run, of 128
+    return bytes(made)
+
+
 NOISE = np.random.default_rng(0).integers(0, 255, (60, 50), dtype=np.uint8)
 PNG, JPEG, DICOM = png(Image.fromarray(NOISE)), jpeg(Image.fromarray(NOISE)), dicom(TWELVE)
 
@@ -527,6 +539,8 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a film of CMYK": ("unsupported", lambda: dicom(TWELVE, SamplesPerPixel=4)),
     "an unknown way of colours": ("damaged", lambda: dicom(TWELVE, PhotometricInterpretation="MONOCHROME9")),
     "a deflated file": ("unsupported", lambda: dicom(dataset(TWELVE, syntax=DeflatedExplicitVRLittleEndian))),
+    "RLE that goes on": ("damaged", overlong),
+    "a JPEG of other channels": ("damaged", lambda: encapsulated(JPEGBaseline8Bit, jpeg(Image.new("RGB", (40, 48))))),
     "a video": ("unsupported", lambda: encapsulated(MPEG2MPML, b"\0\0\1\xb3" * 9)),
     "an unknown transfer syntax": ("unsupported", lambda: renamed(encapsulated(RLELossless, b"\0" * 90), RLELossless)),
     "a JPEG larger than it should be": ("damaged", lambda: encapsulated(JPEGBaseline8Bit, large_jpeg(65_000, 65_000))),
@@ -913,18 +927,20 @@ def illustrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text.png").write_text("study,report")
     source = predictions(folder, IMAGES)
     for kind in ("none", "link", "thumbnail"):
-        done = CliRunner().invoke(main, ["score", "-q", str(source), "--html", str(folder / kind), "--films", kind])
+        done = CliRunner().invoke(
+            main, ["score", "-q", str(source), "--html", str(folder / f"{kind}.html"), "--films", kind]
+        )
         assert done.exit_code == 0, done.output
     return folder
 
 
 def test_a_page_has_no_films_unless_asked(illustrated: Path) -> None:
-    assert "img-src" not in (illustrated / "none").read_text()
-    assert not [name for name, block in blocks(illustrated / "none").items() if "films" in block]
+    assert "img-src" not in (illustrated / "none.html").read_text()
+    assert not [name for name, block in blocks(illustrated / "none.html").items() if "films" in block]
 
 
 def test_links_lead_to_the_films(illustrated: Path) -> None:
-    cases = blocks(illustrated / "link")
+    cases = blocks(illustrated / "link.html")
     assert cases["case-0"]["films"] == [{"label": "film", "link": "a.png"}]
     assert cases["case-1"]["films"][1] == {"label": "prior portable AP", "link": "b.png"}
     assert cases["case-2"]["films"] == [{"label": "film", "missing": "there is no such file"}]
@@ -932,7 +948,7 @@ def test_links_lead_to_the_films(illustrated: Path) -> None:
 
 
 def test_small_pictures_stand_in_the_page_once(illustrated: Path) -> None:
-    cases = blocks(illustrated / "thumbnail")
+    cases = blocks(illustrated / "thumbnail.html")
     pictures = {name: data for name, data in cases.items() if name.startswith("film-")}
     assert len(pictures) == 2
     assert cases["case-0"]["films"][0]["picture"] == cases["case-1"]["films"][0]["picture"]
@@ -950,7 +966,52 @@ def test_films_without_a_page_are_a_mistake(cxr: Run) -> None:
     assert "--html" in done.stderr
 
 
+@pytest.mark.xdist_group("browser")
+def test_the_browser_shows_what_the_page_may_show(illustrated: Path) -> None:
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        tab = browser.new_page()
+        said: list[str] = []
+        tab.on("console", lambda message: said.append(message.text))
+        tab.goto((illustrated / "thumbnail.html").as_uri())
+        tab.wait_for_selector("#case h3")
+        tab.keyboard.press("j")
+        tab.wait_for_selector(".films img >> nth=1")
+        widths = tab.eval_on_selector_all(".films img", "images => images.map((image) => image.naturalWidth)")
+        assert widths == [50, 233]
+        assert tab.locator(".films figcaption").all_inner_texts() == ["film", "prior portable AP"]
+        assert said == []
+        browser.close()
+
+
 # ------------------------------------------------------------------------------------------------------------ manners
+
+
+def test_the_options_of_commands_that_read_films(tmp_path: Path) -> None:
+    given: list[Films] = []
+
+    @click.command()
+    @film_options
+    def command(films: Films) -> None:
+        given.append(films)
+
+    def run(*flags: str) -> int:
+        return CliRunner().invoke(command, flags).exit_code
+
+    assert run() == 0
+    assert run("--max-pixels", "100x60", "--image-root", "films", "--film-cache", str(tmp_path / "kept")) == 0
+    assert run("--max-pixels", "50000") == 0
+    assert [(films.root, films.max_pixels) for films in given] == [
+        (None, MAX_PIXELS),
+        (Path("films"), 6000),
+        (None, 50000),
+    ]
+    assert (tmp_path / "kept").is_dir()
+    for wrong in ("0", "0x9", "-3x-3", "big", "9x", "9x9x9"):
+        assert run("--max-pixels", wrong) == 2
 
 
 def test_films_are_read_in_threads_without_a_word(

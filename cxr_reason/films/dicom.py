@@ -132,14 +132,14 @@ def _check(dataset: Dataset, *, where: str) -> None:
     if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         if len(dataset.PixelData) < get_expected_length(dataset):
             raise FilmError("truncated", where=where)
-    elif _codestream_size(dataset.PixelData) not in (None, (columns, rows)):
+    elif _codestream_shape(dataset.PixelData) not in (None, (columns, rows, samples)):
         raise FilmError(
-            "damaged", where=where, told="the file is damaged: its picture has another size than its header"
+            "damaged", where=where, told="the file is damaged: its picture is not of the size that it tells"
         )
 
 
-def _codestream_size(pixel_data: bytes) -> tuple[int, int] | None:
-    """The width and height in the header of a compressed picture: what its decoder will believe.
+def _codestream_shape(pixel_data: bytes) -> tuple[int, int, int] | None:
+    """The width, height and channels in the header of a compressed picture: what its decoder will believe.
 
     None for RLE, which has no header. Raises ValueError or IndexError where there is none in a JPEG of any kind.
     """
@@ -148,7 +148,7 @@ def _codestream_size(pixel_data: bytes) -> tuple[int, int] | None:
     frame = get_frame(pixel_data, 0, number_of_frames=1)
     if (start := frame[:1024].find(b"\xff\x4f\xff\x51")) >= 0:  # JPEG 2000, in a box or not: SOC and SIZ (15444-1 A.5)
         right, bottom, left, top = (int.from_bytes(frame[start + n : start + n + 4]) for n in (8, 12, 16, 20))
-        return right - left, bottom - top
+        return right - left, bottom - top, int.from_bytes(frame[start + 40 : start + 42])
     if not frame.startswith(b"\xff\xd8"):
         return None
     at = 2
@@ -158,7 +158,7 @@ def _codestream_size(pixel_data: bytes) -> tuple[int, int] | None:
             at += 1
         elif marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # SOFn; JPEG-LS
             height, width = (int.from_bytes(frame[at + n : at + n + 2]) for n in (5, 7))
-            return width, height
+            return width, height, frame[at + 9]
         else:
             at += 2 + int.from_bytes(frame[at + 2 : at + 4])
     raise ValueError("no frame header")
@@ -188,7 +188,8 @@ def _decoded(dataset: Dataset, *, where: str) -> NDArray[np.integer[Any]]:
     decoder = _decoder(dataset.file_meta.TransferSyntaxUID, where=where)
     # The others that pydicom knows are slower, allocate what a file tells them to, or abort the process.
     plugin = "pylibjpeg" if "pylibjpeg" in decoder.available_plugins else ""
-    return pixel_array(dataset, decoding_plugin=plugin, view_only=True)
+    pixels: NDArray[np.integer[Any]] = pixel_array(dataset, decoding_plugin=plugin, view_only=True)
+    return pixels
 
 
 def _decoder(syntax: UID, *, where: str) -> Decoder:
@@ -263,7 +264,8 @@ def _voi_lut(values: NDArray[Any], dataset: Dataset) -> NDArray[Any] | None:
     # Its entries often have fewer bits than it says, so their own range counts.
     all_entries = apply_voi(np.arange(first, first + (entries or 1 << 16)), dataset)
     low, high = int(all_entries.min()), int(all_entries.max())
-    return (apply_voi(values, dataset).astype(float) - low) / (high - low)
+    looked_up: NDArray[Any] = apply_voi(values, dataset)
+    return (looked_up.astype(float) - low) / (high - low)
 
 
 def _window(values: NDArray[Any], dataset: Dataset) -> NDArray[Any] | None:
