@@ -38,6 +38,7 @@ COMMANDS = {
     "refine": Listed("Check chains of reasoning against their reports, mend them or reject them."),
     "infer": Listed("Answer questions about films with a model.", ("base", "films", "vllm|models|endpoint")),
     "score": Listed("Score predictions: how well a model answers and how well it reasons."),
+    "demo": Listed("Write made-up films with reports, to try everything on.", ("base", "films")),
     "doctor": Listed("Show what is installed and what each command lacks."),
 }
 
