@@ -116,6 +116,11 @@ _HEIGHTS = {
 }  # fmt: skip
 
 
+def same_height(site: str | None, other: str | None) -> bool:
+    """Whether two sites are one, or lie at one height of the lung; no site is at none."""
+    return _HEIGHTS.get(site or "", site) == _HEIGHTS.get(other or "", other)
+
+
 def _elsewhere(claim: Finding, fact: Finding, reading: Reading) -> bool:
     """Whether a finding that is there is so at another height of the lung than claimed, wherever it is mentioned."""
     height = _HEIGHTS.get(claim.site or "")

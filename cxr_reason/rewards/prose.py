@@ -64,12 +64,20 @@ class Said(NamedTuple):
     general: bool
 
 
+class Topic(NamedTuple):
+    """A finding that a text speaks of, and where; whether it is there is another matter."""
+
+    name: str
+    side: str | None
+    site: str | None
+
+
 class Step(NamedTuple):
     """One step of reasoning. `claims` are about the film, `named` is all that it speaks of, plans included."""
 
     text: str
     claims: tuple[Finding, ...]
-    named: frozenset[str]
+    named: frozenset[Topic]
 
 
 @lru_cache(maxsize=4096)
@@ -105,9 +113,13 @@ def claims_of(text: str) -> tuple[Finding, ...]:
     return tuple(claim for sentence in _sentences(text) for claim in _said(sentence).claims)
 
 
-def named_in(text: str) -> frozenset[str]:
-    """The names of all findings that a text speaks of, plans and explanations included."""
-    return frozenset(finding.name for sentence in _sentences(text) for finding in _said(sentence).named)
+def named_in(text: str) -> frozenset[Topic]:
+    """All that a text speaks of, plans and explanations included."""
+    return frozenset(topic for sentence in _sentences(text) for topic in _topics(_said(sentence).named))
+
+
+def _topics(findings: Iterable[Finding]) -> list[Topic]:
+    return [Topic(finding.name, finding.side, finding.site) for finding in findings]
 
 
 # ------------------------------------------------------------------------------------------------------ into sentences
@@ -209,7 +221,7 @@ def about(subject: Sequence[Finding], status: str) -> tuple[Finding, ...]:
 def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
     heading = _OPTION.sub(" ", block.heading).strip(" -\u2013\u2014.:\"'")
     subject: tuple[Finding, ...] = _findings(heading) if heading else ()
-    named = {finding.name for finding in subject}
+    named = set(_topics(subject))
     if heading and not subject and block.sentences and len(block.sentences[0].split()) < 9:
         block = block._replace(sentences=[f"{heading}: {block.sentences[0]}", *block.sentences[1:]])
     texts: list[str] = [block.heading.strip()] if block.heading else []
@@ -220,7 +232,7 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
         if plain(bare) in options:
             restated = stated(bare)
             subject = restated or subject
-            named.update(finding.name for finding in restated)
+            named.update(_topics(restated))
             texts.append(sentence)
             continue
         own = True
@@ -230,11 +242,11 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
             yield Step(" ".join(texts), tuple(claims), frozenset(named))
             texts, claims, named = [], [], set()
         texts.append(sentence)
-        named.update(finding.name for finding in told.named)
+        named.update(_topics(told.named))
         found = told.claims
         if not told.named and not told.general and subject and (status := _answers_subject(bare.lower())):
             found = about(subject, status)
-            named.update(finding.name for finding in found)
+            named.update(_topics(found))
         claims += found
         if not heading and (told.general or turn):
             subject = about(told.named[:1], "present")  # nothing where a turn names nothing: "Next, the heart"
