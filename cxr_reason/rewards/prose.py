@@ -43,7 +43,8 @@ _TURNS = re.compile(rf"(?:{'|'.join(_DATA['turns'])})\b", re.IGNORECASE)
 _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 _MARKUP = re.compile(r"\*{1,3}|_{2,3}|`+|\\boxed\b|[\\{}$]|^\s*#+\s*")
 _MARK = re.compile(
-    r"(?:#+\s*|(?P<number>\(?\d{1,2}[.):]|\(?[A-Ha-h][.)])\s+|(?P<bullet>[-*\u2022\u2013+])\s+|(?P<bold>\*\*))*"
+    r"(?:#+\s*|(?P<number>\(?\d{1,2}[.):]|\(?[A-Ha-h][.)]|(?:[Ss]tep|STEP)\s+\d{1,2}\s*[.:)\u2013-])(?:\s+|(?=\*\*))"
+    r"|(?P<bullet>[-*\u2022\u2013+])\s+|(?P<bold>\*\*))*"
 )
 _HEADING = re.compile(r"([^:.!?\n]{1,160}):(?:\s+|$)")
 _OPTION = re.compile(
@@ -52,6 +53,9 @@ _OPTION = re.compile(
 _LABEL = re.compile(r"^[^:.]{1,60}:\s+")
 WHOLE_FILM = frozenset({"chest abnormality", "cardiopulmonary abnormality"})
 """What a normal film lacks."""
+_ENDS = re.compile(r"[.!?:;][\"')\]*_]*$")
+_WRAPPED = 60
+"""Characters from which a line that ends in the middle of a sentence was broken for its length."""
 _LONGEST = 20_000
 """Characters of a prediction that are read; what a model repeats beyond that adds nothing."""
 
@@ -135,7 +139,7 @@ class _Block(NamedTuple):
 def _blocks(text: str) -> Iterator[_Block]:
     heading, told = "", list[str]()
     numbered = gap = False
-    for raw in text.splitlines():
+    for raw, alone in _lines(text):
         line = raw.strip()
         if not line:
             gap = True
@@ -143,8 +147,9 @@ def _blocks(text: str) -> Iterator[_Block]:
         mark = _MARK.match(line)
         assert mark
         opens = bool(mark["number"]) or line.startswith("#") or (mark["bold"] and not mark["bullet"])
+        opens = opens or (not (numbered and not gap) and not mark["bullet"] and _heads(line))
         nested = numbered and not opens and (mark["bullet"] or raw[0].isspace() or not gap)
-        if not nested and (opens or mark["bullet"] or gap) and (told or heading):
+        if not nested and (opens or mark["bullet"] or gap or alone) and (told or heading):
             yield _Block(heading, told)
             heading, told, numbered = "", [], False
         gap = False
@@ -159,6 +164,36 @@ def _blocks(text: str) -> Iterator[_Block]:
             told += _sentences(line)
     if told or heading:
         yield _Block(heading, told)
+
+
+def _heads(line: str) -> bool:
+    """Whether an unmarked line is the heading of those below: "Pleural effusion:"."""
+    return len(line) < 80 and line.endswith(":") and bool(_findings(line[:-1]))
+
+
+def _lines(text: str) -> Iterator[tuple[str, bool]]:
+    """The lines of a text, those that were wrapped joined again, and whether each stands for itself.
+
+    A line that breaks off goes on where the next begins in lower case, or is so long that it was wrapped. In a
+    paragraph that wasn't wrapped, every line is a statement of its own.
+    """
+    for paragraph in re.split(r"(?<=\n)(?=[ \t]*\n)", text):
+        joined: list[str] = []
+        for line in paragraph.splitlines():
+            if joined and _goes_on(joined[-1], line):
+                joined[-1] += " " + line.strip()
+            else:
+                joined.append(line)
+        wrapped = len(joined) < len(paragraph.splitlines())
+        yield from ((line, not wrapped) for line in joined)
+
+
+def _goes_on(before: str, line: str) -> bool:
+    """Whether `line` is the rest of the line `before`, which was wrapped."""
+    before, line = before.strip(), line.strip()
+    if not before or not line or _ENDS.search(before) or (mark := _MARK.match(line)) is None or mark.end():
+        return False
+    return line[0].islower() or len(before) >= _WRAPPED
 
 
 def _headed(line: str) -> tuple[str, str]:
