@@ -11,34 +11,21 @@ How general knowledge is told from observation is data: ``general.toml``.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cxr_reason.radiology import Finding
 from cxr_reason.radiology.findings import placed, said
 from cxr_reason.radiology.sentences import sentences
 from cxr_reason.rewards.options import items, plain, stated
+from cxr_reason.rewards.wording import WORDING, any_of
 
-
-def _load() -> dict[str, Any]:
-    return tomllib.loads(files(__package__).joinpath("general.toml").read_text(encoding="utf-8"))
-
-
-def _any(patterns: Iterable[str]) -> re.Pattern[str]:
-    # One \b before all of them, so that they are tried at the start of a word only, and no re.IGNORECASE, which would
-    # keep the branches from being skipped by their first letter: ten times as fast. They meet lower-case text only.
-    return re.compile(r"\b(?:" + "|".join(patterns) + ")")
-
-
-_DATA = _load()
-_CUES = _any(cue.replace("{look}", _DATA["look"]) for cue in _DATA["cues"])
-_FRAMES, _ASSERTS, _EXPLAINS = _any(_DATA["frames"]), _any(_DATA["asserts"]), _any(_DATA["explains"])
-_DENIES, _AFFIRMS, _HEDGES = _any(_DATA["denies"]), _any(_DATA["affirms"]), _any(_DATA["hedges"])
-_TURNS = re.compile(rf"(?:{'|'.join(_DATA['turns'])})\b", re.IGNORECASE)
+_CUES = any_of(cue.replace("{look}", WORDING["look"]) for cue in WORDING["cues"])
+_FRAMES, _ASSERTS, _EXPLAINS = any_of(WORDING["frames"]), any_of(WORDING["asserts"]), any_of(WORDING["explains"])
+_DENIES, _AFFIRMS, _HEDGES = any_of(WORDING["denies"]), any_of(WORDING["affirms"]), any_of(WORDING["hedges"])
+_TURNS = re.compile(rf"(?:{'|'.join(WORDING['turns'])})\b", re.IGNORECASE)
 
 _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 _MARKUP = re.compile(r"\*{1,3}|_{2,3}|`+|\\boxed\b|[\\{}$]|^\s*#+\s*")
@@ -88,6 +75,12 @@ class Step(NamedTuple):
 def is_general(lower: str) -> bool:
     """Whether a sentence (in lower case) plans or explains in general, and asserts nothing of this film."""
     return _CUES.search(lower) is not None and not _ASSERTS.search(_FRAMES.sub("", lower))
+
+
+def concluding(prediction: str, reasoning: str) -> str:
+    """The text in which an untagged answer is looked for: the reasoning, and what follows its tag."""
+    at = prediction.lower().rfind("</think>")
+    return f"{reasoning}\n{_TAG.sub(' ', prediction[at:])}" if at >= 0 else reasoning
 
 
 def parts(prediction: str) -> tuple[str, str | None]:

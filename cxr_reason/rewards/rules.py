@@ -45,7 +45,7 @@ def judge_by_rules(record: Mapping[str, Any], *, silence: Silence = "normal") ->
     question, task = _text(record.get("question")), _text(record.get("task")) or None
     told = prediction if isinstance(prediction, str) else ""
     reasoning, tagged = prose.parts(told)
-    answer = read_answer(reasoning, tagged, question=question, options=options, task=task)
+    answer = read_answer(prose.concluding(told, reasoning), tagged, question=question, options=options, task=task)
     steps = prose.steps(reasoning, options)
     said = _claims(steps)
     wanted = _text(record.get("answer")).strip()
