@@ -219,7 +219,7 @@ def test_bullets_and_headings() -> None:
         ("Pleural effusion:\nNo such sign is seen.\n\nPneumothorax:\nNone.", ["pleural effusion", "pneumothorax"]),
         ("1. The heart is\n   enlarged.\n2) There is no\n   pneumothorax.", ["cardiomegaly", "pneumothorax"]),
         # wrapped for its length: one step, and the denial reaches over the break
-        ("No pneumothorax is seen on this film, and there is no sign of pulmonary\nedema in the lungs.", ["pneumothorax"]),
+        ("No pneumothorax is seen on this film, and there is no sign of pulmonary\nedema at all.", ["pneumothorax"]),
     ],
 )  # fmt: skip
 def test_lines_are_steps_unless_they_were_wrapped(text: str, names: list[str]) -> None:
