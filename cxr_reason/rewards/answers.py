@@ -21,6 +21,7 @@ from cxr_reason.radiology import Finding, claims
 from cxr_reason.radiology.mentions import sides_meet
 from cxr_reason.radiology.sentences import sentences
 from cxr_reason.rewards.options import COURSES, all_entailed, asked, entails, is_a, items, plain, says_normal, stated
+from cxr_reason.rewards.prose import WHOLE_FILM, lines
 from cxr_reason.rewards.wording import WORDING, any_of
 
 
@@ -202,7 +203,6 @@ def _claims(text: str) -> tuple[Finding, ...]:
 
 def _of_text(text: str, options: Sequence[str], question: str, task: str | None) -> int | None:
     """The option that free text decides for: the last decision counts, and must be one."""
-    text = _MARKUP.sub("", text)
     said = _statements(text)
     if said and (lone := _SINGLE.fullmatch(said[-1])) and (index := _index(lone[1], options)) is not None:
         return index
@@ -248,11 +248,12 @@ def _begins_with_answer(sentence: str, number: int) -> bool:
 
 
 def _statements(text: str) -> list[str]:
-    """The sentences and lines at the end of `text`."""
+    """The sentences and lines at the end of `text`, their markup left out."""
+    text = _MARKUP.sub("", text[-2 * _TAIL :])
     start = max(0, len(text) - _TAIL)
     start = text.find("\n", start) + 1 if start and "\n" in text[start:] else start
     found = []
-    for line in text[start:].splitlines():
+    for line, _ in lines(text[start:]):
         line = line.strip(" \t-\u2022")
         for start, end in _spans(line):
             found += _AGAIN.split(line[start:end].strip())
@@ -279,13 +280,13 @@ def _spans(line: str) -> Iterable[tuple[int, int]]:
 def _open_answer(reasoning: str, tagged: str | None) -> Answer:
     if tagged is not None:
         return Answer(tagged, True) if tagged else _NONE
-    said = _statements(_MARKUP.sub("", reasoning))
+    said = _statements(reasoning)
     for number in range(len(said) - 1, -1, -1):
         if _CONCLUDES.search(said[number].lower()):
             told = said[number] + (" " + " ".join(said[number + 1 :]) if said[number].endswith(":") else "")
             if _claims(told):
                 return Answer(told, True)
-    return Answer(reasoning, True) if _claims(reasoning[-_TAIL:]) else _NONE
+    return Answer(reasoning, True) if any(_claims(sentence) for sentence in said) else _NONE
 
 
 def open_ended(told: Sequence[Finding], wanted: str, *, says: str = "") -> float:
@@ -296,7 +297,7 @@ def open_ended(told: Sequence[Finding], wanted: str, *, says: str = "") -> float
     """
     present = _distinct(claim for claim in told if claim.status != "absent")
     if says_normal(wanted):
-        normal = says_normal(says) or any(c.name in _WHOLE for c in told if c.status == "absent")
+        normal = says_normal(says) or any(c.name in WHOLE_FILM for c in told if c.status == "absent")
         return float(not present and normal)
     recalled, total = 0.0, 0
     goal: list[Finding] = []
@@ -318,9 +319,6 @@ def open_ended(told: Sequence[Finding], wanted: str, *, says: str = "") -> float
     correct = sum(max((_credit(seen, claim) for claim in goal), default=0.0) for seen in present)
     precision = min(1.0, (correct if goal else recalled) / said)
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-
-
-_WHOLE = frozenset({"chest abnormality", "cardiopulmonary abnormality"})
 
 
 def _credit(seen: Finding, wanted: Finding) -> float:

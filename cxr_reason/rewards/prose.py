@@ -132,7 +132,7 @@ class _Block(NamedTuple):
 def _blocks(text: str) -> Iterator[_Block]:
     heading, told = "", list[str]()
     numbered = gap = False
-    for raw, alone in _lines(text):
+    for raw, alone in lines(text):
         line = raw.strip()
         if not line:
             gap = True
@@ -164,7 +164,7 @@ def _heads(line: str) -> bool:
     return len(line) < 80 and line.endswith(":") and bool(_findings(line[:-1]))
 
 
-def _lines(text: str) -> Iterator[tuple[str, bool]]:
+def lines(text: str) -> Iterator[tuple[str, bool]]:
     """The lines of a text, those that were wrapped joined again, and whether each stands for itself.
 
     A line that breaks off goes on where the next begins in lower case, or is so long that it was wrapped. In a
