@@ -83,7 +83,7 @@ def verify(
 
 # ---------------------------------------------------------------------- one claim
 def _verify(claim: Finding, reading: Reading, silence: Silence, limits: Limits) -> Verdict:
-    facts = [f for f in reading.facts() if f.time in ("current", "resolved")]
+    facts = reading.current_facts
     below = LEXICON.descendants(claim.name)
     above = LEXICON.ancestors(claim.name)
     same = [f for f in facts if f.name == claim.name]

@@ -25,7 +25,7 @@ from cxr_reason.rewards.wording import WORDING, any_of
 _CUES = any_of(cue.replace("{look}", WORDING["look"]) for cue in WORDING["cues"])
 _FRAMES, _ASSERTS, _EXPLAINS = any_of(WORDING["frames"]), any_of(WORDING["asserts"]), any_of(WORDING["explains"])
 _DENIES, _AFFIRMS, _HEDGES = any_of(WORDING["denies"]), any_of(WORDING["affirms"]), any_of(WORDING["hedges"])
-_TURNS = re.compile(rf"(?:{'|'.join(WORDING['turns'])})\b", re.IGNORECASE)
+_TURNS = re.compile(rf"(?:{'|'.join(WORDING['turns'])})\b")
 
 _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 _MARKUP = re.compile(r"\*{1,3}|_{2,3}|`+|\\boxed\b|[\\{}$]|^\s*#+\s*")
@@ -37,6 +37,7 @@ _HEADING = re.compile(r"([^:.!?\n]{1,160}):(?:\s+|$)")
 _OPTION = re.compile(
     r"\(?\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+\(?[A-Ha-h]\b\)?\s*[:.)\u2013-]*|^\(?[A-H][).:]\s+|\([A-H]\)"
 )
+_LETTERS = frozenset("ABCDEFGH")
 _LABEL = re.compile(r"^[^:.]{1,60}:\s+")
 WHOLE_FILM = frozenset({"chest abnormality", "cardiopulmonary abnormality"})
 """What a normal film lacks."""
@@ -214,7 +215,7 @@ def _said(sentence: str) -> Said:
     """Read one sentence."""
     lower = sentence.lower()
     named = tuple(placed(said(sentence), 0))
-    told = _LABEL.sub("", lower, count=1)  # "Diaphragm: check for elevation"
+    told = _LABEL.sub("", lower, count=1) if ":" in lower else lower  # "Diaphragm: check for elevation"
     general = is_general(told) or _EXPLAINS.search(told) is not None
     claims = () if general else tuple(finding for finding in named if finding.time in ("current", "resolved"))
     return Said(special(claims), named, general)
@@ -247,7 +248,7 @@ def about(subject: Sequence[Finding], status: str) -> tuple[Finding, ...]:
 
 
 def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
-    heading = _OPTION.sub(" ", block.heading).strip(" -\u2013\u2014.:\"'")
+    heading = _without_letters(block.heading).strip(" -\u2013\u2014.:\"'")
     subject: tuple[Finding, ...] = _findings(heading) if heading else ()
     named = set(_topics(subject))
     if heading and not subject and block.sentences and len(block.sentences[0].split()) < 9:
@@ -256,8 +257,8 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
     claims: list[Finding] = []
     own = False  # whether anything but headings and options was said
     for sentence in block.sentences:
-        bare = _OPTION.sub(" ", sentence).strip(" -\u2013\u2014:\"'\u201c\u201d")
-        if plain(bare) in options:
+        bare = _without_letters(sentence).strip(" -\u2013\u2014:\"'\u201c\u201d")
+        if options and plain(bare) in options:
             restated = stated(bare)
             subject = restated or subject
             named.update(_topics(restated))
@@ -265,7 +266,7 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
             continue
         own = True
         told = _said(bare) if bare else Said((), (), True)
-        turn = _TURNS.match(sentence) is not None or (told.general and bool(claims))
+        turn = (told.general and bool(claims)) or _TURNS.match(sentence.lower()) is not None
         if not heading and texts and turn and (claims or named):
             yield Step(" ".join(texts), tuple(claims), frozenset(named))
             texts, claims, named = [], [], set()
@@ -280,6 +281,13 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
             subject = about(told.named[:1], "present")  # nothing where a turn names nothing: "Next, the heart"
     if own and (claims or named):
         yield Step(" ".join(texts), tuple(claims), frozenset(named))
+
+
+def _without_letters(text: str) -> str:
+    """A text without "Option B:", "(C)" and the like."""
+    if text[:1] not in _LETTERS and not any(word in text for word in ("(", "ption", "hoice", "nswer")):
+        return text
+    return _OPTION.sub(" ", text)
 
 
 @lru_cache(maxsize=4096)
