@@ -93,7 +93,7 @@ def _fields(head: Head) -> dict[str, Any]:
 
 
 def _sentence(items: tuple[Item, ...]) -> tuple[Statement, ...]:
-    if not any([item.head for item in items]):
+    if not any(item.head for item in items):
         return ()
     found: list[Statement] = []
     asked = bool(items) and items[-1].text == "?" and (items[0].cue == "be" or items[0].text == "is there")

@@ -39,11 +39,11 @@ def _organs_after(items: list[Item], k: int) -> tuple[list[tuple[str, int]], str
     """The list of organs right after item k and the joint before it ("of", "in" or None for none)."""
     joint: str | None = None
     organs: list[tuple[str, int]] = []
-    for k in range(k + 1, len(items)):
-        item = items[k]
+    for j in range(k + 1, len(items)):
+        item = items[j]
         word, cue = item.word, item.cue
         if word.organ:
-            organs.append((word.organ, k))
+            organs.append((word.organ, j))
         elif cue == "of" or cue == "in":
             if organs:
                 break
@@ -55,7 +55,7 @@ def _organs_after(items: list[Item], k: int) -> tuple[list[tuple[str, int]], str
         elif word.finding or word.quality:
             if organs or word.finding or not (word.quality and word.quality.adjective):
                 break
-            if items[k - 1].cue not in ("and", "or", "comma"):
+            if items[j - 1].cue not in ("and", "or", "comma"):
                 break
         elif item.modifier or cue == "mask":
             pass

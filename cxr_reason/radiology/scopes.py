@@ -50,7 +50,10 @@ def assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
 class _Walk:
     """The state of one walk over a clause."""
 
-    neg = skip = hypothetical = differential = False
+    neg = False
+    skip = False
+    hypothetical = False
+    differential = False
     incoming = False  # after "replaced by"
     fresh = True  # no finding yet since the denial began
     hedge: str | None = None
