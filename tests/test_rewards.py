@@ -248,6 +248,23 @@ def test_what_claims_nothing_of_the_film(text: str) -> None:
     assert not any(said(text))
 
 
+def test_it_stands_for_the_organ_before() -> None:
+    assert said("Look at the heart. It is enlarged.") == [[("cardiomegaly", "present", None)]]
+    assert said("Look at the heart and the lungs. It is enlarged.") == []  # which?
+
+
+def test_a_topic_is_a_finding_in_its_place() -> None:
+    chain = [
+        {"text": "There is an opacity in the right upper lobe and a small left pleural effusion.", "kind": "observe"}
+    ]
+
+    def named(told: str) -> list[tuple[str, bool]]:
+        return [(t["finding"], t["named"]) for t in judge(record(f"<think>{told}</think>", steps=chain))["topics"]]
+
+    assert named("No effusion. No opacity at the right apex.") == [("lung opacity", True), ("pleural effusion", True)]
+    assert named("Right effusion. Opacity at the right base.") == [("lung opacity", False), ("pleural effusion", False)]
+
+
 def test_no_abnormality_beside_others_is_not_of_the_whole_film() -> None:
     assert said("No fracture or other abnormality is seen.") == [[("fracture", "absent", None)]]
 

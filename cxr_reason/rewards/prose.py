@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from cxr_reason.radiology import Finding
 from cxr_reason.radiology.findings import placed, said
-from cxr_reason.radiology.sentences import sentences
+from cxr_reason.radiology.sentences import lowered, phrases, sentences
 from cxr_reason.rewards.options import items, plain, stated
 from cxr_reason.rewards.wording import WORDING, any_of
 
@@ -256,6 +256,7 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
     texts: list[str] = [block.heading.strip()] if block.heading else []
     claims: list[Finding] = []
     own = False  # whether anything but headings and options was said
+    before = heading
     for sentence in block.sentences:
         bare = _without_letters(sentence).strip(" -\u2013\u2014:\"'\u201c\u201d")
         if options and plain(bare) in options:
@@ -265,7 +266,8 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
             texts.append(sentence)
             continue
         own = True
-        told = _said(bare) if bare else Said((), (), True)
+        told = _said(_for_its_noun(bare, before)) if bare else Said((), (), True)
+        before = bare
         turn = (told.general and bool(claims)) or _TURNS.match(sentence.lower()) is not None
         if not heading and texts and turn and (claims or named):
             yield Step(" ".join(texts), tuple(claims), frozenset(named))
@@ -281,6 +283,19 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
             subject = about(told.named[:1], "present")  # nothing where a turn names nothing: "Next, the heart"
     if own and (claims or named):
         yield Step(" ".join(texts), tuple(claims), frozenset(named))
+
+
+_PRONOUN = re.compile(r"(?:it|they) (?=(?:is|are|appears?|looks?|seems?|measures?)\b)", re.IGNORECASE)
+
+
+def _for_its_noun(sentence: str, before: str) -> str:
+    """A sentence with the organ that "it" stands for, where the sentence before names one: "Look at the heart. It is
+    enlarged."
+    """
+    if (pronoun := _PRONOUN.match(sentence)) is None:
+        return sentence
+    organs = [item.text for item in phrases(lowered(before))[1] if item.word.organ and not item.head]
+    return f"The {organs[-1]} {sentence[pronoun.end() :]}" if len(set(organs)) == 1 else sentence
 
 
 def _without_letters(text: str) -> str:
