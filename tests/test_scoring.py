@@ -302,11 +302,11 @@ def test_the_schema_is_that_of_the_docs() -> None:
     """docs/scoring.md names every key of the object, and no other."""
     lines = [line("a", patient="P1", claims=[claim("pneumothorax", "present", "contradicted")], sex="F")]
     score = score_of(lines, by=("sex",), hold=True)
-    held = {"a": {"cluster": "P1", "task": "binary", "values": {"accuracy": 1.0}}}
+    both = tally_of(lines, hold=True)
     score |= {
         "silence": "normal",
         "input": "-",
-        "against": paired.compare(held, held, name="b", draws=50, permutations=99),
+        "against": paired.compare(both, both, name="b", draws=50, permutations=99),
     }
     text = (ROOT / "docs" / "scoring.md").read_text(encoding="utf-8")
     table = re.search(r"<!-- schema -->\n(.*?)<!-- end of schema -->", text, flags=re.S)
@@ -359,16 +359,15 @@ def test_answers_that_may_be_the_most_frequent() -> None:
 # ------------------------------------------------------------------------------------------------------------- paired
 
 
-def held(values: list[float], task: str = "binary") -> dict[str, Any]:
-    return {
-        f"i{n}": {"cluster": f"patient {n}", "task": task, "values": {"radrscore": value}}
-        for n, value in enumerate(values)
-    }
+def held(values: list[float], task: str = "binary") -> Tally:
+    return tally_of(
+        [line(f"i{n}", patient=f"P{n}", task=task, score=value) for n, value in enumerate(values)], draws=0, hold=True
+    )
 
 
 def test_paired_differences() -> None:
     ours, theirs = held([0.5 + n % 5 / 10 for n in range(40)]), held([0.3 + n % 5 / 10 for n in range(40)])
-    theirs["only theirs"] = ours.pop("i39")
+    theirs.held["only theirs"] = ours.held.pop("i39")
     told = paired.compare(ours, theirs, name="b", draws=300, permutations=999)
     figure = told["overall"]["radrscore"]
     assert told["pairs"] == figure["n"] == 39

@@ -155,7 +155,7 @@ def score(
         summary = run(source, ours, tally, floor=with_floors, **stream)
         result = tables.result(tally, judge=judge, silence=silence, input=source.name)
         if against is not None and other is not None:
-            result["against"] = paired.compare(tally.held, other.held, name=against.name, draws=draws, seed=seed)
+            result["against"] = paired.compare(tally, other, name=against.name, draws=draws, seed=seed)
         if sink and ours:
             page.write(sink, result, ours, others=theirs, reports=reports, count=cases, seed=seed)
             sink.commit()
