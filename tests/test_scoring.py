@@ -146,6 +146,19 @@ def test_the_permutation_test_agrees_with_all_permutations() -> None:
     assert statistics.p_value(99.0, flipped.sums(("d",))) == 1 / 10_000  # never 0
 
 
+@pytest.mark.parametrize("each", [1, 5])
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_share_of_all_or_none_has_an_interval_with_a_width(each: int, value: int) -> None:
+    """Clopper and Pearson's of 30 of 30 begins at .8843; what stands 5 to a patient is worth no more than one."""
+    replicates = statistics.Replicates(1000)
+    for patient, _ in product(range(30), range(each)):
+        replicates.add(f"p{patient}", {("n",): 1.0})
+    low, high = statistics.exact(value, 30 * each, replicates.sums(("n",)))
+    assert (low if value else 1 - high) == pytest.approx(0.8843, abs=0.01)
+    assert (high if value else low) == value
+    assert statistics.exact(0.5, 30, replicates.sums(("n",))) == (0.5, 0.5)
+
+
 def test_an_interval_of_nothing_is_none() -> None:
     assert statistics.interval(np.full(10, np.nan)) is None
 
@@ -179,6 +192,9 @@ def test_icc_is_that_of_shrout_and_fleiss() -> None:
         ([claim("pneumothorax", "present", "supported")], [fact("pneumothorax", "uncertain", "named")], None),
         ([claim("pneumothorax", "present", "contradicted", side_error=True)], [], "tp"),
         ([], [fact("pneumothorax", "present", "told")], "tp"),  # by a kind of it
+        ([claim("pneumothorax", "present", "contradicted", reported="present")], [], "tp"),  # of another severity
+        ([claim("pneumothorax", "uncertain", "supported", reported="uncertain")], [], None),
+        ([claim("pneumothorax", "present", "contradicted", reported="uncertain")], [], None),
     ],
 )
 def test_whether_a_finding_was_called_rightly(claims: list[Any], reference: list[Any], expected: str | None) -> None:
@@ -197,6 +213,23 @@ def test_critical_misses_and_false_criticals() -> None:
     called = claim("pneumothorax", "present", "contradicted")
     assert criticals(line(claims=[called, claim("cardiomegaly", "present", "contradicted")])) == ([], ["pneumothorax"])
     assert criticals(line(claims=[{**called, "side_error": True}])) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("report", "said", "invented"),
+    [
+        ("Small left pneumothorax.", "There is a large left pneumothorax.", []),
+        ("Left pneumothorax, larger than before.", "There is a left pneumothorax, which has decreased.", []),
+        ("Left pneumothorax.", "There is a bilateral pneumothorax.", []),
+        ("The left pneumothorax has resolved.", "There is a left pneumothorax.", ["pneumothorax"]),
+        ("No pneumothorax.", "There is a left pneumothorax.", ["pneumothorax"]),
+    ],
+)
+def test_what_is_there_in_another_way_is_no_false_critical(report: str, said: str, invented: list[str]) -> None:
+    told = judge(record(report=f"{report} The heart is not enlarged.", prediction=said))
+    assert [one["verdict"] for one in told["claims"]] == ["contradicted"]
+    assert criticals(told) == ([], invented)
+    assert cells({**told, "reference": []})["pneumothorax"] == ("fp" if invented else "tp")
 
 
 def test_tasks_and_groups() -> None:
@@ -233,6 +266,21 @@ def test_memory_is_bounded() -> None:
     assert len(tally.groups["site"]) < 50
     assert OTHERS in tally.groups["site"]
     assert not tally.held
+
+
+def test_memory_is_bounded_whatever_a_record_holds() -> None:
+    """Tasks, models and the answers of floors are texts of the input: each would cost columns of replicates."""
+    tally = Tally(draws=5)
+    for number in range(300):
+        own = noted(line(f"i{number}", task=f"t{number}", model=f"m{number}", options=["x"]))
+        told = {floors.LITANY: {"": {"accuracy": 0.0}}, floors.FREQUENT: {f"a{number}": {"accuracy": 1.0}}}
+        tally.add([own | {"floors": told}, own | {"task": "one", "floors": told}])
+    assert len(tally.sums) < 2000
+    assert len(tally.state()["replicates"]["columns"]) < 2000
+    score = tables.result(tally, judge="rules")
+    assert score["items"] == sum(score["counts"]["items"].values()) == 600
+    assert OTHERS in score["models"]
+    assert OTHERS in score["tasks"]
 
 
 # ------------------------------------------------------------------------------------------------------------- tables
@@ -350,6 +398,21 @@ def test_the_most_frequent_answer_is_found_at_the_end() -> None:
     assert told[floors.LITANY]["overall"]["accuracy"]["value"] == 0.25
 
 
+def test_floors_have_the_intervals_of_everybody() -> None:
+    """A floor that gets what the model gets has the model's interval, whatever answers were tried beside it."""
+    lines = [line(f"i{n}", patient=f"P{n // 3}", score=n % 7 / 7, correct=n % 3 == 0) for n in range(90)]
+    tally = Tally(draws=300)
+    for number, one in enumerate(lines):
+        note = noted(one)
+        tried = {"yes": note["values"]} | ({"no": {"accuracy": 0.0, "radrscore": 0.0}} if number % 2 else {})
+        tally.add([note | {"floors": {floors.LITANY: {"": note["values"]}, floors.FREQUENT: tried}}])
+    score = tables.result(tally, judge="rules")
+    for floor in floors.FLOORS:
+        assert score["floors"][floor]["overall"] == score["overall"]
+        assert score["floors"][floor]["tasks"] == score["tasks"]
+    assert score["overall"]["radrscore"]["low"] < score["overall"]["radrscore"]["high"]
+
+
 def test_answers_that_may_be_the_most_frequent() -> None:
     assert floors.frequent(record()) == {"no": "<answer>A</answer>", "yes": "<answer>B</answer>"}
     assert list(floors.frequent(record(task="single", options=["x", "y", "z"]))) == ["A", "B", "C"]
@@ -376,6 +439,14 @@ def test_paired_differences() -> None:
     assert figure["p"] == 0.001
     assert told["unmatched"]["ours"]["named"] == []
     assert told["unmatched"]["theirs"]["named"] == ["i39", "only theirs"]
+
+
+def test_ids_that_came_before_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    twice = tally_of([line("a"), line("b"), line("a")], hold=True)
+    told = paired.compare(twice, tally_of([line("a"), line("b")], hold=True), name="b", draws=20, permutations=19)
+    assert told["repeated"] == {"ours": 1, "theirs": 0}
+    tables.show({**score_of([line("a")]), "against": told}, sys.stdout)
+    assert "ids that came before in ours, of which the last counts: 1" in capsys.readouterr().out
 
 
 def test_models_that_differ_by_chance_are_not_told_apart() -> None:
