@@ -14,6 +14,7 @@ from cxr_reason.records import dumps_plain
 from cxr_reason.rewards import JUDGES
 from cxr_reason.rewards.readers import verdicts_of
 from cxr_reason.scoring import compare, run, statistics, tables
+from cxr_reason.scoring.metrics import METRICS
 from cxr_reason.sheets import read_sheet
 from cxr_reason.streams import Input
 
@@ -24,6 +25,13 @@ FORMATS = ("jsonl",)
 
 def _fields(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+
+
+def _metrics(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    names = _fields(ctx, param, value)
+    if unknown := [name for name in names if name not in METRICS]:
+        raise click.BadParameter(f"no metric is called {unknown[0]!r}. There are: {', '.join(METRICS)}.", ctx, param)
+    return names
 
 
 @click.command()
@@ -52,6 +60,14 @@ def _fields(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
 )
 @click.option(
     "--by", default="", metavar="A,B,…", callback=_fields, help="Scores by fields of the records too: view,sex,site."
+)
+@click.option(
+    "--metrics",
+    "texts",
+    default="",
+    metavar="A,B,…",
+    callback=_metrics,
+    help="Text metrics of others beside ours: rouge, bleu, or radeval:NAME. They need their libraries.",
 )
 @click.option(
     "--draws",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.util
 import json
 import re
 import shutil
@@ -22,7 +23,7 @@ from playwright.sync_api import expect, sync_playwright
 from cxr_reason.agreement import icc, pearson
 from cxr_reason.errors import InputError
 from cxr_reason.rewards import judge
-from cxr_reason.scoring import compare, floors, page, paired, statistics, tables
+from cxr_reason.scoring import compare, floors, metrics, page, paired, statistics, tables
 from cxr_reason.scoring.tally import NAMED, OTHERS, Tally, cells, criticals, group_value, noted, task_of
 from cxr_reason.sinks import opened
 
@@ -417,6 +418,56 @@ def test_answers_that_may_be_the_most_frequent() -> None:
     assert floors.frequent(record()) == {"no": "<answer>A</answer>", "yes": "<answer>B</answer>"}
     assert list(floors.frequent(record(task="single", options=["x", "y", "z"]))) == ["A", "B", "C"]
     assert list(floors.frequent(record(options=None))) == list(floors.OPEN)
+
+
+# ------------------------------------------------------------------------------------------------------ text metrics
+
+
+def test_text_metrics_compare_the_reasoning_with_the_reference_chain() -> None:
+    steps = [{"text": "There is a small left pleural effusion."}, "There is no pneumothorax."]
+    chain = "There is a small left pleural effusion. There is no pneumothorax."
+
+    def told(prediction: str | None) -> dict[str, float]:
+        return metrics.values(["rouge", "bleu"], {"steps": steps, "prediction": prediction})
+
+    assert told(f"<think>{chain}</think><answer>anything at all</answer>") == pytest.approx(
+        {"rouge1": 1.0, "rouge2": 1.0, "rougeL": 1.0, "bleu": 1.0}
+    )
+    flipped = told(f"<think>{chain.replace('is no', 'is a')}</think><answer>B</answer>")
+    assert 0.85 < flipped["rouge1"] < 1  # 10 of 11 words
+    assert 0.5 < flipped["bleu"] < 1
+    assert set(told("<answer>B</answer>").values()) == {0.0}
+    assert told(None) == metrics.values(["rouge"], {"steps": None, "prediction": chain}) == {}
+
+
+def test_text_metrics_are_figures_like_ours(cxr: Run, tmp_path: Path) -> None:
+    details = tmp_path / "d.jsonl"
+    files = ["--details", str(details), "--html", str(tmp_path / "page.html")]
+    flags = ["--metrics", "rouge,bleu", "--by", "sex", "--against", str(HASTY)]
+    done = cxr("score", str(PREDICTIONS), *flags, *files, "--json")
+    assert done.returncode == 0, done.stderr
+    score = json.loads(done.stdout)
+    values = [one["text_metrics"]["rougeL"] for one in lines_of(details) if one["task"] == "anomaly"]
+    assert score["tasks"]["anomaly"]["rougeL"]["value"] == pytest.approx(sum(values) / len(values), abs=1e-6)
+    for name in ("rouge1", "rouge2", "rougeL", "bleu"):
+        for figure in (score["overall"][name], score["groups"]["sex"]["F"][name], score["against"]["overall"][name]):
+            assert -1 < figure["low"] < figure["value"] < figure["high"] < 1
+        assert score["floors"][floors.LITANY]["overall"][name]["value"] < score["overall"][name]["value"]
+    assert "rougeL" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    shown = cxr("score", str(details), "--metrics", "bleu").stdout
+    assert "Text metrics" in shown
+    assert "rougeL" not in shown  # that of an earlier run
+
+
+def test_a_metric_that_is_not_there_says_what_to_install(cxr: Run) -> None:
+    refused = cxr("score", str(PREDICTIONS), "--metrics", "meteor")
+    assert refused.returncode == 2
+    assert "radeval:radgraph" in refused.stderr
+    if importlib.util.find_spec("radeval") is None:
+        refused = cxr("score", str(PREDICTIONS), "--metrics", "rouge,radeval:bleu")
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "radeval:bleu needs radeval" in refused.stderr
+        assert "pip install radeval" in refused.stderr
 
 
 # ------------------------------------------------------------------------------------------------------------- paired

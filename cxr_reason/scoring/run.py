@@ -14,8 +14,8 @@ from cxr_reason import radrbench, records, runner
 from cxr_reason.errors import CxrError, TooManyFailures
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.rewards import judge as judged_by
-from cxr_reason.scoring import floors, page, paired, statistics, tables
-from cxr_reason.scoring.tally import Tally, measured, noted
+from cxr_reason.scoring import floors, metrics, page, paired, statistics, tables
+from cxr_reason.scoring.tally import TEXT_METRICS, Tally, measured, noted
 from cxr_reason.sinks import opened
 from cxr_reason.streams import Input, Row, stable_id
 
@@ -37,6 +37,7 @@ def score_row(
     options: Mapping[str, Any],
     silence: Silence,
     by: Sequence[str],
+    texts: Sequence[str],
     with_floors: bool,
     details: bool,
     reports: bool,
@@ -46,20 +47,27 @@ def score_row(
 
     Every record gives a note, and with `details` a line, also where nothing can be judged. A details line has the
     reference chain as `reference_steps`, since `steps` are the prediction's, and is itself a record that can be scored.
+    `texts` are names of `metrics.METRICS`.
     """
     record = dict(row.data or {})
+    record.pop(TEXT_METRICS, None)  # of an earlier run
     if "reference_steps" in record:
         record["steps"] = record.pop("reference_steps")
     if not record.get("id"):
         record["id"] = stable_id(record.get("study_id"), record.get("question"), record.get("report"))
-    line = judged_by(record, judge=judge, silence=silence, **options)
+    line = _judged(record, texts, judge=judge, silence=silence, **options)
     note = noted(line, by=by)
     if with_floors:
-        note |= _floors(record, silence)
+        note |= _floors(record, silence, texts)
     result = runner.Result(notes=[note])
     if details:
         result.records = [_details(line, record, reports=reports, config=config, judge=judge)]
     return result
+
+
+def _judged(record: Mapping[str, Any], texts: Sequence[str], **judging: Any) -> dict[str, Any]:
+    line = judged_by(record, **judging)
+    return line | {TEXT_METRICS: metrics.values(texts, record)} if texts else line
 
 
 def _details(
@@ -73,11 +81,12 @@ def _details(
     return records.stamp(told, stage=STAGE, config=config, backend=judge)
 
 
-def _floors(record: Mapping[str, Any], silence: Silence) -> dict[str, Any]:
+def _floors(record: Mapping[str, Any], silence: Silence, texts: Sequence[str]) -> dict[str, Any]:
     """The values of both floors on the question of `record`, by the answer that they give."""
 
     def values(prediction: str) -> dict[str, float]:
-        return measured(judged_by({**record, "prediction": prediction}, judge=JUDGE_OF_FLOORS, silence=silence))
+        told = {**record, "prediction": prediction}
+        return measured(_judged(told, texts, judge=JUDGE_OF_FLOORS, silence=silence))
 
     always = {answer: values(text) for answer, text in floors.frequent(record).items()}
     return {"floors": {floors.LITANY: {"": values(floors.litany(record))}, floors.FREQUENT: always}}
@@ -90,6 +99,7 @@ def score(
     options: Mapping[str, Any] | None = None,
     silence: Silence = "normal",
     by: Sequence[str] = (),
+    texts: Sequence[str] = (),
     draws: int = statistics.DRAWS,
     seed: int = 0,
     details: str | Path | None = None,
@@ -102,6 +112,8 @@ def score(
 ) -> tuple[dict[str, Any], runner.Summary, TooManyFailures | None]:
     """Judge the predictions of `source`, and those of `against` on the same questions. `options` are the judge's own.
 
+    `by` names fields to make groups by, `texts` metrics of `metrics.METRICS` that stand beside ours.
+
     Gives the score (`tables.result`), the run's counts, and the error that is still to be raised where too many rows
     couldn't be read: what could be read is scored and written all the same. `details` gets a line an item, in the order
     of the input, and can be continued after a kill; `html` a page with up to `cases` of them. `reports=False` leaves
@@ -109,16 +121,17 @@ def score(
     """
     if against is not None and not statistics.available():
         raise CxrError("comparing needs numpy", where="--against", hint="pip install 'cxr-reason[score]'")
+    metrics.load(texts)
     with_floors = judge == JUDGE_OF_FLOORS
     config: dict[str, Any] = {
         "judge": judge,
         "options": dict(options or {}),
         "silence": silence,
         "by": list(by),
+        "texts": list(texts),
         "reports": reports,
     }
-    own: dict[str, Any] = {"judge": judge, "options": options or {}, "silence": silence, "by": by, "reports": reports}
-    work = partial(score_row, **own, config=records.config_hash(config))
+    work = partial(score_row, **config, config=records.config_hash(config))
     config |= {"draws": draws, "seed": seed}
     with ExitStack() as stack:
         sink = stack.enter_context(opened(html)) if html and not dry_run else None

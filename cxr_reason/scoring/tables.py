@@ -7,7 +7,7 @@ object's schema is told in docs/scoring.md and tested.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
@@ -300,8 +300,7 @@ def show(score: Mapping[str, Any], file: TextIO) -> None:
     _show_counts(score, file)
     _show_findings(score, file)
     for field, groups in score["groups"].items():
-        rows = [(value, *_row(figures)) for value, figures in groups.items()]
-        _table(f"By {field}: mean over tasks", [field, "items", *HEADINGS.values()], rows, file)
+        _show_groups(field, groups, file)
     if against := score.get("against"):
         _show_against(against, file)
     if _has_few(score):
@@ -313,18 +312,36 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], fi
     console.table(title, columns, rows, file=file)
 
 
-def _row(figures: Mapping[str, Figure]) -> tuple[str, ...]:
-    n = max((one["n"] for one in figures.values()), default=0)
-    return (f"{n:,}", *(text_of(figures.get(measure)) for measure in HEADINGS))
+def texts_of(rows: Iterable[Mapping[str, Figure]]) -> list[str]:
+    """The text metrics among the measures of `rows`."""
+    return in_order({measure for figures in rows for measure in figures if measure not in (*MEASURES, THINK_ANSWER)})
 
 
 def _show_tasks(score: Mapping[str, Any], file: TextIO) -> None:
-    rows = [(task, *_row(figures)) for task, figures in score["tasks"].items()]
-    rows.append(("mean over tasks", *_row(score["overall"])))
-    rows += [(f"floor: {name}", *_row(floor["overall"])) for name, floor in score["floors"].items()]
+    rows = list(score["tasks"].items())
+    rows.append(("mean over tasks", score["overall"]))
+    rows += [(f"floor: {name}", floor["overall"]) for name, floor in score["floors"].items()]
     models = ", ".join(score["models"])
     title = f"Score of {models}, judge: {score['judge']}" if models else f"Score, judge: {score['judge']}"
-    console.table(title, ["task", "items", *HEADINGS.values()], rows, file=file)
+    _show_measures(title, "task", rows, file)
+
+
+def _show_groups(field: str, groups: Mapping[str, Mapping[str, Figure]], file: TextIO) -> None:
+    file.write("\n")
+    _show_measures(f"By {field}: mean over tasks", field, list(groups.items()), file)
+
+
+def _show_measures(title: str, first: str, rows: Sequence[tuple[str, Mapping[str, Figure]]], file: TextIO) -> None:
+    """Our measures, and the text metrics of others where there are any."""
+    console.table(title, [first, "items", *HEADINGS.values()], [_row(*row, HEADINGS) for row in rows], file=file)
+    if texts := texts_of(figures for _, figures in rows):
+        _table("Text metrics", [first, "items", *texts], [_row(*row, texts) for row in rows], file)
+
+
+def _row(name: str, figures: Mapping[str, Figure], measures: Iterable[str]) -> tuple[str, ...]:
+    told = [figures.get(measure) for measure in measures]
+    n = max((one["n"] for one in told if one), default=0)
+    return (name, f"{n:,}", *map(text_of, told))
 
 
 def _show_overall(score: Mapping[str, Any], file: TextIO) -> None:
