@@ -18,20 +18,9 @@ from cxr_reason.scoring.metrics import METRICS
 from cxr_reason.sheets import read_sheet
 from cxr_reason.streams import Input
 
-from . import _options
+from . import _options, _review
 
 FORMATS = ("jsonl",)
-
-
-def _fields(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
-
-
-def _metrics(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
-    names = _fields(ctx, param, value)
-    if unknown := [name for name in names if name not in METRICS]:
-        raise click.BadParameter(f"no metric is called {unknown[0]!r}. There are: {', '.join(METRICS)}.", ctx, param)
-    return names
 
 
 @click.command()
@@ -58,15 +47,11 @@ def _metrics(ctx: click.Context, param: click.Parameter, value: str) -> tuple[st
     type=click.Path(exists=True, dir_okay=False),
     help="Score nothing: how far two judges agree, each by its details of the same predictions or by a filled sheet.",
 )
-@click.option(
-    "--by", default="", metavar="A,B,…", callback=_fields, help="Scores by fields of the records too: view,sex,site."
-)
-@click.option(
+@_options.names_option("--by", help="Scores by fields of the records too: view,sex,site.")
+@_options.names_option(
     "--metrics",
     "texts",
-    default="",
-    metavar="A,B,…",
-    callback=_metrics,
+    known=tuple(METRICS),
     help="Text metrics of others beside ours: rouge, bleu, or radeval:NAME. They need their libraries.",
 )
 @click.option(
@@ -87,14 +72,8 @@ def _metrics(ctx: click.Context, param: click.Parameter, value: str) -> tuple[st
 @click.option(
     "--html", type=click.Path(dir_okay=False), metavar="FILE", help="A page with figures and every case to look at."
 )
-@click.option(
-    "--no-reports",
-    "reports",
-    is_flag=True,
-    flag_value=False,
-    default=True,
-    help="Leave report text out of the details and the page.",
-)
+@_review.review_options(run.STRATA, prefix="sample-")
+@_options.no_reports_option("details, pages and the sheet")
 @_options.rejects_options
 @_options.stream_options
 @_options.seed_option
@@ -120,6 +99,9 @@ def score(
     files of RadRBench-CXR. Every claim of the prediction is held against the report, and what it says against the
     reference chain. Beside the published RadRScore stand parts that denying everything can't buy, and what two models
     get that never look at a film. The tables, or --json, go to stdout.
+
+    With --sample-sheet, claims of the predictions are drawn for a reader, who fills the sheet; --judge sheet then
+    scores by it, and --agreement compares it with its key.
     """
     if agreement:
         if source or against:
@@ -127,12 +109,12 @@ def score(
         told = compare.agreement(*agreement, draws=given["draws"] or statistics.DRAWS, seed=given["seed"])
         return _put(told, compare.show, as_json)
     cli.stop_if_waiting(ctx, source)
-    if "-" in (details, html):
-        raise click.UsageError("--details and --html need files: stdout is for the score.")
+    files = {"--details": details, "--html": html, "--rejects": given["rejects"]}
+    sample = _review.drawn(given, files, stdout="the score", prefix="sample-")
+    if sample and judge == "stored":
+        raise click.UsageError("--sample draws claims, and the stored judgements tell none: take --judge rules.")
     if (judge == "sheet") != (sheet is not None):
         raise click.UsageError("--judge sheet and --sheet FILE belong together.")
-    if details and details == html:
-        raise click.UsageError("--details and --html need a file each.")
     if given["draws"] and not statistics.available():
         console.note("numpy is not installed, so there are no intervals: pip install 'cxr-reason[score]'")
     result, summary, failure = run.score(
@@ -143,7 +125,8 @@ def score(
         against=Input(against, formats=FORMATS) if against else None,
         details=details,
         html=html,
-        **given,
+        sample=sample,
+        **{name: value for name, value in given.items() if name not in ("sample", "strata")},
     )
     _put(result, tables.show, as_json)
     console.note(f"score: {result['items']:,} judged, {summary.unreadable:,} unreadable")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import importlib.util
 import json
@@ -25,6 +26,7 @@ from cxr_reason.errors import InputError
 from cxr_reason.rewards import judge
 from cxr_reason.scoring import compare, floors, metrics, page, paired, statistics, tables
 from cxr_reason.scoring.tally import NAMED, OTHERS, Tally, cells, criticals, group_value, noted, task_of
+from cxr_reason.sheets import read_sheet
 from cxr_reason.sinks import opened
 
 EXAMPLES = ROOT / "examples"
@@ -646,9 +648,65 @@ def test_without_numpy_there_are_figures_without_intervals() -> None:
 
 
 def test_options_that_contradict_each_other(cxr: Run, tmp_path: Path) -> None:
-    for flags in (["--details", "-"], ["--details", "a", "--html", "a"], ["--agreement", str(HASTY), str(HASTY)]):
+    for flags in (
+        ["--details", "-"],
+        ["--details", "a", "--html", "a"],
+        ["--agreement", str(HASTY), str(HASTY)],
+        ["--sample", "5"],
+        ["--sample-sheet", "a.csv", "--details", "a.key.csv"],
+        ["--sample-sheet", "a.csv", "--shard", "0/2"],
+        ["--sample-sheet", "a.csv", "--judge", "stored"],
+    ):
         done = cxr("score", str(PREDICTIONS), *flags, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, "")
+
+
+# ------------------------------------------------------------------------------------------------------ readers' sheets
+
+
+def filled(sheet: Path, target: Path, verdicts: dict[str, str]) -> None:
+    """`sheet` as a reader saves it who says `verdicts`, by claim."""
+    with open(sheet, encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with open(target, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=";")
+        writer.writeheader()
+        writer.writerows([row | {"verdict": verdicts[row["id"]]} for row in rows])
+
+
+def test_from_the_blank_sheet_to_a_score_by_its_reader(cxr: Run, scored: Path, tmp_path: Path) -> None:
+    sample = ["--sample", "40", "--sample-sheet", "claims.csv", "--sample-html", "claims.html"]
+    done = cxr("score", str(PREDICTIONS), *sample, "--stratify", "status,task", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["overall"] == json.loads((scored / "score.json").read_text())["overall"]
+    blank = (tmp_path / "claims.csv").read_text(encoding="utf-8-sig")
+    assert blank.count("supported") == 0  # readers are blind
+    key = {answer.id: answer.verdict for answer in read_sheet(tmp_path / "claims.key.csv")}
+    assert len(key) == 40
+    assert 'id="claim-40"' in (tmp_path / "claims.html").read_text(encoding="utf-8")
+    # A reader who agrees but on the first five claims.
+    turned = dict.fromkeys(list(key)[:5], "unverifiable")
+    filled(tmp_path / "claims.csv", tmp_path / "filled.csv", {**{k: str(v) for k, v in key.items()}, **turned})
+    judging = ["--judge", "sheet", "--sheet", "filled.csv", "--details", "read.jsonl"]
+    done = cxr("score", str(PREDICTIONS), *judging, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = {claim["id"]: claim["verdict"] for one in lines_of(tmp_path / "read.jsonl") for claim in one["claims"]}
+    assert told == {**key, **turned}
+    assert json.loads(done.stdout)["counts"]["claims"]["unverifiable"] == list(told.values()).count("unverifiable")
+    wanted = sum(turned.get(identity, verdict) == verdict for identity, verdict in key.items()) / 40
+    for first in ("claims.key.csv", str(scored / "details.jsonl")):
+        done = cxr("score", "--agreement", first, "filled.csv", "--json", cwd=tmp_path)
+        assert json.loads(done.stdout)["claims"]["overall"]["agreement"] == pytest.approx(wanted)
+
+
+def test_a_sample_is_the_same_with_any_jobs_and_order(cxr: Run, tmp_path: Path) -> None:
+    turned = "".join(reversed(PREDICTIONS.read_text(encoding="utf-8").splitlines(keepends=True)))
+    for name, flags in (("a", []), ("b", ["--jobs", "2"])):
+        text = PREDICTIONS.read_text(encoding="utf-8") if name == "a" else turned
+        done = cxr("score", "-", "-q", "--sample-sheet", f"{name}.csv", *flags, stdin=text, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    assert (tmp_path / "a.key.csv").read_bytes() == (tmp_path / "b.key.csv").read_bytes()
 
 
 # ----------------------------------------------------------------------------------------------------------- the page

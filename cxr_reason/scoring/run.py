@@ -14,12 +14,16 @@ from cxr_reason import radrbench, records, runner
 from cxr_reason.errors import CxrError, TooManyFailures
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.rewards import judge as judged_by
+from cxr_reason.rewards.readers import notes_of
+from cxr_reason.samples.draw import Sample, files
 from cxr_reason.scoring import floors, metrics, page, paired, statistics, tables
 from cxr_reason.scoring.tally import TEXT_METRICS, Tally, measured, noted
 from cxr_reason.sinks import opened
-from cxr_reason.streams import Input, Row, stable_id
+from cxr_reason.streams import Input, Row, stable_hash, stable_id
 
 STAGE = "score"
+STRATA = ("finding", "status", "verdict", "basis", "task", "model")
+"""What claims can be sampled by."""
 REPORT_TEXT = ("report", "prior_report")
 JUDGE_OF_FLOORS = "rules"
 """Floors are texts that nobody but a judge who reads can judge."""
@@ -39,6 +43,7 @@ def score_row(
     by: Sequence[str],
     texts: Sequence[str],
     with_floors: bool,
+    sample_seed: int | None,
     details: bool,
     reports: bool,
     config: str,
@@ -47,7 +52,7 @@ def score_row(
 
     Every record gives a note, and with `details` a line, also where nothing can be judged. A details line has the
     reference chain as `reference_steps`, since `steps` are the prediction's, and is itself a record that can be scored.
-    `texts` are names of `metrics.METRICS`.
+    `texts` are names of `metrics.METRICS`. With a `sample_seed` the claims are noted for a sample.
     """
     record = dict(row.data or {})
     record.pop(TEXT_METRICS, None)  # of an earlier run
@@ -59,6 +64,10 @@ def score_row(
     note = noted(line, by=by)
     if with_floors:
         note |= _floors(record, silence, texts)
+    if sample_seed is not None:
+        note["claims_drawn"] = [
+            claim | {"rank": stable_hash("review", sample_seed, claim["id"])} for claim in notes_of(line)
+        ]
     result = runner.Result(notes=[note])
     if details:
         result.records = [_details(line, record, reports=reports, config=config, judge=judge)]
@@ -92,6 +101,27 @@ def _floors(record: Mapping[str, Any], silence: Silence, texts: Sequence[str]) -
     return {"floors": {floors.LITANY: {"": values(floors.litany(record))}, floors.FREQUENT: always}}
 
 
+class _Heard:
+    """A run's tally, and the sample of its claims where one is drawn, as the one `runner.Aside` that a run has."""
+
+    def __init__(self, tally: Tally, sample: Sample | None) -> None:
+        self.tally = tally
+        self.sample = sample
+
+    def add(self, notes: list[dict[str, Any]]) -> None:
+        self.tally.add(notes)
+        if self.sample:
+            self.sample.add([claim for note in notes for claim in note["claims_drawn"]])
+
+    def state(self) -> Any:
+        return {"tally": self.tally.state(), "sample": self.sample and self.sample.state()}
+
+    def restore(self, state: Any) -> None:
+        self.tally.restore(state and state["tally"])
+        if self.sample:
+            self.sample.restore(state and state["sample"])
+
+
 def score(
     source: Input,
     *,
@@ -105,6 +135,9 @@ def score(
     details: str | Path | None = None,
     html: str | Path | None = None,
     against: Input | None = None,
+    sample: Sample | None = None,
+    sample_sheet: str | Path | None = None,
+    sample_html: str | Path | None = None,
     reports: bool = True,
     cases: int = page.CASES,
     dry_run: bool = False,
@@ -116,8 +149,9 @@ def score(
 
     Gives the score (`tables.result`), the run's counts, and the error that is still to be raised where too many rows
     couldn't be read: what could be read is scored and written all the same. `details` gets a line an item, in the order
-    of the input, and can be continued after a kill; `html` a page with up to `cases` of them. `reports=False` leaves
-    report text out of both. `stream` is the rest of `runner.run`.
+    of the input, and can be continued after a kill; `html` a page with up to `cases` of them. A `sample` of the claims
+    goes into `sample_sheet`, with its key beside it, and `sample_html`. `reports=False` leaves report text out of all
+    these. `stream` is the rest of `runner.run`.
     """
     if against is not None and not statistics.available():
         raise CxrError("comparing needs numpy", where="--against", hint="pip install 'cxr-reason[score]'")
@@ -132,8 +166,10 @@ def score(
         "reports": reports,
     }
     work = partial(score_row, **config, config=records.config_hash(config))
-    config |= {"draws": draws, "seed": seed}
+    config |= {"draws": draws, "seed": seed, "sample": sample and [sample.count, sample.by]}
     with ExitStack() as stack:
+        places = {} if dry_run else {"sheet": sample_sheet, "html": sample_html}
+        write_sample = stack.enter_context(files(sample, **places, reports=reports)) if sample else None
         sink = stack.enter_context(opened(html)) if html and not dry_run else None
         # Where it stands beside the page, report text is where the person wants it, and on the same disk.
         beside = Path(html or ".").resolve().parent
@@ -142,16 +178,17 @@ def score(
         theirs = folder / "theirs.jsonl" if folder and against else None
         failures: list[TooManyFailures] = []
 
-        def run(which: Input, into: Path | None, tally: Tally, *, floor: bool, **rest: Any) -> runner.Summary | None:
+        def run(which: Input, into: Path | None, heard: _Heard, *, floor: bool, **rest: Any) -> runner.Summary | None:
+            noting = seed if heard.sample else None
             try:
                 return runner.run(
                     which,
-                    partial(work, with_floors=floor, details=into is not None),
+                    partial(work, with_floors=floor, sample_seed=noting, details=into is not None),
                     stage=STAGE,
                     units=units,
                     output=into or os.devnull,
-                    aside=tally,
-                    config=config | {"hold": tally.hold},
+                    aside=heard,
+                    config=config | {"hold": heard.tally.hold},
                     dry_run=dry_run,
                     **rest,
                 )
@@ -163,13 +200,15 @@ def score(
         if against is not None:
             other = Tally(draws=0, hold=True)
             shared = {name: stream[name] for name in ("jobs", "limit", "max_failed", "shard") if name in stream}
-            run(against, theirs, other, floor=False, label="score --against", **shared)
+            run(against, theirs, _Heard(other, None), floor=False, label="score --against", **shared)
         tally = Tally(draws=draws, seed=seed, hold=against is not None)
-        summary = run(source, ours, tally, floor=with_floors, **stream)
+        summary = run(source, ours, _Heard(tally, sample), floor=with_floors, **stream)
         result = tables.result(tally, judge=judge, silence=silence, input=source.name)
         if against is not None and other is not None:
             result["against"] = paired.compare(tally, other, name=against.name, draws=draws, seed=seed)
         if sink and ours:
             page.write(sink, result, ours, others=theirs, reports=reports, count=cases, seed=seed)
             sink.commit()
+        if write_sample:
+            write_sample()
     return result, summary or runner.Summary(), failures[0] if failures else None
