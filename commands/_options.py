@@ -1,7 +1,8 @@
 """Options that several commands share, as decorators: the same name means the same thing everywhere.
 
-They are stacked under ``@click.command()`` in this order: `input_argument`, `table_options` and `join_option` (where
-tables are read), `output_options`, `stream_options`, `seed_option`, then `cxr_reason.cli.verbosity_options`.
+They are stacked under ``@click.command()`` in this order: `input_argument` or `inputs_argument`, `table_options` and
+`join_option` (where tables are read), `output_options`, `stream_options`, `seed_option`, then
+`cxr_reason.cli.verbosity_options`.
 """
 
 from __future__ import annotations
@@ -129,6 +130,11 @@ def no_reports_option(places: str) -> Callable[[Command], Command]:
 def input_argument(command: Command) -> Command:
     """`source`: a file, or None or "-" for stdin."""
     return click.argument("source", metavar="[INPUT]", required=False)(command)
+
+
+def inputs_argument(command: Command) -> Command:
+    """`sources`: files that are read one after the other; none, or "-", for stdin."""
+    return click.argument("sources", metavar="[INPUT]…", nargs=-1)(command)
 
 
 def table_options(command: Command) -> Command:

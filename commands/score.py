@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 import click
 
-from cxr_reason import cli, console
+from cxr_reason import cli, console, several
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.records import dumps_plain
 from cxr_reason.rewards import JUDGES
@@ -16,7 +16,6 @@ from cxr_reason.rewards.readers import verdicts_of
 from cxr_reason.scoring import compare, run, statistics, tables
 from cxr_reason.scoring.metrics import METRICS
 from cxr_reason.sheets import read_sheet
-from cxr_reason.streams import Input
 
 from . import _options, _review
 
@@ -24,7 +23,7 @@ FORMATS = ("jsonl",)
 
 
 @click.command()
-@_options.input_argument
+@_options.inputs_argument
 @click.option(
     "--judge",
     type=click.Choice(list(JUDGES)),
@@ -36,9 +35,11 @@ FORMATS = ("jsonl",)
 @_options.silence_option
 @click.option(
     "--against",
+    multiple=True,
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False),
-    help="Another model's predictions on the same questions: paired differences, with intervals and a test.",
+    help="Another model's predictions on the same questions: paired differences, with intervals and a test. "
+    "Repeatable, where they are in several files.",
 )
 @click.option(
     "--agreement",
@@ -82,11 +83,11 @@ FORMATS = ("jsonl",)
 def score(
     ctx: click.Context,
     /,
-    source: str | None,
+    sources: tuple[str, ...],
     judge: str,
     sheet: str | None,
     silence: Silence,
-    against: str | None,
+    against: tuple[str, ...],
     agreement: tuple[str, str] | None,
     as_json: bool,
     details: str | None,
@@ -96,19 +97,20 @@ def score(
     """Score predictions: how well a model answers and how well it reasons.
 
     Reads records with a question, an answer, a report, a reference chain (`steps`) and a `prediction`, or evaluation
-    files of RadRBench-CXR. Every claim of the prediction is held against the report, and what it says against the
-    reference chain. Beside the published RadRScore stand parts that denying everything can't buy, and what two models
-    get that never look at a film. The tables, or --json, go to stdout.
+    files of RadRBench-CXR; several files, such as the shards of a run, are one input. Every claim of the prediction is
+    held against the report, and what it says against the reference chain. Beside the published RadRScore stand parts
+    that denying everything can't buy, and what two models get that never look at a film. The tables, or --json, go to
+    stdout.
 
     With --sample-sheet, claims of the predictions are drawn for a reader, who fills the sheet; --judge sheet then
     scores by it, and --agreement compares it with its key.
     """
     if agreement:
-        if source or against:
+        if sources or against:
             raise click.UsageError("--agreement compares two files of its own: give no input and no --against.")
         told = compare.agreement(*agreement, draws=given["draws"] or statistics.DRAWS, seed=given["seed"])
         return _put(told, compare.show, as_json)
-    cli.stop_if_waiting(ctx, source)
+    cli.stop_if_waiting(ctx, sources[0] if sources else None)
     files = {"--details": details, "--html": html, "--rejects": given["rejects"]}
     sample = _review.drawn(given, files, stdout="the score", prefix="sample-")
     if sample and judge == "stored":
@@ -118,20 +120,20 @@ def score(
     if given["draws"] and not statistics.available():
         console.note("numpy is not installed, so there are no intervals: pip install 'cxr-reason[score]'")
     result, summary, failure = run.score(
-        Input(source, formats=FORMATS),
+        several.opened(sources, formats=FORMATS),
         judge=judge,
         options={"verdicts": verdicts_of(read_sheet(sheet))} if sheet else {},
         silence=silence,
-        against=Input(against, formats=FORMATS) if against else None,
+        against=several.opened(against, formats=FORMATS) if against else None,
         details=details,
         html=html,
         sample=sample,
         **{name: value for name, value in given.items() if name not in ("sample", "strata")},
     )
     _put(result, tables.show, as_json)
-    console.note(f"score: {result['items']:,} judged, {summary.unreadable:,} unreadable")
     if failure:
         raise failure
+    console.note(f"score: {result['items']:,} judged, {summary.unreadable:,} unreadable")
     return None
 
 

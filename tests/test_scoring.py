@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import gzip
 import hashlib
 import importlib.util
 import json
@@ -18,7 +19,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from conftest import ROOT, Run, environment
+from cxr_reason.commands.score import score as score_command
 from playwright.sync_api import expect, sync_playwright
 
 from cxr_reason.agreement import icc, pearson
@@ -565,7 +568,7 @@ def test_details_have_a_line_an_item_in_order(scored: Path) -> None:
     details, predictions = lines_of(scored / "details.jsonl"), lines_of(PREDICTIONS)
     assert [one["id"] for one in details] == [one["id"] for one in predictions]
     assert all(one["report"] and one["judge"] == "rules" and one["reference_steps"] for one in details)
-    assert not list(scored.glob(".score-*"))
+    assert {path.name for path in scored.iterdir()} <= {"details.jsonl", "page.html", "score.json"}
 
 
 def test_the_score_is_of_both_models_and_the_floors(scored: Path) -> None:
@@ -597,6 +600,48 @@ def test_jobs_and_stdin_change_nothing(cxr: Run, scored: Path, tmp_path: Path) -
     score, first = json.loads(done.stdout), json.loads((scored / "score.json").read_text())
     assert score["tasks"] == first["tasks"]
     assert score["findings"] == first["findings"]
+
+
+def test_several_files_are_one_input(cxr: Run, scored: Path, tmp_path: Path) -> None:
+    """The shards of a run, in their order, an empty one among them: all as of the whole."""
+    rows = PREDICTIONS.read_text(encoding="utf-8").splitlines(keepends=True)
+    for name, part in (("a", rows[:20]), ("b", rows[20:21]), ("c", []), ("d", rows[21:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(part), encoding="utf-8")
+    parts = [f"{name}.jsonl" for name in "abcd"]
+    against = ["--against", str(HASTY), "--by", "sex,view"]
+    done = cxr("score", *parts, *against, "--details", "d.details", "--html", "p.html", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "c.jsonl is empty" in done.stderr
+    assert (tmp_path / "d.details").read_bytes() == (scored / "details.jsonl").read_bytes()
+    assert (tmp_path / "p.html").read_bytes() == (scored / "page.html").read_bytes()
+    score, first = json.loads(done.stdout), json.loads((scored / "score.json").read_text())
+    assert score == {**first, "input": ", ".join(parts)}
+    flags = ["--against", "d.jsonl", "--against", "a.jsonl", "--json"]
+    turned = cxr("score", "a.jsonl", "b.jsonl", "a.jsonl", *flags, cwd=tmp_path)
+    assert json.loads(turned.stdout)["against"]["pairs"] == 20
+    assert "about 20 ids came before" in turned.stderr
+
+
+def test_a_page_goes_on_after_a_kill(cxr: Run, scored: Path, tmp_path: Path) -> None:
+    """Without --details too: what a page is made of lies beside it until it is done."""
+    rows = PREDICTIONS.read_bytes().splitlines(keepends=True)
+    packed = gzip.compress(b"".join(rows[40:]))
+    (tmp_path / "a.jsonl").write_bytes(b"".join(rows[:40]))
+    (tmp_path / "b.jsonl.gz").write_bytes(packed[:-100])
+    (tmp_path / "c.jsonl").write_bytes(HASTY.read_bytes())
+    inputs = ["a.jsonl", "b.jsonl.gz", "--against", "c.jsonl"]
+    command = ["score", *inputs, "--html", "page.html", "--by", "sex,view"]
+    done = cxr(*command, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "goes on from there" in done.stderr
+    assert not (tmp_path / "page.html").exists()
+    (tmp_path / "b.jsonl.gz").write_bytes(packed)
+    done = cxr(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "continuing an earlier run" in done.stderr
+    whole, page = ((folder / "page.html").read_text(encoding="utf-8") for folder in (scored, tmp_path))
+    assert page.replace("c.jsonl", str(HASTY)) == whole
+    assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "b.jsonl.gz", "c.jsonl", "page.html"}
 
 
 def test_tables_for_people(cxr: Run) -> None:
@@ -647,7 +692,8 @@ def test_without_numpy_there_are_figures_without_intervals() -> None:
     assert "comparing needs numpy" in refused.stderr
 
 
-def test_options_that_contradict_each_other(cxr: Run, tmp_path: Path) -> None:
+def test_options_that_contradict_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     for flags in (
         ["--details", "-"],
         ["--details", "a", "--html", "a"],
@@ -657,8 +703,9 @@ def test_options_that_contradict_each_other(cxr: Run, tmp_path: Path) -> None:
         ["--sample-sheet", "a.csv", "--shard", "0/2"],
         ["--sample-sheet", "a.csv", "--judge", "stored"],
     ):
-        done = cxr("score", str(PREDICTIONS), *flags, cwd=tmp_path)
-        assert (done.returncode, done.stdout) == (2, "")
+        done = CliRunner().invoke(score_command, [str(PREDICTIONS), *flags])
+        assert (done.exit_code, done.stdout) == (2, ""), flags
+        assert not list(tmp_path.iterdir())
 
 
 # ------------------------------------------------------------------------------------------------------ readers' sheets

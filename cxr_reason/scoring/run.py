@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cxr_reason import radrbench, records, runner
+from cxr_reason import console, radrbench, records, runner
 from cxr_reason.errors import CxrError, TooManyFailures
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.rewards import judge as judged_by
@@ -19,7 +18,7 @@ from cxr_reason.samples.draw import Sample, files
 from cxr_reason.scoring import floors, metrics, page, paired, statistics, tables
 from cxr_reason.scoring.tally import TEXT_METRICS, Tally, measured, noted
 from cxr_reason.sinks import opened
-from cxr_reason.streams import Input, Row, stable_hash, stable_id
+from cxr_reason.streams import Row, Seen, Source, stable_hash, stable_id
 
 STAGE = "score"
 STRATA = ("finding", "status", "verdict", "basis", "task", "model")
@@ -30,8 +29,15 @@ JUDGE_OF_FLOORS = "rules"
 
 
 def units(rows: Iterator[Row]) -> Iterator[Row]:
-    """Each row a unit; items of RadRBench-CXR become records here."""
-    return radrbench.records_of(rows)
+    """Each row a unit; items of RadRBench-CXR become records here. Says at the end where ids came twice."""
+    seen, known, repeated = Seen(), 0, 0
+    for row in radrbench.records_of(rows):
+        if row.data and row.data.get("id"):
+            known += 1
+            repeated += seen.add(str(row.data["id"]))
+        yield row
+    if repeated > known // 10_000:  # beyond what `Seen` itself gets wrong
+        console.warn(f"about {repeated:,} ids came before: --against, --agreement and sheets pair by id, one of each")
 
 
 def score_row(
@@ -123,7 +129,7 @@ class _Heard:
 
 
 def score(
-    source: Input,
+    source: Source,
     *,
     judge: str = "rules",
     options: Mapping[str, Any] | None = None,
@@ -134,7 +140,7 @@ def score(
     seed: int = 0,
     details: str | Path | None = None,
     html: str | Path | None = None,
-    against: Input | None = None,
+    against: Source | None = None,
     sample: Sample | None = None,
     sample_sheet: str | Path | None = None,
     sample_html: str | Path | None = None,
@@ -171,14 +177,21 @@ def score(
         places = {} if dry_run else {"sheet": sample_sheet, "html": sample_html}
         write_sample = stack.enter_context(files(sample, **places, reports=reports)) if sample else None
         sink = stack.enter_context(opened(html)) if html and not dry_run else None
-        # Where it stands beside the page, report text is where the person wants it, and on the same disk.
-        beside = Path(html or ".").resolve().parent
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=beside, prefix=".score-"))) if sink else None
-        ours = Path(details) if details else folder / "ours.jsonl" if folder else None
-        theirs = folder / "theirs.jsonl" if folder and against else None
+
+        def beside(name: str) -> Path:
+            """A file for the details that the page is made of, where its report text is to be anyway, while it takes.
+
+            A killed run leaves what it has of it, and goes on from there.
+            """
+            path = Path(f"{html}.{name}.jsonl")
+            stack.callback(path.unlink, missing_ok=True)
+            return path
+
+        ours = Path(details) if details else beside("ours") if sink else None
+        theirs = beside("theirs") if sink and against else None
         failures: list[TooManyFailures] = []
 
-        def run(which: Input, into: Path | None, heard: _Heard, *, floor: bool, **rest: Any) -> runner.Summary | None:
+        def run(which: Source, into: Path | None, heard: _Heard, *, floor: bool, **rest: Any) -> runner.Summary | None:
             noting = seed if heard.sample else None
             try:
                 return runner.run(
@@ -199,7 +212,7 @@ def score(
         other = None
         if against is not None:
             other = Tally(draws=0, hold=True)
-            shared = {name: stream[name] for name in ("jobs", "limit", "max_failed", "shard") if name in stream}
+            shared = {name: value for name, value in stream.items() if name != "rejects"}
             run(against, theirs, _Heard(other, None), floor=False, label="score --against", **shared)
         tally = Tally(draws=draws, seed=seed, hold=against is not None)
         summary = run(source, ours, _Heard(tally, sample), floor=with_floors, **stream)
