@@ -937,6 +937,9 @@ def test_nothing_that_a_case_says_is_run(browser: Any, tmp_path: Path) -> None:
     assert tab.locator("#case h3").inner_text() == HOSTILE
     assert tab.locator("#case img").count() == 0
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    rows = tab.locator(".bars tr")
+    assert tab.locator(".bars").bounding_box()["height"] < 70 * rows.count()  # no column of single letters
+    assert tab.evaluate("[...document.querySelectorAll('.row')].every((row) => row.scrollHeight <= row.clientHeight)")
     assert said == []
 
 
