@@ -16,10 +16,11 @@ SAMPLE = 50
 NAMES = ("sample", "strata", "sample_sheet", "sample_html", "reports", "seed")
 
 
-def review_options(strata: Sequence[str], *, prefix: str = "") -> Callable[[Command], Command]:
+def review_options(claims: str, *, strata: Sequence[str], prefix: str = "") -> Callable[[Command], Command]:
     """`sample`, `strata`, `sample_sheet` and `sample_html`; see `drawn`.
 
-    `strata` are what a sample can be spread over; `prefix` is put before the names of the options for files.
+    `claims` says whose claims are drawn, `strata` are what a sample can be spread over, and `prefix` is put before the
+    names of the options for files.
     """
 
     def decorate(command: Command) -> Command:
@@ -50,7 +51,7 @@ def review_options(strata: Sequence[str], *, prefix: str = "") -> Callable[[Comm
                 "--sample",
                 type=click.IntRange(min=1),
                 metavar="N",
-                help=f"Draw N claims for a colleague to review.  [default: {SAMPLE}]",
+                help=f"Draw N claims {claims} for a colleague to review.  [default: {SAMPLE}]",
             ),
         ):
             command = option(command)

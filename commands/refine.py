@@ -64,7 +64,7 @@ def _list_checks(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     show_default=True,
     help="Longest chain, in characters.",
 )
-@_review.review_options(review.STRATA)
+@_review.review_options("of the chains, also of those that are rejected,", strata=review.STRATA)
 @_options.no_reports_option("the sheet and the page")
 @_options.output_options
 @_options.stream_options

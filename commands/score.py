@@ -31,7 +31,7 @@ FORMATS = ("jsonl",)
     show_default=True,
     help="Who says what is true: our rules, the judgements stored in RadRBench's own files, or a reader's sheet.",
 )
-@click.option("--sheet", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="The sheet, filled.")
+@click.option("--sheet", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="The sheet that a reader has filled, for --judge sheet.")
 @_options.silence_option
 @click.option(
     "--against",
@@ -73,7 +73,7 @@ FORMATS = ("jsonl",)
 @click.option(
     "--html", type=click.Path(dir_okay=False), metavar="FILE", help="A page with figures and every case to look at."
 )
-@_review.review_options(run.STRATA, prefix="sample-")
+@_review.review_options("of the predictions", strata=run.STRATA, prefix="sample-")
 @_options.no_reports_option("details, pages and the sheet")
 @_options.rejects_options
 @_options.stream_options

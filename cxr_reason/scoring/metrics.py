@@ -4,9 +4,9 @@ They compare the prediction's reasoning (without its answer) with the reference 
 know nothing of radiology: ROUGE and BLEU pay a flipped negation almost as well as the truth. They stand beside
 RadRScore so that a model can be compared with what was published elsewhere.
 
-`METRICS` is the table. ``radeval:NAME`` is a metric of RadEval (arXiv 2509.18030). Of its registry those are known
-here that are numbers in [0, 1], are made for such texts, and ask no service: a report's text must not leave the
-machine. Most of them load a model by name, which their libraries fetch from its hub unless it lies in their cache.
+`METRICS` is the table. ``radeval:NAME`` is a metric of RadEval (EMNLP 2025 demonstrations, 40). Of its registry those
+are known here that are numbers in [0, 1], are made for such texts, and ask no service: a report's text must not leave
+the machine. Most of them load a model by name, which their libraries fetch from its hub unless it lies in their cache.
 """
 
 from __future__ import annotations

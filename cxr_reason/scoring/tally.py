@@ -277,8 +277,7 @@ class Tally:
         by = [f"{field}={_among(self.groups.setdefault(field, []), value)}" for field, value in note["groups"]]
         for group in (ALL, *by):
             for measure, value in note["values"].items():
-                self._add(group, task, measure, value)
-                columns[group, task, measure] = value
+                self._add(group, task, measure, value, columns)
                 columns[group, task, measure, "n"] = 1.0
 
     def _floors(self, note: Note, columns: dict[Hashable, float]) -> None:
@@ -293,16 +292,17 @@ class Tally:
                 if _among(answers, answer) != answer:
                     continue  # what comes so late is hardly the most frequent
                 for measure, value in values.items():
-                    self._add(floor_group(floor, answer), task, measure, value)
-                    columns[floor_group(floor, answer), task, measure] = value
+                    self._add(floor_group(floor, answer), task, measure, value, columns)
             for measure in {measure for values in by_answer.values() for measure in values}:
-                self._add(floor_group(floor), task, measure, 0.0)
+                self._add(floor_group(floor), task, measure, 0.0, columns)
                 columns[floor_group(floor), task, measure, "n"] = 1.0
 
-    def _add(self, group: str, task: str, measure: str, value: float) -> None:
+    def _add(self, group: str, task: str, measure: str, value: float, columns: dict[Hashable, float]) -> None:
         entry = self.sums.setdefault((group, task, measure), [0.0, 0])
         entry[0] += value
         entry[1] += 1
+        if value:  # most of a floor's are 0, and wait in memory
+            columns[group, task, measure] = value
 
     def _hold(self, note: Note) -> None:
         self.counts["repeated"] += note["id"] in self.held
