@@ -31,7 +31,12 @@ FORMATS = ("jsonl",)
     show_default=True,
     help="Who says what is true: our rules, the judgements stored in RadRBench's own files, or a reader's sheet.",
 )
-@click.option("--sheet", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="The sheet that a reader has filled, for --judge sheet.")
+@click.option(
+    "--sheet",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="The sheet that a reader has filled, for --judge sheet.",
+)
 @_options.silence_option
 @click.option(
     "--against",
