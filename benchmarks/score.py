@@ -2,7 +2,6 @@
 
     python benchmarks/score.py                    # 10,000 and 100,000 items, some minutes
     python benchmarks/score.py --items 1000 --large 0
-    python benchmarks/score.py --peer PYTHON      # beside it ROUGE, where that Python has rouge-score
 
 Items are the predictions of examples/, over and over under other ids and patients, every completion with another
 sentence of its own so that none is like the last; most are far below 512 tokens, so the longest (padded to some 380
@@ -104,30 +103,10 @@ def whole(count: int, folder: Path, *flags: str) -> tuple[float, float]:
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6
 
 
-PEER = """
-import json, sys, time
-pairs = json.load(sys.stdin)
-from rouge_score.rouge_scorer import RougeScorer
-scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
-started = time.process_time()
-for report, told in pairs:
-    scorer.score(report, told)
-print(json.dumps({"ROUGE-1, -2, -L (rouge-score)": 1e3 * (time.process_time() - started) / len(pairs)}))
-"""
-
-
-def peers(python: str, count: int) -> dict[str, float]:
-    """Milliseconds an item that other metrics take, in another Python."""
-    pairs = [(record["report"], record["prediction"]) for record in items(count)]
-    done = subprocess.run([python, "-c", PEER], input=json.dumps(pairs), capture_output=True, text=True, check=True)
-    return dict(json.loads(done.stdout))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--large", type=int, default=100_000, help="0 for none")
-    parser.add_argument("--peer", metavar="PYTHON", help="a Python with rouge-score installed")
     options = parser.parse_args()
     print("| what | measured |\n| --- | ---: |")
     count = min(options.items, 3000)
@@ -146,8 +125,6 @@ def main() -> None:
                 title = f"cxr score, {count:,} items" + (", no intervals" if flags else "")
                 print(f"| {title}: CPU ms an item | {1e3 * seconds / count:.2f} |")
                 print(f"| {title}: peak MB | {megabytes:.0f} |")
-    for name, milliseconds in (peers(options.peer, 300) if options.peer else {}).items():
-        print(f"| {name}, ms | {milliseconds:.2f} |")
     print(f"\nThis process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6:.0f} MB")
 
 

@@ -528,7 +528,8 @@ def test_a_readers_sheet(tmp_path: Path) -> None:
     )
     line = judge(told)
     path = tmp_path / "sheet.csv"
-    blank = sheets.sheet(notes_of(line)).decode("utf-8-sig").splitlines()
+    notes = [note | {"row": row} for row, note in enumerate(notes_of(line), 1)]
+    blank = sheets.sheet(notes).decode("utf-8-sig").splitlines()
     head = blank[0].replace('"', "").split(",")
     filled = [blank[0]]
     for row, verdict in zip(blank[1:], ("contradicted", "s", ""), strict=True):

@@ -108,6 +108,7 @@ def _claims(steps: Sequence[prose.Step]) -> list[tuple[Finding, int]]:
 def _judged(claim: Finding, step: int, record: Any, reading: Reading, silence: Silence) -> dict[str, Any]:
     verdict = judged(claim, reading, silence)
     side_error = hedge_as_fact = False
+    reported = _reported(claim, reading) if claim.status != "absent" else None
     if verdict.verdict != "supported" and claim.status == "present":
         side_error = claim.side in ("left", "right") and _elsewhere(claim, verdict, reading)
         hedge_as_fact = _suspected(claim, reading)
@@ -123,9 +124,16 @@ def _judged(claim: Finding, step: int, record: Any, reading: Reading, silence: S
         "verdict": verdict.verdict,
         "basis": verdict.basis,
         "spans": verdict.spans,
+        "reported": reported,
         "side_error": side_error,
         "hedge_as_fact": hedge_as_fact,
     }
+
+
+def _reported(claim: Finding, reading: Reading) -> str | None:
+    """Whether the report has the finding itself, "present" or "uncertain", whatever its side, severity or course."""
+    statuses = {f.status for f in reading.facts() if f.time == "current" and is_a(f.name, claim.name)}
+    return next((status for status in ("present", "uncertain") if status in statuses), None)
 
 
 def _elsewhere(claim: Finding, verdict: Verdict, reading: Reading) -> bool:
