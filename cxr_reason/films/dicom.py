@@ -227,10 +227,10 @@ def _windowed(stored: NDArray[Any], counts: NDArray[Any], dataset: Dataset) -> N
     """
     from pydicom.pixels.processing import apply_modality_lut
 
-    values = _tried(lambda: apply_modality_lut(stored, dataset))
+    values = _tried(apply_modality_lut, stored, dataset)
     values = stored if values is None else values
     for window in (_voi_lut, _window):
-        shown = _tried(lambda window=window: window(values, dataset))  # type: ignore[misc]
+        shown = _tried(window, values, dataset)
         if shown is not None and _tells_apart(shown, values, counts):
             brightness: NDArray[Any] = shown
             return brightness
@@ -240,10 +240,10 @@ def _windowed(stored: NDArray[Any], counts: NDArray[Any], dataset: Dataset) -> N
     return tones.spread(values, counts)
 
 
-def _tried(work: Callable[[], NDArray[Any] | float | None]) -> Any:
+def _tried(work: Callable[..., Any], *arguments: Any) -> Any:
     """What `work` gives, None where the tables or numbers that it needs are broken."""
     try:
-        return work()
+        return work(*arguments)
     except Exception:
         return None
 
@@ -305,7 +305,7 @@ def _squared(image: Image.Image, dataset: Dataset, *, where: str) -> Image.Image
     """`image` with square pixels: the side along which they are longer is stretched."""
     from PIL.Image import Resampling
 
-    ratio = _tried(lambda: _aspect(dataset)) or 1.0
+    ratio = _tried(_aspect, dataset) or 1.0
     if abs(ratio - 1) < 0.01 or not 1 / MAX_STRETCH <= ratio <= MAX_STRETCH:
         return image
     width, height = image.size
