@@ -462,7 +462,8 @@ def test_no_record_raises(fields: dict[str, Any], name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["(A) ", "no effusion, ", "Option A: effusion. ", "- - ", "**a** ", "not A or B, ", "<answer>"]
+    "text",
+    ["(A) ", "no effusion, ", "Option A: effusion. ", "- - ", "**a** ", "not A or B, ", "<answer>", "a\n", "\n"],
 )
 def test_time_is_linear(text: str) -> None:
     def seconds(times: int) -> float:

@@ -41,6 +41,7 @@ _LETTERS = frozenset("ABCDEFGH")
 _LABEL = re.compile(r"^[^:.]{1,60}:\s+")
 WHOLE_FILM = frozenset({"chest abnormality", "cardiopulmonary abnormality"})
 """What a normal film lacks."""
+_PARAGRAPH = re.compile(r"(?<=\n)(?=[ \t\r]*\n)")
 _ENDS = re.compile(r"[.!?:;][\"')\]*_]*$")
 _WRAPPED = 60
 """Characters from which a line that ends in the middle of a sentence was broken for its length."""
@@ -171,21 +172,20 @@ def lines(text: str) -> Iterator[tuple[str, bool]]:
     A line that breaks off goes on where the next begins in lower case, or is so long that it was wrapped. In a
     paragraph that wasn't wrapped, every line is a statement of its own.
     """
-    for paragraph in re.split(r"(?<=\n)(?=[ \t]*\n)", text):
-        joined: list[str] = []
-        for line in paragraph.splitlines():
-            if joined and _goes_on(joined[-1], line):
-                joined[-1] += " " + line.strip()
+    for paragraph in _PARAGRAPH.split(text):
+        told = paragraph.splitlines()
+        joined: list[list[str]] = []
+        for before, line in zip(["", *told], told, strict=False):
+            if joined and _goes_on(before.strip(), line.strip()):
+                joined[-1].append(line.strip())
             else:
-                joined.append(line)
-        wrapped = len(joined) < len(paragraph.splitlines())
-        yield from ((line, not wrapped) for line in joined)
+                joined.append([line])
+        yield from ((" ".join(pieces), len(joined) == len(told)) for pieces in joined)
 
 
 def _goes_on(before: str, line: str) -> bool:
     """Whether `line` is the rest of the line `before`, which was wrapped."""
-    before, line = before.strip(), line.strip()
-    if not before or not line or _ENDS.search(before) or (mark := _MARK.match(line)) is None or mark.end():
+    if not before or not line or _ENDS.search(before[-8:]) or (mark := _MARK.match(line)) is None or mark.end():
         return False
     return line[0].islower() or len(before) >= _WRAPPED
 
