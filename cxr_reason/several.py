@@ -65,7 +65,8 @@ class Several:
     def fraction(self) -> float | None:
         if self.path is None or not self._read:
             return None
-        return (len(self._read) - 1 + (self._read[-1].fraction() or 1.0)) / len(self._parts)
+        here = self._read[-1].fraction()
+        return (len(self._read) - (0 if here is None else 1 - here)) / len(self._parts)
 
     def rewind(self) -> None:
         for part in self._parts:
