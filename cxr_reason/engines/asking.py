@@ -34,7 +34,7 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model wrote to one prompt, or why there is nothing (`error`, a sentence without a word of the prompt)."""
+    """What the model wrote to one prompt, or in `error` why there is nothing, without a word of the prompt."""
 
     text: str = ""
     end: Literal["stop", "length"] = "stop"
@@ -51,7 +51,7 @@ def together(talks: Sequence[Talk[T]]) -> Talk[list[T]]:
     told: list[Any] = [None] * len(talks)
     asked: dict[int, list[Prompt]] = {}
     replies: dict[int, list[Reply]] = {}
-    going = range(len(talks))
+    going = list(range(len(talks)))
     while going:
         for number in going:
             try:
@@ -70,8 +70,8 @@ def together(talks: Sequence[Talk[T]]) -> Talk[list[T]]:
 class Asker:
     """Who asks a model, with a cache before it. `close` it.
 
-    `load` makes the engine, once something is to be asked that the cache doesn't know. `identity` is what the model is,
-    for the cache and for a run's `config`: the same identity, prompt and sampling have the same answer.
+    `load` makes the engine, once something is to be asked that the cache doesn't know. `identity` is what engine
+    and model are, for the cache and for a run's `config`: the same identity, prompt and sampling give the same answer.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Asker:
         load: Callable[[], Engine],
         *,
         model: str,
-        identity: Mapping[str, Any],
+        identity: str,
         sampling: Sampling,
         cache: Cache | None = None,
         ahead: int = UNITS_AHEAD,
@@ -87,7 +87,7 @@ class Asker:
         assert sampling.n == 1
         self.model = model
         self.sampling = sampling
-        self.identity: dict[str, Any] = {"model": model, **identity, "sampling": _as_dict(sampling)}
+        self.identity: dict[str, Any] = {"model": model, "engine": identity, "sampling": _as_dict(sampling)}
         self.ahead = ahead
         self._load = load
         self._cache = cache
@@ -115,7 +115,7 @@ class Asker:
     # For _Stream
 
     def key(self, prompt: Prompt) -> str:
-        """What decides the answer to `prompt`, as a hash. Where nothing is drawn, whose prompt it is decides nothing."""
+        """What decides the answer to `prompt`, as a hash. Whose prompt it is counts only where answers are drawn."""
         told = [
             self.identity,
             [[message.role, message.text] for message in prompt.messages],

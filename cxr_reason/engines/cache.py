@@ -26,7 +26,9 @@ class Cache:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise CxrError(
-                f"no cache can be kept there: {error.strerror}", where=str(folder), hint="Name a folder for --llm-cache."
+                f"no cache can be kept there: {error.strerror}",
+                where=str(folder),
+                hint="Name a folder for --llm-cache.",
             ) from None
 
     def get(self, key: str) -> dict[str, Any] | None:

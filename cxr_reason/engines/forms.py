@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
@@ -40,33 +40,42 @@ class Form:
 
     system: str
     user: str
-    """With slots, ``{report}``; a slot stands between tags of its name."""
+    """With slots: ``{report}`` between tags of that name."""
     schema: Mapping[str, Any]
+    parts: Mapping[str, str]
+    """Texts of its own for slots that aren't always filled."""
 
-    def filled(self, *, key: str, schema: Mapping[str, Any] | None = None, **slots: str | Sequence[str]) -> Prompt:
-        """The prompt with its `slots`; a sequence becomes numbered lines. `schema` replaces the form's own."""
+    def filled(
+        self,
+        slots: Mapping[str, str | Sequence[str]],
+        *,
+        key: str,
+        schema: Mapping[str, Any] | None = None,
+        parts: Collection[str] = (),
+    ) -> Prompt:
+        """The prompt with its `slots`; a sequence becomes numbered lines. Of its `parts` those named are in it.
+
+        `schema` replaces the form's own.
+        """
         texts = {name: _as_text(value) for name, value in slots.items()}
+        texts |= {name: text.format(**texts) if name in parts else "" for name, text in self.parts.items()}
         messages = (Message("system", self.system), Message("user", self.user.format(**texts)))
         return Prompt(messages, schema=self.schema if schema is None else schema, key=key)
 
 
 def load(package: str, name: str = "prompts.toml") -> dict[str, Form]:
-    """The forms of a package's prompt file: a table each, with ``system`` (or that of the file), user and schema."""
+    """The forms of a package's prompt file: a table each, with ``user``, ``schema`` and parts; ``system`` is shared."""
     tables = tomllib.loads(files(package).joinpath(name).read_text(encoding="utf-8"))
-    system = tables.pop("system")
+    system = tables.pop("system").strip()
     return {
-        name: Form(
-            system=f"{system.strip()}\n{told['role'].strip()}" if "role" in told else system.strip(),
-            user=told["user"].strip(),
-            schema=json.loads(told["schema"]) if "schema" in told else {},
-        )
+        name: Form(system, told.pop("user").strip(), json.loads(told.pop("schema", "{}")), told)
         for name, told in tables.items()
     }
 
 
 def fingerprint(forms: Mapping[str, Form]) -> str:
     """12 hex digits that change with any word of `forms`."""
-    told = json.dumps([[name, form.system, form.user, form.schema] for name, form in forms.items()])
+    told = json.dumps([[name, form.system, form.user, form.schema, form.parts] for name, form in forms.items()])
     return hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
 
 

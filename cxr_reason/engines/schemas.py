@@ -64,7 +64,9 @@ def fault(value: Any, schema: Mapping[str, Any], place: str = "the answer") -> s
         if value.keys() - known.keys():
             return f"{place} has fields that weren't asked for"
         return _first(fault(entry, known[name], f"{place}.{name}") for name, entry in value.items())
-    return _limits(value, schema.get("minimum"), schema.get("maximum"), f"{place} must be", "")
+    if isinstance(value, int):
+        return _limits(value, schema.get("minimum"), schema.get("maximum"), f"{place} must be", "")
+    return None
 
 
 def _limits(number: int, least: int | None, most: int | None, must: str, unit: str) -> str | None:
