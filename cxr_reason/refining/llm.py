@@ -228,7 +228,7 @@ class _Author:
         return best
 
     def filled(self, name: str, **slots: str | Sequence[str]) -> Prompt:
-        """The prompt of a form. Where there are two films it has all its parts, and statements say which they are of."""
+        """The prompt of a form. Of two films it has all its parts, and statements say of which they are."""
         form, key = FORMS[name], f"{self.record.get('id')}/{name}"
         if not self.two_films:
             return form.filled(slots, key=key)
@@ -367,7 +367,7 @@ def tell(counts: Mapping[str, int]) -> None:
     failed = {key.removeprefix("llm/failed/"): number for key, number in counts.items() if "llm/failed/" in key}
     mended = {key.removeprefix("llm/mended/"): number for key, number in counts.items() if "llm/mended/" in key}
     if names := sorted(failed.keys() | mended.keys(), key=lambda name: (-failed.get(name, 0), name)):
-        rows = [[name, mended.get(name, 0), failed.get(name, 0)] for name in names]
+        rows: list[tuple[str, int, int]] = [(name, mended.get(name, 0), failed.get(name, 0)) for name in names]
         console.table("What the checks found in the model's last tries", ["check", "mended", "failed"], rows)
     console.note(f"{chains:,} chains asked of the language model, {sum(failed.values()):,} of them failed")
     asking.tell(counts)
