@@ -163,7 +163,7 @@ class _Author:
 
     def plan(self, asked: Mapping[str, str]) -> Talk[list[str]]:
         """The sentences of a plan that say nothing of what is seen."""
-        look = yield from self.until(self.filled("plan", **asked), _plan)
+        look = yield from self.until(self.filled("plan", **asked), self.planned)
         if not look.made:
             raise _Refused([*look.problems, Problem("plan", "No sentence of its plan can be kept.", fatal=True)], [])
         return list(look.made)
@@ -180,6 +180,21 @@ class _Author:
         return _statements(look.made)
 
     # What is made of an answer
+
+    def planned(self, answer: Mapping[str, Any]) -> _Look:
+        texts: list[str] = answer["plan"]
+        faults = [self.fault_of_plan(text) for text in texts]
+        problems = [Problem("plan", f"Step {n} {fault}.", n) for n, fault in enumerate(faults, 1) if fault]
+        return _Look([text for text, fault in zip(texts, faults, strict=True) if not fault], problems, texts)
+
+    def fault_of_plan(self, text: str) -> str | None:
+        said = passage(text)[1]
+        if said.claims:
+            return "says what is seen, which nobody knows yet: say only where to look and what would be seen there"
+        if said.masked:
+            return "holds a mask"
+        allowed = {"prior"} if self.record.get("task") == "temporal" else set()
+        return next((WHY[kind] for kind in sorted(said.talk - allowed)), None)
 
     def stated(self, answer: Mapping[str, Any]) -> _Look:
         steps = [_observation(told) for told in answer["evidence"]]
@@ -246,23 +261,6 @@ class _Author:
         if report not in self.judges:
             self.judges[report] = Judge(report, silence=self.writer.silence)
         return self.judges[report]
-
-
-def _plan(answer: Mapping[str, Any]) -> _Look:
-    """The sentences of a plan that may stand in one, and what is wrong with the others."""
-    texts: list[str] = answer["plan"]
-    faults = [_fault_of_plan(text) for text in texts]
-    problems = [Problem("plan", f"Step {n} {fault}.", n) for n, fault in enumerate(faults, 1) if fault]
-    return _Look([text for text, fault in zip(texts, faults, strict=True) if not fault], problems, texts)
-
-
-def _fault_of_plan(text: str) -> str | None:
-    said = passage(text)[1]
-    if said.claims:
-        return "says what is seen, which nobody knows yet: say only where to look and what would be seen there"
-    if said.masked:
-        return "holds a mask"
-    return next((WHY[kind] for kind in sorted(said.talk)), None)
 
 
 def _observation(told: Mapping[str, str]) -> dict[str, str]:
