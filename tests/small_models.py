@@ -38,7 +38,10 @@ def vision_model(folder: Path, *, seed: int = 0) -> Path:
     backend.train_from_iterator(
         ["no effusion is seen", "the heart is enlarged", "<think></think><answer></answer>"] * 4,
         trainers.BpeTrainer(
-            vocab_size=512, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+            # Printable signs alone: half a character of several bytes is told differently by each engine.
+            vocab_size=256,
+            special_tokens=list(SPECIAL),
+            initial_alphabet=[*map(chr, range(33, 127)), "\u0120", "\u010a"],
         ),
     )
     tokenizer = PreTrainedTokenizerFast(
@@ -72,7 +75,7 @@ def vision_model(folder: Path, *, seed: int = 0) -> Path:
         torch.manual_seed(seed)
         model = Qwen2VLForConditionalGeneration(config)
         for parameter in model.parameters():  # wide enough for logits that rounding doesn't reorder
-            torch.nn.init.normal_(parameter, std=0.2)
+            torch.nn.init.normal_(parameter, std=0.5)
     model.generation_config.eos_token_id = [2, 0]
     model.generation_config.pad_token_id = 0
     model.save_pretrained(folder)

@@ -33,6 +33,8 @@ class Plan:
     """An engine that can be loaded."""
 
     name: str
+    model: str
+    """As the user named it, or as the server does."""
     identity: str
     """What decides its texts, for caches and for runs that are continued: it changes with a checkpoint's weights."""
     load: Callable[[], Engine]
@@ -68,7 +70,9 @@ def plan(
         if engine not in ("auto", "endpoint"):
             raise CxrError(f"an endpoint is asked, or {engine} runs here: not both", where="--engine")
         if endpoint is None:
-            raise CxrError("which server?", where="--engine endpoint", hint="Name it: --endpoint http://127.0.0.1:8000/v1")
+            raise CxrError(
+                "which server?", where="--engine endpoint", hint="Name it: --endpoint http://127.0.0.1:8000/v1"
+            )
         _need("endpoint", ["openai"])
         return _class("endpoint").plan(endpoint, model, concurrency=batch_size, allow_remote=allow_remote)  # type: ignore[no-any-return]
     if model is None:
@@ -89,7 +93,7 @@ def plan(
         )
         return made
 
-    return Plan(name, f"{name} {models.fingerprint(checkpoint)} {dtype}", loaded)
+    return Plan(name, checkpoint.name, f"{name} {models.fingerprint(checkpoint)} {dtype}", loaded)
 
 
 def _class(name: str) -> Any:

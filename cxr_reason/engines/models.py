@@ -94,7 +94,9 @@ def _folder(name: str, trust_remote_code: bool) -> Path:
         raise InputError("a model is a folder, and this is a file", where=name)
     # "sft/best" beside a folder sft is a slip of the pen, and nobody else's business.
     if not _HUB_NAME.fullmatch(name) or Path(name).parent.is_dir():
-        raise InputError("there is no such folder", where=name, hint="Name a folder, or a model of the hub: owner/name.")
+        raise InputError(
+            "there is no such folder", where=name, hint="Name a folder, or a model of the hub: owner/name."
+        )
     return _downloaded(name, trust_remote_code)
 
 

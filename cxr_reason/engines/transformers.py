@@ -95,7 +95,9 @@ class TransformersEngine:
         self._ends = _ids(own.eos_token_id) | _ids(self.chat.tokenizer.eos_token_id)
         # A checkpoint's own sampling (Qwen2-VL penalises repetitions) would slip in where we leave a setting out.
         self._model.generation_config = transformers.GenerationConfig(
-            eos_token_id=sorted(self._ends), pad_token_id=self.chat.tokenizer.pad_token_id, bos_token_id=own.bos_token_id
+            eos_token_id=sorted(self._ends),
+            pad_token_id=self.chat.tokenizer.pad_token_id,
+            bos_token_id=own.bos_token_id,
         )
         text = self.chat.config.get_text_config()
         self._context: int | None = getattr(text, "max_position_embeddings", None)
@@ -125,7 +127,9 @@ class TransformersEngine:
     def _batch(self, wanted: Iterator[_Wanted], held: list[_Wanted]) -> list[_Wanted]:
         """The next prompts, as many as fit and alike in whether they have films; what is taken too much is `held`."""
         held += islice(wanted, max(self._size - len(held), 0))
-        size = next((i for i, one in enumerate(held) if bool(one.prompt.images) != bool(held[0].prompt.images)), len(held))
+        size = next(
+            (i for i, one in enumerate(held) if bool(one.prompt.images) != bool(held[0].prompt.images)), len(held)
+        )
         size = min(size, self._size)
         batch = held[:size]
         del held[:size]
