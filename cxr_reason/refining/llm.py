@@ -67,12 +67,11 @@ class Written:
     problems: list[Problem]
     """Of a chain that holds, what was mended."""
     steps: list[dict[str, str]]
-    retries: int = 0
 
     @property
     def counts(self) -> dict[str, int]:
         """Under ``llm/``, for a run's summary."""
-        counts = {"llm/chains": 1, "llm/retries": self.retries}
+        counts = {"llm/chains": 1}
         if self.chain is None:
             return counts | {f"llm/failed/{self.problems[-1].check}": 1}
         return counts | {f"llm/mended/{name}": 1 for name in {problem.check for problem in self.problems}}
@@ -92,13 +91,10 @@ def write(
     With `rewrites` the steps that the record has are told anew, as far as they hold: where the answer follows from
     those, only the last call is needed.
     """
-    author = _Author(record, judges, writer, rewrites=rewrites)
     try:
-        told = yield from author.write()
+        return (yield from _Author(record, judges, writer, rewrites=rewrites).write())
     except _Refused as refused:
-        told = Written(None, refused.problems, refused.steps)
-    told.retries = author.retries
-    return told
+        return Written(None, refused.problems, refused.steps)
 
 
 class _Look(NamedTuple):
@@ -129,7 +125,6 @@ class _Author:
         self.judges = judges
         self.writer = writer
         self.rewrites = rewrites
-        self.retries = 0
         self.two_films = record.get("task") == "temporal" and isinstance(record.get("prior_report"), str)
 
     def write(self) -> Talk[Written]:
@@ -220,8 +215,7 @@ class _Author:
         """
         schema = prompt.schema or {}
         first, best, fault = prompt, None, ""
-        for number in range(self.writer.tries):
-            self.retries += number > 0
+        for _ in range(self.writer.tries):
             [reply] = yield [prompt]
             if reply.error is not None:
                 raise _Refused([Problem("llm", f"The model gave no answer: {reply.error}", fatal=True)], [])

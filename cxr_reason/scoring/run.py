@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cxr_reason import radrbench, records, runner
+from cxr_reason.engines import forms
+from cxr_reason.engines.asking import Asker, Talk
 from cxr_reason.errors import CxrError, TooManyFailures
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.rewards import judge as judged_by
+from cxr_reason.rewards.llm import FORMS, judging
 from cxr_reason.scoring import floors, page, paired, statistics, tables
 from cxr_reason.scoring.figures import Figures, Kind
 from cxr_reason.scoring.tally import Tally, measured, noted
@@ -48,11 +51,7 @@ def score_row(
     Every record gives a note, and with `details` a line, also where nothing can be judged. A details line has the
     reference chain as `reference_steps`, since `steps` are the prediction's, and is itself a record that can be scored.
     """
-    record = dict(row.data or {})
-    if "reference_steps" in record:
-        record["steps"] = record.pop("reference_steps")
-    if not record.get("id"):
-        record["id"] = stable_id(record.get("study_id"), record.get("question"), record.get("report"))
+    record = _record(row)
     line = judged_by(record, judge=judge, silence=silence, **options)
     note = noted(line, by=by)
     if with_floors:
@@ -61,6 +60,24 @@ def score_row(
     if details:
         result.records = [_details(line, record, reports=reports, config=config, judge=judge)]
     return result
+
+
+def score_by_asking(
+    row: Row, *, silence: Silence, tries: int, model: str, work: Callable[..., runner.Result]
+) -> Talk[runner.Result]:
+    """The judge `llm`'s conversation about one record, and then `work`, which is `score_row` with its options."""
+    told = yield from judging(_record(row), silence=silence, tries=tries)
+    return work(row, options={"told": told | {"judge_model": model}})
+
+
+def _record(row: Row) -> dict[str, Any]:
+    """The record of `row`, a details line made one again, with an id."""
+    record = dict(row.data or {})
+    if "reference_steps" in record:
+        record["steps"] = record.pop("reference_steps")
+    if not record.get("id"):
+        record["id"] = stable_id(record.get("study_id"), record.get("question"), record.get("report"))
+    return record
 
 
 def _details(
@@ -97,6 +114,8 @@ def score(
     html: str | Path | None = None,
     against: Input | None = None,
     reports: bool = True,
+    asker: Asker | None = None,
+    tries: int = 3,
     films: Kind = "none",
     image_root: str | None = None,
     cases: int = page.CASES,
@@ -108,7 +127,8 @@ def score(
     Gives the score (`tables.result`), the run's counts, and the error that is still to be raised where too many rows
     couldn't be read: what could be read is scored and written all the same. `details` gets a line an item, in the order
     of the input, and can be continued after a kill; `html` a page with up to `cases` of them. `reports=False` leaves
-    report text out of both. `films` are shown on the page as `Figures` tells. `stream` is the rest of `runner.run`.
+    report text out of both. The judge `llm` needs an `asker`, who asks for each judgement up to `tries` times. `films`
+    are shown on the page as `Figures` tells. `stream` is the rest of `runner.run`.
     """
     if against is not None and not statistics.available():
         raise CxrError("comparing needs numpy", where="--against", hint="pip install 'cxr-reason[score]'")
@@ -127,6 +147,9 @@ def score(
     own: dict[str, Any] = {"judge": judge, "options": options or {}, "silence": silence, "by": by, "reports": reports}
     work = partial(score_row, **own, config=records.config_hash(config))
     config |= {"draws": draws, "seed": seed}
+    if asker:
+        config |= {"llm": asker.identity, "tries": tries, "prompts": forms.fingerprint(FORMS)}
+        stream["in_stream"] = True
     with ExitStack() as stack:
         sink = stack.enter_context(opened(html)) if html and not dry_run else None
         # Where it stands beside the page, report text is where the person wants it, and on the same disk.
@@ -137,10 +160,14 @@ def score(
         failures: list[TooManyFailures] = []
 
         def run(which: Input, into: Path | None, tally: Tally, *, floor: bool, **rest: Any) -> runner.Summary | None:
+            to_do: Any = partial(work, with_floors=floor, details=into is not None)
+            if asker:
+                asking = partial(score_by_asking, silence=silence, tries=tries, model=asker.model, work=to_do)
+                to_do = partial(asker.through, work=asking)
             try:
                 return runner.run(
                     which,
-                    partial(work, with_floors=floor, details=into is not None),
+                    to_do,
                     stage=STAGE,
                     units=units,
                     output=into or os.devnull,
@@ -156,7 +183,9 @@ def score(
         other = None
         if against is not None:
             other = Tally(draws=0, hold=True)
-            shared = {name: stream[name] for name in ("jobs", "limit", "max_failed", "shard") if name in stream}
+            shared = {
+                name: stream[name] for name in ("jobs", "limit", "max_failed", "shard", "in_stream") if name in stream
+            }
             run(against, theirs, other, floor=False, label="score --against", **shared)
         tally = Tally(draws=draws, seed=seed, hold=against is not None)
         summary = run(source, ours, tally, floor=with_floors, **stream)
