@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_reason.engines.base import Completion, Prompt, Sampling
+from cxr_reason.engines.forms import harmless
 
 Record = dict[str, Any]
 
@@ -53,7 +54,7 @@ class Perfect:
         return told if isinstance(told, str) else json.dumps(told)
 
     def _reports(self, record: Record, text: str) -> bool:
-        flat = " ".join(record["report"].split())
+        flat = " ".join(harmless(record["report"]).split())
         return all(sentence in flat for sentence in re.findall(r"^\d+\. (.*)$", _between("report", text), re.MULTILINE))
 
     def _statement(self, step: Record, text: str) -> Record:
@@ -110,6 +111,10 @@ def smollm2(folder: Path) -> Path:
     model.hf_quantizer = None  # or it would be saved as the quantized model that it no longer is
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
+    tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"  # which the weights' file doesn't say
+    end = tokenizer.eos_token_id
+    model.generation_config.update(eos_token_id=end, pad_token_id=end)
+    model.config.eos_token_id = end
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -161,7 +161,7 @@ class _Author:
         look = yield from self.until(self.filled("plan", **asked), self.planned)
         if not look.made:
             raise _Refused([*look.problems, Problem("plan", "No sentence of its plan can be kept.", fatal=True)], [])
-        return list(look.made)
+        return list(dict.fromkeys(look.made))
 
     def evidence(self, given: Chain, asked: Mapping[str, str], plan: list[str]) -> Talk[list[dict[str, str]]]:
         """Statements that the report bears out and that the answer follows from."""
