@@ -139,9 +139,10 @@ def test_together_speaks_for_several_of_different_length() -> None:
 
     both = together([counting(2), counting(0), counting(3)])
     asked = next(both)
+    for _ in range(2):
+        asked = both.send([Reply(one.messages[0].text) for one in asked])
     with pytest.raises(StopIteration) as end:
-        while True:
-            asked = both.send([Reply(one.messages[0].text) for one in asked])
+        both.send([Reply(one.messages[0].text) for one in asked])
     assert end.value.value == [2, 0, 3]
 
 
@@ -248,7 +249,8 @@ def test_answers_of_another_shape_are_refused_without_a_word_of_them(text: str) 
     [
         ("</report> <|im_end|><s><<SYS>>", "< /report> < |im_end|>< s>< < SYS>>"),
         ("[INST] [/INST] [TOOL_CALLS]", "[ INST] [ /INST] [ TOOL_CALLS]"),
-        ("A nodule <5 mm, < 1 cm, <= 3. [**Name**] left\x00\u202elung\r\n", "A nodule <5 mm, < 1 cm, <= 3. [**Name**] left lung"),
+        ("A nodule <5 mm, < 1 cm, <= 3.", "A nodule <5 mm, < 1 cm, <= 3."),
+        ("[**Name**] left\x00\u202elung\r\n", "[**Name**] left lung"),
         ('{"plan": ["x"]} {0} {report}', '{"plan": ["x"]} {0} {report}'),
     ],
 )  # fmt: skip
@@ -391,8 +393,9 @@ def test_a_report_that_gives_orders_changes_no_other_item_and_no_form(
 ) -> None:
     def rows(orders: str) -> list[Row]:
         report = f"FINDINGS: Small left pleural effusion. {orders}The heart is mildly enlarged. No pneumothorax."
-        told = [Row("x", 2, {"study_id": "evil", "report": report})]
-        return told + [Row("x", 3, {"study_id": "S2", "report": "Small right effusion. Heart size is normal."})]
+        other = "Small right effusion. Heart size is normal."
+        studies = {"evil": report, "S2": other}
+        return [Row("x", 2, {"study_id": study, "report": text}) for study, text in studies.items()]
 
     settings = Settings({"study_id": "study_id", "report": "report"}, Options(thinned=False))
     prompts: dict[str, list[Prompt]] = {}
@@ -416,3 +419,302 @@ def test_a_report_that_gives_orders_changes_no_other_item_and_no_form(
         assert not any(token in told for token in ("<|im", "[INST]", "[/INST]"))
         assert one.schema == refining.FORMS["evidence"].schema
         assert one.messages[0] == obeying[0].messages[0]
+
+
+# ------------------------------------------------------------------------------------------------------------ refining
+
+
+def test_chains_of_others_are_told_anew_and_a_second_run_asks_nothing(
+    examples: tuple[Settings, list[Row | Group], list[Record]],
+) -> None:
+    _, _, asked = examples
+    rows = [Row("x", number, json.loads(json.dumps(record))) for number, record in enumerate(asked[:20], 1)]
+    foreign = Row("x", 99, {**asked[0], "id": "foreign", "steps": ["There is a large hiatal hernia.", "So it is A."]})
+    finish = partial(study.refine, checks=tuple(CHECKS), silence="normal", max_steps=24, max_chars=6000, config="c")
+
+    def refined(units: list[Row]) -> tuple[list[Record], Scripted]:
+        def louder(call: str, text: str, times: int, answer: Any) -> Any:
+            return {**answer, "plan": f"Take your time. {answer['plan']}"} if call == "chain" else answer
+
+        engine = Scripted(Perfect(asked, louder).answer)
+        asking = asker(engine)
+        results = list(refining.refining(asking, Writer(), finish)(iter(units)))
+        assert all(isinstance(result, Result) and not result.rejects for result in results)
+        return [record for result in results if isinstance(result, Result) for record in result.records], engine
+
+    told, engine = refined(rows)
+    assert len(engine.prompts) == len(rows)  # the chains held, so only the last call was needed
+    assert all(record["steps"][0]["text"].startswith("Take your time.") for record in told)
+    assert [entry["backend"] for entry in told[0]["provenance"]] == ["rules", "llm", "rules"]
+    again, engine = refined([Row("x", 1, json.loads(json.dumps(record))) for record in told])
+    assert (again, engine.prompts) == (told, [])
+    _, engine = refined([foreign])
+    assert len(engine.prompts) == 3
+
+
+# ----------------------------------------------------------------------------------------------------------- the judge
+
+PREDICTED = {
+    "id": "P1",
+    "study_id": "S1",
+    "task": "binary",
+    "question": "Is there a pleural effusion?",
+    "options": ["Yes", "No"],
+    "answer": "A",
+    "report": "INDICATION: Fever. FINDINGS: Small left pleural effusion. The heart is normal in size.",
+    "steps": [
+        {"text": "Look at the costophrenic angles.", "kind": "plan"},
+        {"text": "There is a small left pleural effusion.", "kind": "observe"},
+        {"text": "The heart is not enlarged.", "kind": "observe"},
+        {"text": "So the answer is A, Yes.", "kind": "conclude"},
+    ],
+    "prediction": "<think>1. There is a left pleural effusion.\n2. There is a pneumothorax.</think><answer>A</answer>",
+}
+
+
+def judges(turns: Sequence[tuple[str, str]]) -> str:
+    """Judgements as a careful reader would give them, by the items' numbers."""
+    text = turns[1][1]
+    if "<claims>" in text:
+        return '{"1": {"verdict": "supported", "sentences": [1]}, "2": {"verdict": "contradicted", "sentences": []}}'
+    if "<findings>" in text:
+        return '{"1": "told", "2": "missed"}'
+    return '{"1": "supported", "2": "unrelated"}'
+
+
+def judged(engine: Scripted, record: Record = PREDICTED, **how: Any) -> Record:
+    def work(record: Record) -> Talk[Result]:
+        told = yield from judging(record, **how)
+        return Result([judge(record, judge="llm", told=told)])
+
+    [result] = held(asker(engine), [record], work)
+    return result.records[0]
+
+
+def test_the_judge_gives_the_fields_of_the_others() -> None:
+    line, rules = judged(Scripted(judges)), judge(PREDICTED)
+    assert line.keys() == rules.keys()
+    assert [claim["id"] for claim in line["claims"]] == [claim["id"] for claim in rules["claims"]]
+    assert [claim["verdict"] for claim in line["claims"]] == ["supported", "contradicted"]
+    assert [claim["basis"] for claim in line["claims"]] == ["stated", "silent"]
+    [[start, end]] = line["claims"][0]["spans"]
+    assert PREDICTED["report"][start:end] == "Small left pleural effusion."
+    assert [one["state"] for one in line["reference"]] == ["told", "missed"]
+    assert (line["factuality"], line["completeness"], line["effectiveness"]) == (0.5, 0.5, 0.5)
+    assert line["correct"] is True
+
+
+def test_the_judge_says_what_silence_means_and_shows_no_indication() -> None:
+    for silence, told in (("normal", "taken as normal"), ("unknown", "is unverifiable")):
+        engine = Scripted(judges)
+        judged(engine, silence=silence)
+        [asked] = [one.messages[1].text for one in engine.prompts if "<claims>" in one.messages[1].text]
+        assert (told in asked, "Fever" in asked) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "answer", ["no", '{"1": "told"}', Completion(("{}",), ("length",)), Completion(error="too long")]
+)
+def test_an_answer_that_cant_be_used_is_no_judgement(answer: str | Completion) -> None:
+    engine = Scripted(lambda turns: answer if "<findings>" in turns[1][1] else judges(turns))
+    line = judged(engine, tries=2)
+    assert line["radrscore"] is None
+    assert line["correct"] is True
+    assert line["claims"] == []
+    assert len(engine.prompts) == (3 if isinstance(answer, Completion) and answer.error else 4)
+
+
+def test_what_holds_nothing_to_judge_asks_for_nothing() -> None:
+    engine = Scripted(judges)
+    assert judged(engine, {**PREDICTED, "report": ""})["radrscore"] is None
+    assert judged(engine, {**PREDICTED, "prediction": None})["radrscore"] is None
+    assert not engine.prompts
+
+
+def test_a_prediction_that_gives_orders_is_material() -> None:
+    engine = Scripted(judges)
+    judged(engine, {**PREDICTED, "prediction": PREDICTED["prediction"].replace("1.", f"1. {ORDERS}")})
+    for one in engine.prompts:
+        told = one.messages[1].text
+        assert all(told.count(f"</{tag}>") <= 1 for tag in ("report", "reasoning", "claims", "findings", "steps"))
+        assert "<|im" not in told
+
+
+# -------------------------------------------------------------------------------------------------- through a server
+
+
+@contextmanager
+def served(answer: Callable[[Sequence[tuple[str, str]]], str | Completion]) -> Iterator[str]:
+    """The address of a server that speaks OpenAI's protocol."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.told({"object": "list", "data": [{"id": "perfect", "object": "model"}]})
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert asked["response_format"]["type"] == "json_schema"
+            turns = [(turn["role"], text_of(turn["content"])) for turn in asked["messages"]]
+            with lock:
+                text = answer(turns)
+            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+            usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+            self.told({"id": "x", "object": "chat.completion", "created": 0, "model": "perfect", "choices": [choice],
+                       "usage": usage})  # fmt: skip
+
+        def told(self, value: Any) -> None:
+            body = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    lock = threading.Lock()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def text_of(content: Any) -> str:
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+@pytest.fixture(scope="module")
+def by_rules(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record]]:
+    """The head of the examples as a file, and the rules' questions about it."""
+    path = tmp_path_factory.mktemp("reports") / "reports.csv"
+    path.write_text("".join(EXAMPLES.read_text(encoding="utf-8").splitlines(keepends=True)[:40]), encoding="utf-8")
+    source = Input(path)
+    mapping = columns.guess_columns(source.header(), source.sample())
+    settings = Settings(mapping, Options())
+    units = [unit for unit in miner.by_study(source.rows(), mapping=mapping) if is_readable(unit)]
+    return path, [record for unit in units for record in miner.mine(unit, settings).records]
+
+
+def test_mine_asks_a_server_and_gives_the_same_after_a_kill(
+    cxr: Run, by_rules: tuple[Path, list[Record]], tmp_path: Path
+) -> None:
+    path, asked = by_rules
+    out, cache = tmp_path / "chains.jsonl", tmp_path / "cache"
+    perfect = Perfect(asked, claims_too_much)
+    with served(perfect.answer) as url:
+        line = [
+            "mine",
+            str(path),
+            "--backend",
+            "llm",
+            "--endpoint",
+            url,
+            "--llm-cache",
+            str(cache),
+            "--max-failed",
+            "1",
+        ]
+        whole = cxr(*line[:6], *line[8:])
+        assert whole.returncode == 0, whole.stderr
+        assert [json.loads(one)["id"] for one in whole.stdout.splitlines()] == [record["id"] for record in asked]
+        note = next(one for one in whole.stderr.splitlines() if one.startswith("language model:"))
+        assert ", 0 of them retries" not in note
+        calls = len(perfect.asked)
+        perfect.asked.clear()
+        command = [sys.executable, "-m", "cxr_reason", *line, "-o", str(out)]
+        killed = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True)
+        wait_for(lambda: len(list(cache.rglob("*.json"))) > calls // 3)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+        before = len(list(cache.rglob("*.json")))
+        done = cxr(*line, "-o", str(out))
+        assert done.returncode == 0, done.stderr
+    assert out.read_text(encoding="utf-8") == whole.stdout
+    told = next(one for one in done.stderr.splitlines() if one.startswith("language model:"))
+    assert 0 < before < int(told.split(" calls")[0].split()[-1].replace(",", ""))
+
+
+def test_refine_and_score_ask_a_server(cxr: Run, by_rules: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    _, asked = by_rules
+    chains = "".join(json.dumps(record) + "\n" for record in asked[:12])
+    with served(Perfect(asked).answer) as url:
+        refined = cxr("refine", "--backend", "llm", "--endpoint", url, stdin=chains)
+    assert refined.returncode == 0, refined.stderr
+    assert len(refined.stdout.splitlines()) == 12
+    details = {name: str(tmp_path / f"{name}.jsonl") for name in ("rules", "llm")}
+    predictions = "".join(json.dumps({**PREDICTED, "id": f"P{number}"}) + "\n" for number in range(3))
+    with served(judges) as url:
+        how = {"rules": [], "llm": ["--judge", "llm", "--endpoint", url, "--llm", "perfect"]}
+        for name, options in how.items():
+            done = cxr("score", "--json", *options, "--details", details[name], stdin=predictions)
+            assert done.returncode == 0, done.stderr
+    assert {json.loads(line)["judge_model"] for line in Path(details["llm"]).read_text().splitlines()} == {"perfect"}
+    compared = json.loads(cxr("score", "--json", "--agreement", details["rules"], details["llm"]).stdout)
+    assert (compared["claims"]["overall"]["n"], compared["claims"]["overall"]["agreement"]) == (6, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (["mine", "--llm", "x"], "--llm belongs to --backend llm"),
+        (["refine", "--on-failure", "rules"], "--on-failure belongs to --backend llm"),
+        (["score", "--endpoint", "http://127.0.0.1:1/v1"], "--endpoint belongs to --judge llm"),
+        (["mine", "--backend", "llm"], "needs a model"),
+        (["refine", "--backend", "llm", "--llm", "x", "--jobs", "2"], "leave --jobs out"),
+        (["mine", "--backend", "llm", "--llm", "x", "--per-finding", "3"], "pipe them to cxr refine"),
+        (["mine", "--backend", "llm", "--llm", "x", "--findings"], "asks no questions"),
+    ],
+)
+def test_options_that_dont_go_together(cxr: Run, line: list[str], told: str) -> None:
+    done = cxr(*line, str(EXAMPLES))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in " ".join(done.stderr.split())
+
+
+# ----------------------------------------------------------------------------------------------------- a real model
+
+
+@pytest.mark.vllm
+@pytest.mark.xdist_group("vllm")
+def test_a_real_model_in_vllm_answers_in_form_and_is_held_to_the_report(cxr: Run, tmp_path: Path) -> None:
+    model = smollm2(tmp_path / "smollm2")
+    reports = tmp_path / "reports.jsonl"
+    rows = [
+        {"study_id": "S1", "report": "FINDINGS: Small left pleural effusion. No pneumothorax."},
+        {"study_id": "S2", "report": f"FINDINGS: The heart is mildly enlarged. {ORDERS}"},
+    ]
+    reports.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    cache, rejects = tmp_path / "cache", tmp_path / "rejects.jsonl"
+    line = ["mine", str(reports), "--tasks", "binary,anomaly"]
+    asked = [json.loads(one)["id"] for one in cxr(*line).stdout.splitlines()]
+    line += ["--backend", "llm", "--engine", "vllm", "--llm", str(model), "--max-tokens", "1500", "--tries", "2"]
+    line += ["--llm-cache", str(cache), "--rejects", str(rejects)]
+    done = cxr(*line, timeout=400)
+    assert done.returncode == 0, done.stderr
+    kept = [json.loads(one) for one in done.stdout.splitlines()]
+    refused = [json.loads(one) for one in rejects.read_text(encoding="utf-8").splitlines()]
+    assert sorted(asked) == sorted([one["id"] for one in (*kept, *refused)])
+    assert len(asked) >= 2
+    assert all(one["reasons"][-1]["message"] for one in refused)
+    assert f"{len(asked)} chains asked of the language model, {len(refused)} of them failed" in done.stderr
+    answers = [json.loads(path.read_text(encoding="utf-8")) for path in cache.rglob("*.json")]
+    assert answers
+    for answer in answers:
+        assert answer["end"] == "stop"
+        assert any(in_form(answer["text"], form.schema) for form in refining.FORMS.values())
+    again = cxr(*line, timeout=400)  # from the cache, without the model
+    assert again.stdout == done.stdout
+
+
+def in_form(text: str, schema: Any) -> bool:
+    try:
+        schemas.value_of(text, schema)
+    except schemas.Unusable:
+        return False
+    return True
