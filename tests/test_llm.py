@@ -15,11 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_server import MODEL, ChatServer
+from chat_server import asked as last_turn
 from conftest import ROOT, Run, environment
 from language_models import Perfect, Scripted, smollm2
 from processes import wait_for
@@ -545,48 +546,19 @@ def test_a_prediction_that_gives_orders_is_material() -> None:
 
 @contextmanager
 def served(answer: Callable[[Sequence[tuple[str, str]]], str | Completion]) -> Iterator[str]:
-    """The address of a server that speaks OpenAI's protocol."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.told({"object": "list", "data": [{"id": "perfect", "object": "model"}]})
-
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            assert asked["response_format"]["type"] == "json_schema"
-            turns = [(turn["role"], text_of(turn["content"])) for turn in asked["messages"]]
-            with lock:
-                text = answer(turns)
-            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-            usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
-            self.told({"id": "x", "object": "chat.completion", "created": 0, "model": "perfect", "choices": [choice],
-                       "usage": usage})  # fmt: skip
-
-        def told(self, value: Any) -> None:
-            body = json.dumps(value).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
+    """The address of a server that answers so, one request at a time."""
     lock = threading.Lock()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
+
+    def answered(request: dict[str, Any]) -> str:
+        assert request["response_format"]["type"] == "json_schema"
+        with lock:
+            return str(answer([(turn["role"], last_turn({"messages": [turn]})) for turn in request["messages"]]))
+
+    server = ChatServer(answered)
     try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
+        yield server.url
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def text_of(content: Any) -> str:
-    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+        server.close()
 
 
 @pytest.fixture(scope="module")
@@ -650,11 +622,11 @@ def test_refine_and_score_ask_a_server(cxr: Run, by_rules: tuple[Path, list[Reco
     details = {name: str(tmp_path / f"{name}.jsonl") for name in ("rules", "llm")}
     predictions = "".join(json.dumps({**PREDICTED, "id": f"P{number}"}) + "\n" for number in range(3))
     with served(judges) as url:
-        how = {"rules": [], "llm": ["--judge", "llm", "--endpoint", url, "--llm", "perfect"]}
+        how = {"rules": [], "llm": ["--judge", "llm", "--endpoint", url, "--llm", MODEL]}
         for name, options in how.items():
             done = cxr("score", "--json", *options, "--details", details[name], stdin=predictions)
             assert done.returncode == 0, done.stderr
-    assert {json.loads(line)["judge_model"] for line in Path(details["llm"]).read_text().splitlines()} == {"perfect"}
+    assert {json.loads(line)["judge_model"] for line in Path(details["llm"]).read_text().splitlines()} == {MODEL}
     compared = json.loads(cxr("score", "--json", "--agreement", details["rules"], details["llm"]).stdout)
     assert (compared["claims"]["overall"]["n"], compared["claims"]["overall"]["agreement"]) == (6, 1.0)
 
