@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from . import _engines
 from ._options import Command
 
 if TYPE_CHECKING:
     from cxr_reason.engines.asking import Asker
     from cxr_reason.refining.llm import Writer
 
-_MODEL = ("llm", "endpoint", "engine", "allow_remote", "temperature", "max_tokens", "llm_cache", "tries")
-_CHAINS = ("backend", "on_failure")
+_OURS = ("llm", "temperature", "max_tokens", "llm_cache", "tries")
+_ALL = (*_OURS, *_engines.PLANNED, "on_failure")
 
 
 def model_options(command: Command) -> Command:
-    """Which language model, and how it is asked; see `asker`."""
+    """Which language model, what runs it, and how it is asked; see `asker`."""
+    command = _engines.engine_options(command)
     for option in (
         click.option(
             "--llm-cache",
@@ -49,19 +51,6 @@ def model_options(command: Command) -> Command:
             show_default=True,
             metavar="T",
             help="0 takes the likeliest words; above, they are drawn by --seed.",
-        ),
-        click.option(
-            "--allow-remote", is_flag=True, help="Let report text go to an --endpoint whose address isn't private."
-        ),
-        click.option(
-            "--engine",
-            type=click.Choice(["auto", "vllm", "transformers", "endpoint"]),
-            default="auto",
-            show_default=True,
-            help="What runs the model.",
-        ),
-        click.option(
-            "--endpoint", metavar="URL", help="A server that speaks OpenAI's protocol: http://localhost:8000/v1."
         ),
         click.option(
             "--llm",
@@ -101,13 +90,14 @@ def asker(ctx: click.Context, given: dict[str, Any], *, wanted: bool, by: str) -
 
     `by` is the option that wants one. The model is loaded when it is first asked, and closed with `ctx`.
     """
-    told = {name: given.pop(name) for name in _MODEL}
+    told = {name: given.pop(name) for name in (*_OURS, "engine_settings")}
+    engine = told["engine_settings"]
     if not wanted:
-        for name in (*_MODEL, *_CHAINS[1:]):
+        for name in _ALL:
             if name in ctx.params and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                 raise click.UsageError(f"--{name.replace('_', '-')} belongs to {by}.")
         return None
-    if not (told["llm"] or told["endpoint"]):
+    if not (told["llm"] or engine["endpoint"]):
         raise click.UsageError(f"{by} needs a model: --llm MODEL, or --endpoint URL.")
     if given.get("jobs", 1) > 1:
         raise click.UsageError(f"{by} asks for many answers at once in one process: leave --jobs out.")
@@ -117,7 +107,7 @@ def asker(ctx: click.Context, given: dict[str, Any], *, wanted: bool, by: str) -
     from cxr_reason.engines.asking import Asker
     from cxr_reason.engines.cache import Cache
 
-    plan = engines.plan(told["engine"], told["llm"], endpoint=told["endpoint"], allow_remote=told["allow_remote"])
+    plan = engines.plan(model=told["llm"], **engine)
     made = Asker(
         plan.load,
         model=plan.model,
