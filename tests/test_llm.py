@@ -66,6 +66,10 @@ def examples() -> tuple[Settings, list[Row | Group], list[Record]]:
     return settings, units, [record for unit in units for record in miner.mine(unit, settings).records]
 
 
+def settings_of_row(**options: Any) -> Settings:
+    return Settings({"study_id": "study_id", "report": "report"}, Options(thinned=False, **options))
+
+
 def is_readable(unit: Row | Group) -> bool:
     return isinstance(unit, Group) or unit.data is not None
 
@@ -280,6 +284,27 @@ def test_a_perfect_model_has_all_its_chains_kept(
         assert refined.records[0]["steps"] == record["steps"]
 
 
+def test_a_no_that_rests_on_silence_needs_no_statement() -> None:
+    settings = settings_of_row(negatives="silent", tasks=("binary",))
+    report = "FINDINGS: The heart is normal in size. Small left effusion."
+    rows = [Row("x", 2, {"study_id": f"S{number}", "report": report}) for number in range(20)]
+    made = [record for row in rows for record in miner.mine(row, settings).records]
+    asked = [record for record in made if record["steps"][1].get("basis") == "silent"][:5]
+
+    def silent(call: str, text: str, times: int, answer: Any) -> Any:
+        return {"evidence": []} if call == "evidence" else answer
+
+    assert len(asked) == 5
+    engine = Scripted(Perfect(asked, silent).answer)
+
+    def work(record: Record) -> Talk[Result]:
+        written = yield from refining.write(record, {}, Writer(tries=1))
+        return Result([{"steps": written.chain.as_steps() if written.chain else written.problems}])
+
+    for result in held(asker(engine), asked, work):
+        assert [step["kind"] for step in result.records[0]["steps"]] == ["plan", "conclude"]
+
+
 def test_the_window_changes_nothing(examples: tuple[Settings, list[Row | Group], list[Record]]) -> None:
     told = [mined(examples, Perfect(examples[2]), ahead=ahead)[0] for ahead in (1, 64)]
     assert told[0] == told[1]
@@ -398,7 +423,7 @@ def test_a_report_that_gives_orders_changes_no_other_item_and_no_form(
         studies = {"evil": report, "S2": other}
         return [Row("x", 2, {"study_id": study, "report": text}) for study, text in studies.items()]
 
-    settings = Settings({"study_id": "study_id", "report": "report"}, Options(thinned=False))
+    settings = settings_of_row()
     prompts: dict[str, list[Prompt]] = {}
     kept: dict[str, list[Record]] = {}
     for orders in ("", ORDERS):

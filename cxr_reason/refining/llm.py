@@ -27,7 +27,7 @@ from cxr_reason.engines import asking, forms, schemas
 from cxr_reason.engines.asking import Asker, Talk, together
 from cxr_reason.engines.base import Prompt
 from cxr_reason.radiology.verify import Silence
-from cxr_reason.refining import study
+from cxr_reason.refining import answers, study
 from cxr_reason.refining.chain import Chain, Judge, NotAChain, Problem
 from cxr_reason.refining.checks import CHECKS, judge
 from cxr_reason.refining.rewrite import WHY, passage
@@ -128,11 +128,12 @@ class _Author:
         self.two_films = record.get("task") == "temporal" and isinstance(record.get("prior_report"), str)
 
     def write(self) -> Talk[Written]:
-        given = self.chain([{"text": "…", "kind": "observe"}])  # reads the report, or tells why it can't be used
+        # Reads the report, or tells why it can't be used.
+        given = self.given = self.chain([{"text": "…", "kind": "observe"}])
         asked = {"question": given.question, "options": _options(given.options)}
         plan, evidence = self.brought() if self.rewrites else ([], [])
         plan = plan or (yield from self.plan(asked))
-        evidence = evidence or (yield from self.evidence(given, asked, plan))
+        evidence = evidence or (yield from self.evidence(asked, plan))
         prompt = self.filled(
             "chain",
             **asked,
@@ -163,16 +164,17 @@ class _Author:
             raise _Refused([*look.problems, Problem("plan", "No sentence of its plan can be kept.", fatal=True)], [])
         return list(dict.fromkeys(look.made))
 
-    def evidence(self, given: Chain, asked: Mapping[str, str], plan: list[str]) -> Talk[list[dict[str, str]]]:
+    def evidence(self, asked: Mapping[str, str], plan: list[str]) -> Talk[list[dict[str, str]]]:
         """Statements that the report bears out and that the answer follows from."""
         before: Sequence[str] = ()
         if self.two_films:
             before = _evidence_of(self.read(self.record["prior_report"]))
-        prompt = self.filled("evidence", **asked, plan=plan, report=_evidence_of(given.judge), prior_report=before)
+        prompt = self.filled("evidence", **asked, plan=plan, report=_evidence_of(self.given.judge), prior_report=before)
         look = yield from self.until(prompt, self.stated)
         if look.fatal:
             raise _Refused(look.problems, [{"text": text, "kind": "observe"} for text in look.texts])
-        return _statements(look.made)
+        statements: list[dict[str, str]] = look.made
+        return statements
 
     # What is made of an answer
 
@@ -194,9 +196,12 @@ class _Author:
     def stated(self, answer: Mapping[str, Any]) -> _Look:
         steps = [_observation(told) for told in answer["evidence"]]
         if not steps:
-            return _Look(None, [Problem("degenerate", "It lists nothing that is seen.", fatal=True)], ())
+            silent = answers.rests_on_silence(self.given)
+            nothing = Problem("degenerate", "It lists nothing that is seen.", fatal=True)
+            return _Look([], [] if silent else [nothing], ())
         chain = self.chain(steps)
-        return _Look(chain, judge(chain, checks=_OF_STATEMENTS), [step["text"] for step in steps])
+        problems = judge(chain, checks=_OF_STATEMENTS)
+        return _Look(_statements(chain), problems, [step["text"] for step in steps])
 
     def judged(self, answer: Mapping[str, Any]) -> _Look:
         steps = [
@@ -225,13 +230,17 @@ class _Author:
                 seen = look(schemas.value_of(reply.text, schema))
             except schemas.Unusable as unusable:
                 fault = str(unusable)
-                prompt = forms.again(first, None, [fault])
-                continue
-            if best is None or best.fatal or not seen.fatal:
-                best = seen
-            if not seen.problems:
+                following = forms.again(first, None, [fault])
+            else:
+                if best is None or best.fatal or not seen.fatal:
+                    best = seen
+                if not seen.problems:
+                    break
+                faults = [_named(problem, seen.texts) for problem in seen.problems]
+                following = forms.again(first, reply.text, faults)
+            if following == prompt:  # the same question would have the same answer
                 break
-            prompt = forms.again(first, reply.text, [_named(problem, seen.texts) for problem in seen.problems])
+            prompt = following
         if best is None:
             raise _Refused([Problem("llm", f"None of the model's answers can be used. {fault}", fatal=True)], [])
         return best

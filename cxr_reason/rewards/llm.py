@@ -77,7 +77,10 @@ def _asked(prompt: Prompt | None, tries: int) -> Talk[dict[str, Any] | None]:
                 raise schemas.Unusable("It was too long and broke off.")
             answer: dict[str, Any] = schemas.value_of(reply.text, schema)
         except schemas.Unusable as unusable:
-            prompt = forms.again(first, None, [str(unusable)])
+            following = forms.again(first, None, [str(unusable)])
+            if following == prompt:  # the same question would have the same answer
+                return None
+            prompt = following
         else:
             return answer
     return None
