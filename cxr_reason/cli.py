@@ -34,6 +34,7 @@ class Listed(NamedTuple):
 COMMANDS = {
     "mine": Listed("Turn reports into questions with chains of reasoning."),
     "refine": Listed("Check chains of reasoning against their reports, mend them or reject them."),
+    "sft": Listed("Train a vision-language model on chains of reasoning.", ("base", "arrow", "models", "train")),
     "score": Listed("Score predictions: how well a model answers and how well it reasons."),
     "doctor": Listed("Show what is installed and what each command lacks."),
 }

@@ -11,6 +11,7 @@ WIDTH, HEIGHT, LEFT, TOP, GAP = 720, 200, 60, 30, 50
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df")
 MOST_POINTS = 600
 LOSSES = ("loss", "eval_loss")
+SHOWN = ("accuracy", "radrscore", "balanced_radrscore", "factuality", "completeness")
 Point = tuple[float, float]
 
 
@@ -19,28 +20,22 @@ def svg(rows: Iterable[Mapping[str, Any]], *, title: str) -> str:
     series: dict[str, list[Point]] = {}
     for row in rows:
         for name, value in row.items():
-            if name in LOSSES or (name.startswith("eval_") and _is_measure(name)):
-                if isinstance(value, int | float) and math.isfinite(value):
-                    series.setdefault(name, []).append((float(row["step"]), float(value)))
+            shown = name in LOSSES or name.removeprefix("eval_") in SHOWN
+            if shown and isinstance(value, int | float) and math.isfinite(value):
+                series.setdefault(name, []).append((float(row["step"]), float(value)))
     losses = {name: points for name, points in series.items() if name in LOSSES}
     measures = {name: points for name, points in series.items() if name not in LOSSES}
     panels = [(name, panel) for name, panel in (("loss", losses), ("evaluation", measures)) if panel]
     height = TOP + max(1, len(panels)) * (HEIGHT + GAP)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="11">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        'font-family="sans-serif" font-size="11">',
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
         f'<text x="{LEFT}" y="18" font-size="13">{escape(title)}</text>',
     ]
     for number, (name, panel) in enumerate(panels):
         parts += _panel(name, panel, top=TOP + number * (HEIGHT + GAP))
     return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-SHOWN = ("accuracy", "radrscore", "balanced_radrscore", "factuality", "completeness")
-
-
-def _is_measure(name: str) -> bool:
-    return name.removeprefix("eval_") in SHOWN
 
 
 def _panel(name: str, series: Mapping[str, Sequence[Point]], *, top: float) -> list[str]:
