@@ -200,5 +200,18 @@ class Saving:
             rotate(out, keep=self.keep, best=state.best_global_step)
         self._wait()
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load a whole model's weights by ``from_pretrained``, which knows the names that they were saved under.
+
+        Trainer's own way compares the file's names with the model's, and since transformers 5 those of Qwen2-VL and its
+        kin differ: it loads nothing, logs a warning, and a run that goes on starts from the base model.
+        """
+        given = model if model is not None else self.model  # type: ignore[attr-defined]
+        if hasattr(given, "peft_config") or self.is_fsdp_enabled:  # type: ignore[attr-defined]
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+            return
+        saved = type(given).from_pretrained(resume_from_checkpoint, dtype=given.dtype, use_safetensors=True)
+        given.load_state_dict(saved.state_dict())
+
     def _wait(self) -> None:
         self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]
