@@ -167,7 +167,19 @@ def output_options(command: Command) -> Command:
 
 
 def stream_options(command: Command) -> Command:
-    """`jobs`, `shard` (a `Shard` or None), `limit`, `max_failed` (in [0, 1]) and `dry_run`."""
+    """`jobs` and `part_options`."""
+    return click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Processes. The output is the same.",
+    )(part_options(command))
+
+
+def part_options(command: Command) -> Command:
+    """`shard` (a `Shard` or None), `limit`, `max_failed` (in [0, 1]) and `dry_run`."""
     for option in (
         click.option("-n", "--dry-run", is_flag=True, help="Do everything but write."),
         click.option(
@@ -183,14 +195,6 @@ def stream_options(command: Command) -> Command:
             type=ShardType(),
             callback=_shard,
             help="Only part i (from 0) of n.  [default: from Slurm's job array, else all]",
-        ),
-        click.option(
-            "--jobs",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            metavar="N",
-            help="Processes. The output is the same.",
         ),
     ):
         command = option(command)

@@ -13,11 +13,11 @@ from cxr_reason.radiology.verify import Silence
 from cxr_reason.records import dumps_plain
 from cxr_reason.rewards import JUDGES
 from cxr_reason.rewards.readers import verdicts_of
-from cxr_reason.scoring import compare, run, statistics, tables
+from cxr_reason.scoring import compare, figures, run, statistics, tables
 from cxr_reason.sheets import read_sheet
 from cxr_reason.streams import Input
 
-from . import _options
+from . import _films, _options
 
 FORMATS = ("jsonl",)
 
@@ -79,6 +79,14 @@ def _fields(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
     default=True,
     help="Leave report text out of the details and the page.",
 )
+@click.option(
+    "--films",
+    type=click.Choice(figures.KINDS),
+    default="none",
+    show_default=True,
+    help="Films on the page: links beside the case, or small pictures in the page itself.",
+)
+@_films.image_root_option
 @_options.rejects_options
 @_options.stream_options
 @_options.seed_option
@@ -115,6 +123,8 @@ def score(
         raise click.UsageError("--details and --html need files: stdout is for the score.")
     if (judge == "sheet") != (sheet is not None):
         raise click.UsageError("--judge sheet and --sheet FILE belong together.")
+    if given["films"] != "none" and not html:
+        raise click.UsageError("--films shows films on the page: name it with --html.")
     if details and details == html:
         raise click.UsageError("--details and --html need a file each.")
     if given["draws"] and not statistics.available():

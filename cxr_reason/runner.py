@@ -22,7 +22,7 @@ import os
 import signal
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -131,6 +131,7 @@ def run(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     aside: Aside | None = None,
     in_stream: bool = False,
+    rates: Sequence[str] = (),
 ) -> Summary:
     """Do `work` on every unit of `source` and write what comes of it, in the order of the input.
 
@@ -139,7 +140,8 @@ def run(
     `output` None is stdout; `rejects` None drops what was refused and counts it. `limit` takes the first units of the
     whole input, `shard` its part of those: all rows of a study, and with them its records, are in one shard. `config`
     holds the options that decide the output's bytes: a killed run is continued only under the same. `force` starts
-    over. `dry_run` works and counts, and writes nothing. `aside` is told the notes of each result.
+    over. `dry_run` works and counts, and writes nothing. `aside` is told the notes of each result. `rates` are counts
+    whose pace is shown beside that of the rows.
 
     With `in_stream`, `work` gets an iterator of the units instead, takes as many ahead as it likes, and yields a Result
     for each, in their order, or the exception that broke this one: for work that is quicker on many at once, such as a
@@ -190,7 +192,9 @@ def run(
             # Half a chunk must not be saved. Stdout is never saved, and may block for as long as its reader likes.
             with signals.held() if ledger.resumable else nullcontext():
                 ledger.add(chunk, done_of_chunk)
-            progress.advance(sum(outcome.rows for outcome in done_of_chunk.outcomes), fraction=source.fraction)
+            outcomes = done_of_chunk.outcomes
+            paced = {name: sum(outcome.counts.get(name, 0) for outcome in outcomes) for name in rates}
+            progress.advance(sum(outcome.rows for outcome in outcomes), fraction=source.fraction, also=paced)
         summary = ledger.commit()
     broken = summary.unreadable + summary.failed
     if broken > max_failed * summary.rows:

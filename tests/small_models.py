@@ -75,7 +75,7 @@ def vision_model(folder: Path, *, seed: int = 0) -> Path:
         torch.manual_seed(seed)
         model = Qwen2VLForConditionalGeneration(config)
         for parameter in model.parameters():  # wide enough for logits that rounding doesn't reorder
-            torch.nn.init.normal_(parameter, std=0.2)
+            torch.nn.init.normal_(parameter, std=0.5)
     model.generation_config.eos_token_id = [2, 0]
     model.generation_config.pad_token_id = 0
     model.save_pretrained(folder)

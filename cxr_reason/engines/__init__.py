@@ -33,6 +33,8 @@ class Plan:
     """An engine that can be loaded."""
 
     name: str
+    model: str
+    """As the user named it, or as the server does."""
     identity: str
     """What decides its texts, for caches and for runs that are continued: it changes with a checkpoint's weights."""
     load: Callable[[], Engine]
@@ -91,7 +93,7 @@ def plan(
         )
         return made
 
-    return Plan(name, f"{name} {models.fingerprint(checkpoint)} {dtype}", loaded)
+    return Plan(name, checkpoint.name, f"{name} {models.fingerprint(checkpoint)} {dtype}", loaded)
 
 
 def _class(name: str) -> Any:

@@ -21,16 +21,14 @@ class Chat:
             self.config: Any = AutoConfig.from_pretrained(checkpoint.path, **own)
             self.sees = type(self.config) in AutoModelForImageTextToText._model_mapping
             """Whether it takes images."""
-            self.processor: Any = AutoProcessor.from_pretrained(checkpoint.texts, **own) if self.sees else None
-            self.tokenizer: Any = (
-                self.processor.tokenizer if self.sees else AutoTokenizer.from_pretrained(checkpoint.texts, **own)
-            )
+            reader: Any = AutoProcessor if self.sees else AutoTokenizer
+            # Of a vision model the processor, of a language model the tokenizer.
+            self.processor: Any = reader.from_pretrained(checkpoint.texts, **own)
+            self.tokenizer: Any = self.processor.tokenizer if self.sees else self.processor
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise models.explain(error, checkpoint) from error
-        self._template: Any = self.processor if self.sees else self.tokenizer
-        if not self._template.chat_template:
-            # Processors of some checkpoints leave the template to the tokenizer.
-            self._template = self.tokenizer
+        # Processors of some checkpoints leave the template to the tokenizer.
+        self._template: Any = self.processor if self.processor.chat_template else self.tokenizer
         if not self._template.chat_template:
             raise InputError(
                 "it has no chat template, so it is no model that was taught to answer",

@@ -105,7 +105,7 @@ class EndpointEngine:
             )
         chosen = model or served[0]
         return engines.Plan(
-            "endpoint", f"endpoint {chosen}", lambda: cls(url, chosen, concurrency=concurrency, client=client)
+            "endpoint", chosen, f"endpoint {chosen}", lambda: cls(url, chosen, concurrency=concurrency, client=client)
         )
 
     def complete(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]:

@@ -8,6 +8,7 @@ made of; it would hold all prompts and give nothing before the last.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -67,6 +68,7 @@ class VllmEngine:
             "enable_prefix_caching": True,
             "enforce_eager": not on_gpu,  # compiling for a CPU takes minutes and gains little
             "seed": 0,
+            "use_tqdm_on_load": console.is_verbose(),
         }
         if batch_size:
             options["max_num_seqs"] = batch_size
@@ -197,13 +199,16 @@ def _completion(output: Any) -> Completion:
 
 
 def _set_up() -> None:
-    """What vLLM reads of the environment when it is imported: no reports home, logs to stderr, and few of them."""
-    for name, value in {
+    """What vLLM and its children read of the environment: no reports home, logs to stderr, and few of them."""
+    settings = {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-        "VLLM_LOGGING_LEVEL": "INFO" if console.is_verbose() else "ERROR",
         "TOKENIZERS_PARALLELISM": "false",  # it warns of the processes that vLLM forks
-    }.items():
+    }
+    if not console.is_verbose():
+        settings |= {"VLLM_LOGGING_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+        logging.getLogger("vllm").setLevel(logging.ERROR)  # until it has read its own setting
+    for name, value in settings.items():
         os.environ.setdefault(name, value)
 
 

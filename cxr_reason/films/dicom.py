@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
     from pydicom.dataset import Dataset
+    from pydicom.pixels.decoders.base import Decoder
     from pydicom.uid import UID
 
 MAGIC, MAGIC_AT = b"DICM", 128
@@ -54,10 +55,11 @@ NOT_FILMS = {
 """Modalities that are no radiographs. Whatever else stands there, or nothing, is let through."""
 
 VIEW_POSITIONS = {
-    **{"PA": "PA", "AP": "AP", "LL": "LAT", "RL": "LAT", "LATERAL": "LAT", "LAT": "LAT", "XTABLE LATERAL": "LAT"},
-    **{"LLD": "other", "RLD": "other", "LLO": "other", "RLO": "other"},
+    **{"PA": "PA", "AP": "AP"},
+    **dict.fromkeys(("LL", "RL", "LAT", "LATERAL", "XTABLE LATERAL"), "LAT"),
 }
-"""Values of View Position (0018,5101), and the records' words for them; any other is `other`."""
+"""Values of View Position (0018,5101) as they are met, and the records' words for them. Any other is `other`, as are
+films taken lying on the side, turned or tilted."""
 _VIEW_CODES = {
     **{"399348003": "AP", "R-10206": "AP", "399132005": "PA", "R-10214": "PA"},
     **{"399173006": "LAT", "R-10236": "LAT", "399198007": "LAT", "R-10232": "LAT"},
@@ -117,6 +119,7 @@ def _check(dataset: Dataset, *, where: str) -> None:
 
     if kind := NOT_FILMS.get(str(dataset.get("Modality"))):
         raise FilmError("not-a-film", where=where, told=f"this is {kind}, not a radiograph")
+    _decoder(dataset.file_meta.TransferSyntaxUID, where=where)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1:
         raise FilmError("multi-frame", where=where, told=f"the file holds {frames:,} frames")
@@ -126,18 +129,17 @@ def _check(dataset: Dataset, *, where: str) -> None:
         raise FilmError("unsupported", where=where, told=told)
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     check_size(columns, rows, where=where, pixel_bytes=samples * max(1, bits // 8))
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated:
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         if len(dataset.PixelData) < get_expected_length(dataset):
             raise FilmError("truncated", where=where)
-    elif _codestream_size(dataset.PixelData) not in (None, (columns, rows)):
+    elif _codestream_shape(dataset.PixelData) not in (None, (columns, rows, samples)):
         raise FilmError(
-            "damaged", where=where, told="the file is damaged: its picture has another size than its header"
+            "damaged", where=where, told="the file is damaged: its picture is not of the size that it tells"
         )
 
 
-def _codestream_size(pixel_data: bytes) -> tuple[int, int] | None:
-    """The width and height in the header of a compressed picture: what its decoder will believe.
+def _codestream_shape(pixel_data: bytes) -> tuple[int, int, int] | None:
+    """The width, height and channels in the header of a compressed picture: what its decoder will believe.
 
     None for RLE, which has no header. Raises ValueError or IndexError where there is none in a JPEG of any kind.
     """
@@ -146,7 +148,7 @@ def _codestream_size(pixel_data: bytes) -> tuple[int, int] | None:
     frame = get_frame(pixel_data, 0, number_of_frames=1)
     if (start := frame[:1024].find(b"\xff\x4f\xff\x51")) >= 0:  # JPEG 2000, in a box or not: SOC and SIZ (15444-1 A.5)
         right, bottom, left, top = (int.from_bytes(frame[start + n : start + n + 4]) for n in (8, 12, 16, 20))
-        return right - left, bottom - top
+        return right - left, bottom - top, int.from_bytes(frame[start + 40 : start + 42])
     if not frame.startswith(b"\xff\xd8"):
         return None
     at = 2
@@ -156,7 +158,7 @@ def _codestream_size(pixel_data: bytes) -> tuple[int, int] | None:
             at += 1
         elif marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # SOFn; JPEG-LS
             height, width = (int.from_bytes(frame[at + n : at + n + 2]) for n in (5, 7))
-            return width, height
+            return width, height, frame[at + 9]
         else:
             at += 2 + int.from_bytes(frame[at + 2 : at + 4])
     raise ValueError("no frame header")
@@ -181,10 +183,19 @@ def _picture(dataset: Dataset, *, where: str) -> Image.Image:
 
 def _decoded(dataset: Dataset, *, where: str) -> NDArray[np.integer[Any]]:
     """The stored values: rows x columns, of colour scans x 3 in RGB."""
-    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import pixel_array
 
-    syntax: UID = dataset.file_meta.TransferSyntaxUID
+    decoder = _decoder(dataset.file_meta.TransferSyntaxUID, where=where)
+    # The others that pydicom knows are slower, allocate what a file tells them to, or abort the process.
+    plugin = "pylibjpeg" if "pylibjpeg" in decoder.available_plugins else ""
+    pixels: NDArray[np.integer[Any]] = pixel_array(dataset, decoding_plugin=plugin, view_only=True)
+    return pixels
+
+
+def _decoder(syntax: UID, *, where: str) -> Decoder:
+    """Raises FilmError where nobody reads `syntax`, CxrError where what reads it isn't installed."""
+    from pydicom.pixels.decoders.base import get_decoder
+
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
@@ -192,9 +203,7 @@ def _decoded(dataset: Dataset, *, where: str) -> NDArray[np.integer[Any]]:
         raise FilmError("unsupported", where=where, told=told) from None
     if not decoder.is_available:
         raise lacks(f"a decoder for {syntax.name}", where=where)
-    # The others that pydicom knows are slower, allocate what a file tells them to, or abort the process.
-    plugin = "pylibjpeg" if "pylibjpeg" in decoder.available_plugins else ""
-    return pixel_array(dataset, decoding_plugin=plugin, view_only=True)
+    return decoder
 
 
 def _shown(pixels: NDArray[np.integer[Any]], dataset: Dataset) -> NDArray[np.uint8]:
@@ -255,7 +264,8 @@ def _voi_lut(values: NDArray[Any], dataset: Dataset) -> NDArray[Any] | None:
     # Its entries often have fewer bits than it says, so their own range counts.
     all_entries = apply_voi(np.arange(first, first + (entries or 1 << 16)), dataset)
     low, high = int(all_entries.min()), int(all_entries.max())
-    return (apply_voi(values, dataset).astype(float) - low) / (high - low)
+    looked_up: NDArray[Any] = apply_voi(values, dataset)
+    return (looked_up.astype(float) - low) / (high - low)
 
 
 def _window(values: NDArray[Any], dataset: Dataset) -> NDArray[Any] | None:

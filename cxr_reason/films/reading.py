@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from cxr_reason.films import dicom, pictures
@@ -56,7 +57,7 @@ def view(path: Path) -> str | None:
     Raises FilmError where the file can't be read.
     """
     where = os.fspath(path)
-    with _opened(path) as file, _quiet():
+    with _opened(path) as file, _quiet:
         if not dicom.is_dicom(file.read(dicom.MAGIC_AT + len(dicom.MAGIC))):
             return None
         return dicom.view_of(file, where=where)
@@ -84,7 +85,7 @@ def decoded(content: bytes, *, where: str) -> Image.Image:
         from PIL import Image
     except ImportError:
         raise lacks("PIL", where=where) from None
-    with _quiet():
+    with _quiet:
         if content.startswith((pictures.PNG, pictures.JPEG)):
             film = pictures.read_picture(content, where=where)
         elif dicom.is_dicom(content):
@@ -114,29 +115,35 @@ def _opened(path: Path) -> Iterator[io.BufferedReader]:
         yield file
 
 
-_quiet_lock = threading.Lock()
-_quiet_readers = 0
-_quiet_filters = warnings.catch_warnings()
+class _Quiet:
+    """While a film is read, no warning and no log of the decoders, which quote what stands in a file's header.
 
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings of the decoders, which would tell of single tags of single files.
-
-    The filters belong to the whole process. Where films are read in threads, the first reader sets them and the last
-    one puts them back.
+    Filters and levels belong to the whole process. Where films are read in threads, the first reader sets them and the
+    last one puts them back.
     """
-    global _quiet_readers, _quiet_filters
-    with _quiet_lock:
-        if _quiet_readers == 0:
-            _quiet_filters = warnings.catch_warnings()
-            _quiet_filters.__enter__()
-            warnings.simplefilter("ignore")
-        _quiet_readers += 1
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_readers -= 1
-            if _quiet_readers == 0:
-                _quiet_filters.__exit__(None, None, None)
+
+    _LOGGERS = ("PIL", "pydicom", "pylibjpeg")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._before = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._readers == 0:
+                self._before.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+                for logger in map(logging.getLogger, self._LOGGERS):
+                    self._before.callback(logger.setLevel, logger.level)
+                    logger.setLevel(logging.CRITICAL + 1)
+            self._readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if self._readers == 0:
+                self._before.close()
+
+
+_quiet = _Quiet()

@@ -65,3 +65,8 @@ def refusing(where: str, *, reason: str = "damaged") -> Iterator[None]:
         raise lacks((error.name or "a decoder").partition(".")[0], where=where) from None
     except Exception:
         raise FilmError(reason, where=where) from None
+    except BaseException as error:
+        # Where RLE's decoder would write beyond the picture it panics, being Rust: no `Exception` in Python.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise FilmError(reason, where=where) from None

@@ -16,6 +16,7 @@ from typing import Any
 from cxr_reason import pages
 from cxr_reason.records import dumps_plain
 from cxr_reason.scoring import tables
+from cxr_reason.scoring.figures import Figures
 from cxr_reason.scoring.tally import MEASURES, THINK_ANSWER, criticals, measured, task_of
 from cxr_reason.sinks import Sink
 from cxr_reason.streams import Input, stable_hash
@@ -42,15 +43,17 @@ def write(
     reports: bool = True,
     count: int = CASES,
     seed: int = 0,
+    figures: Figures | None = None,
 ) -> None:
     """Write the page of `score` into `sink`, with the cases of `details` (lines as `judge` makes them).
 
     `others` has those of the other model, paired by id. Without `reports` no report text is in it, nor what quotes it.
+    `figures` gives the films of the cases, which the page has only where it is given.
     """
     chosen = _chosen(_lines(details), count, seed)
     wanted = _by_id(others, set(chosen.values())) if others else {}
     style, script = (pages.asset(__package__, f"page.{kind}") for kind in ("css", "js"))
-    sink.write(_encoded(pages.head(_title(score), style=style, script=script)))
+    sink.write(_encoded(pages.head(_title(score), style=style, script=script, images=figures is not None)))
     sink.write(_encoded(_header(score, len(chosen), reports=reports)))
     sink.write(_encoded(_figures(score)))
     sink.write(_encoded(_CASES.format(tasks="".join(f"<option>{escape(task)}</option>" for task in score["tasks"]))))
@@ -58,7 +61,12 @@ def write(
     for number, line in enumerate(_lines(details)):
         if number in chosen:
             other = wanted.get(chosen[number])
-            sink.write(_block(f"case-{len(index)}", case(line, other, reports=reports)))
+            told = case(line, other, reports=reports)
+            if figures:
+                told["films"] = figures.of(line)
+                for name, data in figures.fresh():
+                    sink.write(_block(name, data))
+            sink.write(_block(f"case-{len(index)}", told))
             index.append(entry(line))
     sink.write(_block("index", index))
     sink.write(_encoded(f"<script>{script}</script>\n</body>\n</html>\n"))

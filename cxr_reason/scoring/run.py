@@ -15,6 +15,7 @@ from cxr_reason.errors import CxrError, TooManyFailures
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.rewards import judge as judged_by
 from cxr_reason.scoring import floors, page, paired, statistics, tables
+from cxr_reason.scoring.figures import Figures, Kind
 from cxr_reason.scoring.tally import Tally, measured, noted
 from cxr_reason.sinks import opened
 from cxr_reason.streams import Input, Row, stable_id
@@ -96,6 +97,8 @@ def score(
     html: str | Path | None = None,
     against: Input | None = None,
     reports: bool = True,
+    films: Kind = "none",
+    image_root: str | None = None,
     cases: int = page.CASES,
     dry_run: bool = False,
     **stream: Any,
@@ -105,10 +108,14 @@ def score(
     Gives the score (`tables.result`), the run's counts, and the error that is still to be raised where too many rows
     couldn't be read: what could be read is scored and written all the same. `details` gets a line an item, in the order
     of the input, and can be continued after a kill; `html` a page with up to `cases` of them. `reports=False` leaves
-    report text out of both. `stream` is the rest of `runner.run`.
+    report text out of both. `films` are shown on the page as `Figures` tells. `stream` is the rest of `runner.run`.
     """
     if against is not None and not statistics.available():
         raise CxrError("comparing needs numpy", where="--against", hint="pip install 'cxr-reason[score]'")
+    figures = None
+    if html and films != "none":
+        root = Path(image_root) if image_root else None
+        figures = Figures(films, root=root, base=Path(source.name).parent, page=Path(html).parent)
     with_floors = judge == JUDGE_OF_FLOORS
     config: dict[str, Any] = {
         "judge": judge,
@@ -157,6 +164,6 @@ def score(
         if against is not None and other is not None:
             result["against"] = paired.compare(tally.held, other.held, name=against.name, draws=draws, seed=seed)
         if sink and ours:
-            page.write(sink, result, ours, others=theirs, reports=reports, count=cases, seed=seed)
+            page.write(sink, result, ours, others=theirs, reports=reports, count=cases, seed=seed, figures=figures)
             sink.commit()
     return result, summary or runner.Summary(), failures[0] if failures else None
