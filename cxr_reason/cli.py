@@ -39,6 +39,7 @@ COMMANDS = {
     "sft": Listed("Train a vision-language model on chains of reasoning.", ("base", "arrow", "models", "train")),
     "infer": Listed("Answer questions about films with a model.", ("base", "films", "vllm|models|endpoint")),
     "score": Listed("Score predictions: how well a model answers and how well it reasons."),
+    "demo": Listed("Write made-up films with reports, to try everything on.", ("base", "films")),
     "doctor": Listed("Show what is installed and what each command lacks."),
 }
 

@@ -19,10 +19,10 @@ from cxr_reason import __version__
 from cxr_reason.cli import COMMANDS, load
 
 # Commands that read no records. All others get the tests of data commands and need an input below.
-WITHOUT_INPUT = {"doctor"}
+WITHOUT_INPUT = {"demo", "doctor"}
 DATA_COMMANDS = [name for name in COMMANDS if name not in WITHOUT_INPUT]
 HEAVY = {"torch", "transformers", "datasets", "numpy", "pandas", "pyarrow"}
-NUMERIC = {"score": {"numpy"}}  # intervals are what numpy is for; the help does without
+NUMERIC = {"score": {"numpy"}, "demo": {"numpy"}}  # intervals and films are what numpy is for; the help does without
 FLAGS = {"score": ["--json"]}  # without it, stdout is tables for people
 
 REPORTS = 40  # one broken row is then 2.4 %, less than --max-failed allows
@@ -99,8 +99,9 @@ def test_help_imports_no_command_and_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_no_command_imports_the_training_stack(name: str, inputs: dict[str, tuple[str, str]]) -> None:
-    loaded = loaded_by(name, *([] if name in WITHOUT_INPUT else ["-"]), stdin=inputs.get(name, ("", ""))[0])
+def test_no_command_imports_the_training_stack(name: str, inputs: dict[str, tuple[str, str]], tmp_path: Path) -> None:
+    alone = ["--n", "1", "--out", str(tmp_path)] if name == "demo" else []
+    loaded = loaded_by(name, *(alone if name in WITHOUT_INPUT else ["-"]), stdin=inputs.get(name, ("", ""))[0])
     assert f"cxr_reason.commands.{name}" in loaded
     assert loaded & HEAVY <= NUMERIC.get(name, set())
     assert loaded_by(name, "--help") & HEAVY == set()

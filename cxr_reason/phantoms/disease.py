@@ -31,7 +31,7 @@ RATES = {
     "cardiomegaly": 0.36,
     "borderline": 0.08,
     "pleural effusion": 0.42,
-    "pneumothorax": 0.19,
+    "pneumothorax": 0.26,
     "consolidation": 0.34,
     "lung nodule": 0.13,
     "lung mass": 0.07,
@@ -40,8 +40,8 @@ RATES = {
     "pulmonary edema": 0.18,
     "rib fracture": 0.08,
     "low lung volumes": 0.1,
-    "endotracheal tube": 0.12,
-    "central venous catheter": 0.14,
+    "endotracheal tube": 0.36,  # at the bedside only
+    "central venous catheter": 0.38,  # elsewhere a fifth of it
     "pacemaker": 0.08,
     "sternotomy wires": 0.1,
 }
@@ -97,14 +97,14 @@ def patient_findings(rng: Generator, *, view: str) -> list[Drawn]:
     """What is drawn for a patient seen for the first time on a film of `view`; empty for one who is well."""
     if rng.random() < RATES["normal"]:
         return []
-    found = [*_heart(rng, view), *_edema(rng), *_effusions(rng), *_pneumothorax(rng), *_lobes(rng), *_lumps(rng)]
+    found = [*_heart(rng, view), *_edema(rng), *_pneumothorax(rng), *_effusions(rng), *_lobes(rng), *_lumps(rng)]
     if rng.random() < RATES["atelectasis"]:
         found += [Drawn("atelectasis", side, "base", rng.random(), place=_placed(rng)) for side in _sides(rng, 0.25)]
     if rng.random() < RATES["rib fracture"]:
         found.append(Drawn("rib fracture", _side(rng), place=_placed(rng)))
     if rng.random() < RATES["low lung volumes"]:
         found.append(Drawn("low lung volumes"))
-    return visible([*found, *_devices(rng, found)])
+    return visible([*found, *_devices(rng, found, bedside=view == "AP")])
 
 
 def _side(rng: Generator) -> str:
@@ -176,14 +176,14 @@ def _lumps(rng: Generator) -> list[Drawn]:
     return found[:1]
 
 
-def _devices(rng: Generator, found: Sequence[Drawn]) -> list[Drawn]:
+def _devices(rng: Generator, found: Sequence[Drawn], *, bedside: bool) -> list[Drawn]:
     devices = []
-    if rng.random() < RATES["endotracheal tube"]:
+    if bedside and rng.random() < RATES["endotracheal tube"]:
         tip = rng.uniform(-18, 12) if rng.random() < 0.2 else rng.uniform(22, 66)
         devices.append(Drawn("endotracheal tube", mm=round(tip)))
         if rng.random() < 0.7:
             devices.append(Drawn("enteric tube"))
-    if rng.random() < RATES["central venous catheter"]:
+    if rng.random() < RATES["central venous catheter"] * (1 if bedside else 0.2):
         side = "right" if rng.random() < 0.7 else "left"
         devices.append(Drawn("central venous catheter", side, mm=round(rng.uniform(8, 62))))
     if rng.random() < RATES["pacemaker"]:
@@ -219,11 +219,11 @@ def _hides(other: Drawn, finding: Drawn) -> bool:
     low = finding.site in ("lower lobe", "middle lobe", "lower lung", "base")
     match other.name:
         case "pleural effusion":
-            if finding.name == "pneumothorax":
-                return True
-            return finding.name != other.name and (other.amount > 0.5 or (other.amount > 0.18 and low))
+            return finding.name not in (other.name, "pneumothorax") and (
+                other.amount > 0.5 or (other.amount > 0.18 and low)
+            )
         case "pneumothorax":
-            return finding.name in ("lung nodule", "lung mass", "lobar collapse", "consolidation")
+            return finding.name in ("pleural effusion", "lung nodule", "lung mass", "lobar collapse", "consolidation")
         case "consolidation":
             return finding.name in ("lung nodule", "lung mass", "lobar collapse") or (
                 finding.name == "atelectasis" and low and other.site != "upper lobe"

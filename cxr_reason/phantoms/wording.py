@@ -31,7 +31,13 @@ ORDER = (
     *("low lung volumes", "cardiomegaly", "mediastinal shift", "pulmonary edema", "consolidation", "lobar collapse"),
     *("lung nodule", "lung mass", "atelectasis", "pleural effusion", "pneumothorax", "rib fracture"),
 )
-LUNGS = ("consolidation", "lung nodule", "lung mass", "atelectasis", "lobar collapse", "pulmonary edema")
+UNSOUND = {
+    "lungs": {"consolidation", "lung nodule", "lung mass", "atelectasis", "lobar collapse", "pulmonary edema"},
+    "mediastinum": {"mediastinal shift", "lobar collapse", "pleural effusion"},
+    "bones": {"rib fracture"},
+}
+"""With which findings a region isn't called normal."""
+IMAGINABLE = ("consolidation", "lung nodule", "lung mass", "pleural effusion", "pneumothorax", "pulmonary edema")
 SILENT = {"low lung volumes": 0.3, "sternotomy wires": 0.3, "rib fracture": 0.18, "atelectasis": 0.12, "pacemaker": 0.1}
 """How often something that is there isn't told; of others, one in twenty."""
 DENIED = {
@@ -59,7 +65,9 @@ class Said:
     text: str
     told: tuple[dict[str, Any], ...] = ()
     name: str = ""
-    """The finding that it speaks of."""
+    """The finding that it speaks of, or the region."""
+    state: str = ""
+    finding: Drawn | None = None
 
 
 class Teller:
@@ -110,15 +118,16 @@ class Teller:
             twin = self._twin(finding)
             if twin:
                 done.add((twin.name, twin.side))
-                said.append(self._both(finding))
+                said.append(self._say(replace(finding, side="bilateral"), "both"))
             else:
                 said.append(self._say(finding, self._state(finding)))
             if finding.tension:
                 said.append(self._say(Drawn("mediastinal shift", finding.side), "present"))
         for finding in self._gone:
-            if self._rng.random() < 0.75 and (finding.name, finding.side) not in done:
-                if "resolved" in FINDINGS[finding.name] or not FINDINGS[finding.name].get("plain"):
-                    said.append(self._say(finding, "resolved"))
+            known = FINDINGS[finding.name]
+            sayable = "resolved" in known or not known.get("plain")
+            if sayable and (finding.name, finding.side) not in done and self._rng.random() < 0.75:
+                said.append(self._say(finding, "resolved"))
         return said
 
     def _state(self, finding: Drawn) -> str:
@@ -142,30 +151,24 @@ class Teller:
         alike = [f for f in self._findings if f.name == finding.name and f.side != finding.side and not f.change]
         return alike[0] if alike and alike[0].severity == finding.severity and self._rng.random() < 0.8 else None
 
-    def _both(self, finding: Drawn) -> Said:
-        return self._say(replace(finding, side="bilateral"), "both")
-
     def _negatives(self) -> list[Said]:
         there = {finding.name for finding in self._findings}
         if any(finding.tension for finding in self._findings):
             there.add("mediastinal shift")
         left = {finding.name for finding in self._gone}
-        said = []
-        if not there & set(LUNGS) and not left & set(LUNGS) and self._rng.random() < 0.55:
-            said.append(Said(self._one(TABLES["normal"]["lungs"]), name="consolidation"))
-        for part, chance in (("mediastinum", 0.25), ("bones", 0.2)):
-            blocked = {"mediastinum": {"mediastinal shift", "lobar collapse"}, "bones": {"rib fracture"}}[part]
-            if not there & blocked and self._rng.random() < chance:
-                said.append(Said(self._one(TABLES["normal"][part])))
         out = [name for name in DENIED if name not in there | left and self._rng.random() < DENIED[name]]
         if "lung mass" in there and "lung nodule" in out:
             out.remove("lung nodule")
+        said = self._imagined(out) if self._rng.random() < IMAGINED * 2 else []
+        doubted = {one.name for one in said}
+        out = [name for name in out if name not in doubted]
+        for part, chance in (("lungs", 0.55), ("mediastinum", 0.25), ("bones", 0.2)):
+            if not (there | left | doubted) & UNSOUND[part] and self._rng.random() < chance:
+                said.append(Said(self._one(TABLES["normal"][part]), name=part))
         if "cardiomegaly" in out:
             out.remove("cardiomegaly")
             absent = {"name": "cardiomegaly", "status": "absent"}
             said.append(Said(self._one(TABLES["normal"]["heart"]), (absent,), "cardiomegaly"))
-        if out and self._rng.random() < IMAGINED * 2:
-            said += self._imagined(out.pop(int(self._rng.integers(len(out)))))
         return said + self._denials(out) + self._other_side()
 
     def _denials(self, names: list[str]) -> list[Said]:
@@ -196,15 +199,17 @@ class Teller:
                 return [Said(text.format(side=side, noun=noun), (told,), finding.name)]
         return []
 
-    def _imagined(self, name: str) -> list[Said]:
-        """A hedge about what isn't there."""
-        if "uncertain" not in FINDINGS[name] or name == "mediastinal shift":
+    def _imagined(self, absent: Sequence[str]) -> list[Said]:
+        """A hedge about something that isn't there."""
+        names = [name for name in absent if name in IMAGINABLE]
+        if not names:
             return []
+        name = self._one(names)
         side, lobe = LOBES[int(self._rng.integers(len(LOBES)))]
-        site = lobe if name in ("consolidation", "lobar collapse") else ZONES[int(self._rng.integers(3))]
-        sided = name != "pulmonary edema"
-        shown = Drawn(name, side if sided else "", site if sided else "", 0.1, mm=11 if name == "lung nodule" else 35)
-        return [self._say(shown, "uncertain")]
+        if name == "pulmonary edema":
+            return [self._say(Drawn(name, amount=0.1), "uncertain")]
+        site = lobe if name == "consolidation" else ZONES[int(self._rng.integers(3))]
+        return [self._say(Drawn(name, side, site, 0.1, mm=11 if name == "lung nodule" else 35), "uncertain")]
 
     def _say(self, finding: Drawn, state: str) -> Said:
         """A sentence on `finding` in `state`, and what it says."""
@@ -229,7 +234,7 @@ class Teller:
             name, status = marked[1].strip(), marked[2]
             entry |= {"name": name} if name else {}
             entry |= {"status": status} if status else {}
-        return Said(text, (entry,), finding.name)
+        return Said(text, (entry,), finding.name, state, finding)
 
     def _fill(self, template: str, finding: Drawn) -> str:
         known = FINDINGS[finding.name]
@@ -275,40 +280,24 @@ class Teller:
 
     def _closing(self, body: Sequence[Said]) -> list[Said]:
         """The impression: the most important of what has been said, in other words, or that nothing is the matter."""
-        told = [
-            entry
-            for said in body
-            for entry in said.told
-            if entry["status"] != "absent" and entry["name"] in FINDINGS and "tip" not in entry
+        told = [said for said in body if said.finding and said.told[0]["status"] != "absent"]
+        told += [said for said in body if said.finding and said.state == "resolved"]
+        lines = [
+            self._say(said.finding, said.state)
+            for said in [said for said in told if said.name not in QUIET][:3]
+            if said.finding
         ]
-        serious = [entry for entry in told if entry["name"] not in QUIET]
-        lines = []
-        for entry in serious[:3]:
-            finding = self._drawn_as(entry)
-            if finding is None:
-                continue
-            state = "uncertain" if entry["status"] == "uncertain" else entry.get("change") or "present"
-            lines.append(self._both(finding) if entry.get("side") == "bilateral" else self._say(finding, state))
-        if lines:
-            return lines
         if not told and not self._findings:
             return [Said(self._one(TABLES["normal"]["film"]))]
-        return []
-
-    def _drawn_as(self, entry: dict[str, Any]) -> Drawn | None:
-        side = entry.get("side", "")
-        for finding in (*self._findings, *self._gone):
-            if finding.name == entry["name"] and (side in ("bilateral", finding.side) or not side):
-                return finding
-        return None
+        return lines
 
     def _contradict(self, body: list[Said], closing: list[Said]) -> tuple[list[Said], list[Said]]:
         """Deny above what the impression says."""
         for number, said in enumerate(body):
             if len(said.told) != 1 or said.name not in ("pleural effusion", "pneumothorax", "consolidation"):
                 continue
-            same = [line for line in closing if line.told == said.told or (line.told and line.name == said.name)]
-            if said.told[0]["status"] != "present" or "change" in said.told[0] or len(same) != 1:
+            same = [line for line in closing if line.name == said.name]
+            if said.state != "present" or len(same) != 1 or same[0].told[0]["status"] != "present":
                 continue
             denied = self._say(Drawn(said.name), "absent")
             if denied.told[0]["name"] != said.name:
