@@ -9,7 +9,8 @@ import click
 
 from cxr_reason.training.refusals import ALLOWABLE
 
-from ._options import Command, ShareType, seed_option
+from ._films import PixelsType, image_root_option
+from ._options import Command, ShareType
 
 Callback = Callable[[click.Context, click.Parameter, tuple[str, ...]], dict[str, Any]]
 
@@ -48,6 +49,7 @@ def pairs(*, numbers: bool) -> Callback:
 
 def data_options(command: Command) -> Command:
     """What is trained on: `allow`, `apart_from`, `image_root`, `film_cache`, `max_failed`."""
+    command = image_root_option(command)
     for option in (
         click.option(
             "--max-failed",
@@ -59,14 +61,8 @@ def data_options(command: Command) -> Command:
         click.option(
             "--film-cache",
             type=click.Path(file_okay=False),
-            metavar="DIR",
-            help="Keep fitted films here, so that each is decoded once.",
-        ),
-        click.option(
-            "--image-root",
-            type=click.Path(exists=True, file_okay=False),
-            metavar="DIR",
-            help="Where relative film paths begin.  [default: the input's folder]",
+            metavar="FOLDER",
+            help="Keep the films here as the model sees them, for the next time. They are patients' pictures.",
         ),
         click.option(
             "--apart-from",
@@ -112,7 +108,7 @@ def trainer_options(command: Command) -> Command:
             help="Less memory for a third more time.",
         ),
         click.option("--lora", type=click.IntRange(min=1), metavar="RANK", help="Train a LoRA of that rank instead."),
-        click.option("--max-pixels", type=click.IntRange(min=1), metavar="N", help="Largest film, width times height."),
+        click.option("--max-pixels", type=PixelsType(), metavar="WxH", help="Films with more pixels are made smaller."),
         click.option(
             "--max-length", type=click.IntRange(min=1), metavar="N", help="Longest item in tokens; none is cut."
         ),
@@ -144,6 +140,3 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
     if "report_to" in told:
         told["report_to"] = list(told["report_to"])
     return told
-
-
-__all__ = ["data_options", "given", "pairs", "seed_option", "trainer_options"]

@@ -18,7 +18,7 @@ from . import _options, _training
 @click.argument("sources", metavar="[INPUT]...", nargs=-1)
 @click.option("--model", required=True, metavar="MODEL", help="A folder, a model of the hub, or tiny.")
 @click.option(
-    "-o", "--output", required=True, type=click.Path(file_okay=False), metavar="DIR", help="Where the model goes."
+    "-o", "--output", required=True, type=click.Path(file_okay=False), metavar="FOLDER", help="Where the model goes."
 )
 @click.option("--recipe", type=click.Choice(list(recipes("sft"))), help="Settings that belong together.")
 @click.option(
@@ -69,9 +69,9 @@ def sft(
     """Train a vision-language model on chains of reasoning.
 
     Reads records with films, a question, an answer and verified steps, as `cxr refine` writes them, and trains by TRL
-    on their completion alone. The model is then in DIR, with cxr.json, which tells what it was made of; checkpoints are
-    below. The same command given again goes on from the newest one. What would spoil a run is refused before the first
-    step. The last line on stdout is JSON: where the model is, and its metrics.
+    on their completion alone. The model is then in FOLDER, with cxr.json, which tells what it was made of; checkpoints
+    are below. The same command given again goes on from the newest one. What would spoil a run is refused before the
+    first step. The last line on stdout is JSON: where the model is, and its metrics.
     """
     if mix and sources:
         raise click.UsageError("Name the inputs by --mix, or without it: not both.", ctx)

@@ -1,4 +1,4 @@
-"""What the tests of training share: phantoms with chains, a model of a few thousand weights, and `cxr sft` as a process.
+"""What tests of training share: phantoms with chains, a model of a few thousand weights, and `cxr sft` as a process.
 
 Processes are forked from a server that has imported the training stack already: real ones, that can be killed, without
 five seconds of imports each.
@@ -44,6 +44,8 @@ class Training:
     def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._files = [folder / "stdout", folder / "stderr"]
+        for file in self._files:
+            file.write_text("")
         named = [os.fspath(file) for file in self._files]
         self.process = _context.Process(target=_run, args=(arguments, *named, environment(**variables)))
         self.process.start()
@@ -60,12 +62,13 @@ class Training:
             raise AssertionError(f"still running after {seconds} s: {self._files[1].read_text()}")
         return Done(self.process.exitcode, *(file.read_text(encoding="utf-8") for file in self._files))
 
-    def when(self, condition: Callable[[], object], *, kill: int, seconds: float = 120) -> Done:
-        """Send the signal `kill` once `condition` holds, and wait for the end."""
+    def when(self, condition: Callable[[], object], *, kill: int, delay: float = 0, seconds: float = 120) -> Done:
+        """Send the signal `kill` some seconds after `condition` holds, and wait for the end."""
         deadline = time.monotonic() + seconds
         while self.process.is_alive() and not condition():
             assert time.monotonic() < deadline, "waited in vain"
             time.sleep(0.002)
+        time.sleep(delay)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, kill)
         return self.wait()

@@ -78,14 +78,14 @@ class Numbers(TrainerCallback):  # type: ignore[misc]
     """Writes what is logged to ``metrics.jsonl``, a line a time, and shows it: loss, tokens a second, memory.
 
     Lines of steps that a killed run took and that are taken again are cut off first, so the file reads as if nothing
-    had happened. Give the trainer's total of steps by `on_train_begin`; only the first process writes.
+    had happened. Only the first process writes.
     """
 
     def __init__(self, out: Path, *, first: bool) -> None:
         self._path = out / METRICS
         self._first = first
         self._progress: console.Progress | None = None
-        self._tokens = self._tokens_at_start = 0.0
+        self._counted = self._counted_at_start = 0.0
         self._started = time.monotonic()
         self.tokens_per_second: float | None = None
 
@@ -107,11 +107,7 @@ class Numbers(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         told = numbers(logs or {})
-        if tokens := told.get("num_tokens"):
-            seconds = time.monotonic() - self._started
-            self._tokens_at_start = self._tokens_at_start or tokens
-            if tokens > self._tokens_at_start and seconds:
-                self.tokens_per_second = (tokens - self._tokens_at_start) / seconds
+        self._count(told.get("num_tokens"))
         if not self._first:
             return
         kept = {name: value for name, value in told.items() if not name.endswith(LIKE_SPEED) and name != "train_loss"}
@@ -120,16 +116,27 @@ class Numbers(TrainerCallback):  # type: ignore[misc]
                 file.write(json.dumps({"step": state.global_step, **kept}) + "\n")
         self._show(told, state)
 
+    def _count(self, tokens: float | None) -> None:
+        """Note that `tokens` were trained since the run began; the first of these may have been before a kill."""
+        if not tokens or tokens <= self._counted:
+            return
+        if self._progress is not None and self._counted:
+            self._progress.also["tokens"] += int(tokens - self._counted)
+        self._counted_at_start = self._counted_at_start or tokens
+        self._counted = tokens
+        if tokens > self._counted_at_start:
+            self.tokens_per_second = (tokens - self._counted_at_start) / (time.monotonic() - self._started)
+
     def _show(self, told: Mapping[str, float | None], state: Any) -> None:
-        speed = f"{self.tokens_per_second:,.0f} tokens/s  " if self.tokens_per_second else ""
         if self._progress is not None and "loss" in told:
-            self._progress.detail = f"loss {told['loss']:.3f}  {speed}{memory()}"
+            self._progress.detail = f"loss {told['loss']:.3f}  {memory()}"
         measures = [
             f"{name.removeprefix('eval_')} {value:.3f}"
             for name, value in told.items()
             if name in ("eval_loss", "eval_accuracy", "eval_radrscore", "eval_balanced_radrscore") and value is not None
         ]
         if measures:
+            speed = f"{self.tokens_per_second:,.0f} tokens/s  " if self.tokens_per_second else ""
             loss = next((row["loss"] for row in reversed(state.log_history) if "loss" in row), None)
             trained = f"loss {loss:.3f}  {speed}" if loss is not None else ""
             console.note(

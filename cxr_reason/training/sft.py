@@ -39,7 +39,14 @@ MAY_CHANGE = frozenset(
     )
 )
 """Settings that a run may go on with in another value: they decide what is kept and shown, not what is learnt."""
-DEFAULTS: dict[str, Any] = {"save_steps": 200, "eval_steps": 200, "logging_steps": 1, "ddp_timeout": 24 * 3600}
+DEFAULTS: dict[str, Any] = {
+    "seed": 0,
+    "report_to": "none",
+    "logging_steps": 1,  # TRL waits for the numbers of every step anyway
+    "save_steps": 200,
+    "eval_steps": 200,
+    "ddp_timeout": 24 * 3600,  # while the first process reads the records, the others wait
+}
 VISION = ("visual", "vision_tower", "vision_model", "vision_encoder")
 PROJECTOR = ("merger", "projector")
 PROBED = 4
@@ -158,8 +165,9 @@ def _arguments(run: Run, *, world: int) -> Any:
         "greater_is_better": run.settings.best_metric != "loss",
         "load_best_model_at_end": False,
     }
+    quiet = {} if console.is_verbose() else {"log_level": "error", "log_level_replica": "error"}
     try:
-        return SFTConfig(**{**DEFAULTS, "seed": 0, "report_to": "none", **given, **own})
+        return SFTConfig(**{**DEFAULTS, **quiet, **given, **own})
     except (TypeError, ValueError) as error:
         # Transformers' messages about its arguments name settings, never data.
         raise CxrError(f"the trainer doesn't take these settings: {error}", where="settings") from error
