@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -197,6 +198,7 @@ def test_a_signal_saves_and_stops(
     whole: dict[str, tuple[Path, Done]], world: Path, number: int, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
+    # The third line is logged at the third step: the fourth has an evaluation, which then is made up for.
     done = Training(tmp_path / "log", *command(world, out)).when(reached(out, 3), kill=number)
     assert (done.code, done.stdout) == (143, "")
     saved = checkpoints.newest(out)
@@ -206,14 +208,26 @@ def test_a_signal_saves_and_stops(
     assert not checkpoints.read(out)  # it is no model yet
     if number == signal.SIGTERM:
         again = Training(tmp_path / "log", *command(world, out)).wait()
-        assert again.code == 0
+        assert again.code == 0, again.stderr
+        assert read(out / "metrics.jsonl") == read(whole["full"][0] / "metrics.jsonl")
         assert f"going on from step {saved.step} " in again.stderr
         assert_same_weights(out, whole["full"][0])
 
 
-def test_a_broken_checkpoint_is_passed_over(whole: dict[str, tuple[Path, Done]], tmp_path: Path, capsys: Any) -> None:
-    import shutil
+def test_a_run_that_is_killed_at_its_very_end_takes_no_step_more(
+    whole: dict[str, tuple[Path, Done]], world: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole["full"][0], out)
+    (out / checkpoints.FILE).unlink()
+    (out / "model.safetensors").unlink()
+    done = Training(tmp_path / "log", *command(world, out)).wait()
+    assert done.code == 0, done.stderr
+    assert done.result["step"] == STEPS
+    assert_same_weights(out, whole["full"][0])
 
+
+def test_a_broken_checkpoint_is_passed_over(whole: dict[str, tuple[Path, Done]], tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "out"
     shutil.copytree(whole["full"][0], out)
     newest = checkpoints.newest(out)
@@ -255,7 +269,12 @@ def test_two_processes_are_one_with_the_doubled_batch(world: Path, tmp_path: Pat
     ours, theirs = read(pair / "metrics.jsonl"), read(one / "metrics.jsonl")
     assert len(ours) == len(theirs) > 4
     for row, other in zip(ours, theirs, strict=True):
-        assert row == pytest.approx(other, abs=1e-3)
+        # The validation loss is a mean over batches, and the last one of a process may be small.
+        told = [
+            {name: value for name, value in r.items() if name not in ("eval_loss", "eval_entropy")}
+            for r in (row, other)
+        ]
+        assert told[0] == pytest.approx(told[1], abs=1e-3)
     for name, value in weights(pair).items():
         assert abs(value - weights(one)[name]).max() < 1e-3
 

@@ -117,5 +117,6 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def write(path: Path, records: Sequence[dict[str, Any]]) -> Path:
+    path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return path

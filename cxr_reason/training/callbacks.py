@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -68,7 +68,7 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
         return self.stopped
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.asked():
+        if self.asked() and state.global_step < state.max_steps:
             control.should_evaluate = False
             control.should_save = True
             control.should_training_stop = True
@@ -147,6 +147,16 @@ class Numbers(TrainerCallback):  # type: ignore[misc]
         if self._progress is not None:
             self._progress.__exit__(None, None, None)
             self._progress = None
+
+
+class AtStart(TrainerCallback):  # type: ignore[misc]
+    """Does `work` when training begins, after what was saved of the run has been loaded."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._work()
 
 
 def numbers(logs: Mapping[str, Any]) -> dict[str, float | None]:

@@ -1,7 +1,7 @@
 """Evaluation in mid-run: a fixed sample is answered by the live model and judged by `cxr score`'s own code.
 
 The loss tells how well a model imitates chains; whether it answers and reasons better only its own answers tell. They
-are greedy, so an evaluation draws no random number and a run that is continued goes on as if it had never stopped.
+are greedy, so a run that is continued tells the same as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -99,17 +99,23 @@ def measures(notes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 class Examined:
-    """Mixed into a trainer of TRL, in front of it: an evaluation also asks `exam`, and is followed by a checkpoint."""
+    """Mixed into a trainer of TRL, in front of it: an evaluation also asks `exam`, and is followed by a checkpoint.
+
+    It leaves torch's random numbers as they were, so that one that is made up for (`make_up`) changes nothing either.
+    """
 
     exam: Exam | None = None
     best_metric: str = "loss"
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        told: dict[str, float] = super().evaluate(*args, **kwargs)  # type: ignore[misc]
-        if self.exam is not None:
-            answered = {f"eval_{name}": value for name, value in self.exam(self).items()}
-            self.log(dict(answered))  # type: ignore[attr-defined]
-            told |= answered
+        import torch
+
+        with torch.random.fork_rng(enabled=True):
+            told: dict[str, float] = super().evaluate(*args, **kwargs)  # type: ignore[misc]
+            if self.exam is not None:
+                answered = {f"eval_{name}": value for name, value in self.exam(self).items()}
+                self.log(dict(answered))  # type: ignore[attr-defined]
+                told |= answered
         name = f"eval_{self.best_metric}"
         if name not in told:
             console.warn(
@@ -118,3 +124,19 @@ class Examined:
             told[name] = 0.0
         self.control.should_save = True  # type: ignore[attr-defined]  # or the best would be lost
         return told
+
+    def owes(self) -> bool:
+        """Whether the run goes on from a step whose evaluation was left out because a signal had come."""
+        args, state = self.args, self.state  # type: ignore[attr-defined]
+        due = args.eval_strategy == "steps" and state.global_step and state.global_step % state.eval_steps == 0
+        return bool(due) and not any(
+            row.get("step") == state.global_step and "eval_loss" in row for row in state.log_history
+        )
+
+    def make_up(self) -> None:
+        """Make the evaluation that is owed, at the start of a run that goes on."""
+        if self.owes():
+            told = self._evaluate(None, None, skip_scheduler=True)  # type: ignore[attr-defined]
+            self._determine_best_metric(told, None)  # type: ignore[attr-defined]
+            # The checkpoint of this step is there, and the random numbers of this process are not yet the run's.
+            self.control.should_save = False  # type: ignore[attr-defined]

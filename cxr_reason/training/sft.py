@@ -346,10 +346,10 @@ class Ruler:
 def _fit(
     run: Run, args: Any, checkpoint: models.Checkpoint, chat: Chat, about: dict[str, Any], *, first: bool
 ) -> dict[str, Any]:
-    from transformers import AutoProcessor, PrinterCallback
+    from transformers import AutoProcessor, PrinterCallback, TrainerState
     from trl import SFTTrainer
 
-    from cxr_reason.training.callbacks import Numbers, StopOnSignal
+    from cxr_reason.training.callbacks import AtStart, Numbers, StopOnSignal
     from cxr_reason.training.evaluation import Exam, Examined
 
     class Trainer(Examined, checkpoints.Saving, SFTTrainer):  # type: ignore[misc]
@@ -378,10 +378,11 @@ def _fit(
         callbacks=[stop, numbers],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(AtStart(trainer.make_up))
     _check_films(trainer)
     trainer.keep = chosen.keep
     trainer.best_metric = chosen.best_metric
-    trainer.about = lambda: {**about, "step": trainer.state.global_step, "metrics": _last_metrics(trainer.state)}
+    trainer.about = lambda: {**about, "step": trainer.state.global_step, "metrics": _metrics(trainer.state)}
     if sample:
         trainer.exam = Exam(
             sample,
@@ -397,25 +398,31 @@ def _fit(
     saved = checkpoints.newest(run.out)
     if saved:
         console.note(f"going on from step {saved.step:,} ({saved.path})")
-    started, before = time.monotonic(), saved.step if saved else 0
-    with stop:
-        try:
-            done = trainer.train(resume_from_checkpoint=os.fspath(saved.path) if saved else None)
-        finally:
-            numbers.close()
-            if first:
-                _draw(run.out)
+        trainer.state = TrainerState.load_from_json(os.fspath(saved.path / "trainer_state.json"))
+    speed = {}
+    # Trainer would take one step more than it should from the last checkpoint of a run that was killed at its very end.
+    if not saved or saved.step < trainer.state.max_steps:
+        with stop:
+            try:
+                speed = _trained(trainer, saved)
+            finally:
+                numbers.close()
+                if first:
+                    _draw(run.out)
+        speed["tokens_per_second"] = numbers.tokens_per_second
     if stop.stopped and trainer.state.global_step < trainer.state.max_steps:
         if stop.received == signal.SIGINT:
             raise KeyboardInterrupt
         raise Terminated(f"stopped at step {trainer.state.global_step:,}, saved: the same command goes on from there")
-    speed = {
-        "train_loss": done.training_loss,
-        "tokens_per_second": numbers.tokens_per_second,
-        "steps_per_second": (trainer.state.global_step - before) / (time.monotonic() - started),
-    }
-    result = ranks.first_does(lambda: _published(run, trainer.state, about, speed))
-    return result or {}
+    return ranks.first_does(lambda: _published(run, trainer.state, about, speed)) or {}
+
+
+def _trained(trainer: Any, saved: checkpoints.Saved | None) -> dict[str, Any]:
+    """Take the steps that are left; how the loss and the speed were."""
+    started, before = time.monotonic(), saved.step if saved else 0
+    done = trainer.train(resume_from_checkpoint=os.fspath(saved.path) if saved else None)
+    steps = trainer.state.global_step - before
+    return {"train_loss": done.training_loss, "steps_per_second": steps / (time.monotonic() - started)}
 
 
 def _made(run: Run, checkpoint: models.Checkpoint, kind: Any, **given: Any) -> Any:
@@ -502,16 +509,15 @@ def _check_films(trainer: Any) -> None:
     refusals.settle(total=tried)
 
 
-def _last_metrics(state: Any) -> dict[str, Any]:
-    """The numbers that were logged last, by name."""
+def _metrics(state: Any, step: int | None = None) -> dict[str, Any]:
+    """The numbers that were logged last, by name; the last of those up to `step`, where one is given."""
     from cxr_reason.training.callbacks import LIKE_SPEED, numbers
 
     told: dict[str, Any] = {}
     for row in state.log_history:
-        told |= {
-            name: value for name, value in numbers(row).items() if not name.endswith(LIKE_SPEED) and name != "step"
-        }
-    return told
+        if step is None or row["step"] <= step:
+            told |= numbers(row)
+    return {name: value for name, value in told.items() if not name.endswith(LIKE_SPEED) and name != "step"}
 
 
 def _published(run: Run, state: Any, about: Mapping[str, Any], speed: Mapping[str, Any]) -> dict[str, Any]:
@@ -522,16 +528,15 @@ def _published(run: Run, state: Any, about: Mapping[str, Any], speed: Mapping[st
         raise CxrError(
             "the checkpoint that was to be kept is gone", where=str(run.out), hint="Was it deleted meanwhile?"
         )
-    told = checkpoints.read(chosen) or {}
+    kept = best or state.global_step
+    metrics = _metrics(state, kept)
     result = {
         "checkpoint": os.fspath(run.out),
         "step": state.global_step,
         "best_step": best,
-        "metrics": {**told.get("metrics", {}), **speed},
+        "metrics": {**metrics, **speed},
     }
-    checkpoints.publish(
-        chosen, run.out, {**about, "step": told.get("step"), "metrics": told.get("metrics", {}), "result": result}
-    )
+    checkpoints.publish(chosen, run.out, {**about, "step": kept, "metrics": metrics, "result": result})
     return result
 
 
