@@ -64,7 +64,8 @@ def _list_checks(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     show_default=True,
     help="Longest chain, in characters.",
 )
-@_review.review_options
+@_review.review_options("of the chains, also of those that are rejected,", strata=review.STRATA)
+@_options.no_reports_option("the sheet and the page")
 @_options.output_options
 @_options.stream_options
 @_options.seed_option
@@ -95,9 +96,10 @@ def refine(
     stream = {name: value for name, value in given.items() if name not in _review.NAMES}
     stream |= {"stage": study.STAGE, "units": study.by_study, "config": config}
     records_in = Input(source, formats=("jsonl",))
-    if _review.wanted(given):
-        sample = review.Sample(given["sample"] or _review.SAMPLE, by=given["strata"], seed=given["seed"])
-        places = {name: given[name] for name in ("sheet", "html", "reports")}
+    output = given["output"] if given["output"] != "-" else None
+    sample = _review.drawn(given, {"--output": output, "--rejects": given["rejects"]}, stdout="the records")
+    if sample:
+        places = {"sheet": given["sample_sheet"], "html": given["sample_html"], "reports": given["reports"]}
         summary = review.run(records_in, partial(work, review_seed=given["seed"]), sample, **places, **stream)
         console.note(f"{len(sample.chosen()):,} claims drawn for review, from {sample.strata:,} strata")
     else:

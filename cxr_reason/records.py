@@ -40,7 +40,8 @@ TASKS = ("binary", "single", "multiple", "anomaly", "temporal")
 SPLITS = ("train", "validate", "test")
 VIEWS = ("PA", "AP", "LAT", "other")
 VIEW_NAMES = {"PA": "PA", "AP": "AP"} | dict.fromkeys(("LAT", "LATERAL", "LL", "RL", "XTABLE LATERAL"), "LAT")
-"""What tables call the views, in capitals, DICOM's ViewPosition among them: LL and RL are laterals."""
+"""What tables and DICOM's View Position call the views, in capitals. Any other is `other`, as are films taken lying on
+the side, turned or tilted."""
 ROLES = ("current", "prior")
 STATUSES = ("present", "absent", "uncertain")
 CERTAINTIES = ("definite", "probable", "possible", "differential")

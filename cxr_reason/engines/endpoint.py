@@ -10,6 +10,7 @@ and no item.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import ipaddress
@@ -20,7 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -75,7 +76,8 @@ def check_address(url: str, *, allow_remote: bool) -> None:
 
 
 class EndpointEngine:
-    """See `cxr_reason.engines.base.Engine`."""
+    """See `cxr_reason.engines.base.Engine`. Requests run in an event loop of its own thread, so that they can be broken
+    off at once when the run ends."""
 
     name = "endpoint"
 
@@ -87,7 +89,10 @@ class EndpointEngine:
         self._client = client
         self._concurrency = concurrency or CONCURRENCY
         self._patience = patience
-        self._closing = threading.Event()
+        self._free = asyncio.Semaphore(self._concurrency)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
+        self._thread.start()
 
     @classmethod
     def plan(
@@ -95,8 +100,7 @@ class EndpointEngine:
     ) -> engines.Plan:
         """Check the address, and ask the server what it serves."""
         check_address(url, allow_remote=allow_remote)
-        client = _client(url, allow_remote=allow_remote)
-        served = _served(client, url)
+        served = asyncio.run(_served(url, allow_remote=allow_remote))
         if model is None and len(served) != 1:
             raise InputError(f"it serves {len(served)} models", where=url, hint=f"Name one of: {', '.join(served)}")
         if model is not None and model not in served:
@@ -104,64 +108,65 @@ class EndpointEngine:
                 f"it doesn't serve {model}", where=url, hint=f"It serves: {', '.join(served) or 'nothing'}"
             )
         chosen = model or served[0]
-        return engines.Plan(
-            "endpoint", chosen, f"endpoint {chosen}", lambda: cls(url, chosen, concurrency=concurrency, client=client)
-        )
+
+        def loaded() -> EndpointEngine:
+            return cls(url, chosen, concurrency=concurrency, client=_client(url, allow_remote=allow_remote))
+
+        return engines.Plan("endpoint", chosen, f"endpoint {chosen}", loaded)
 
     def complete(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]:
         source = iter(prompts)
         order: deque[Future[Completion]] = deque()
         more = True
-        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="endpoint")
         try:
             while more or order:
                 # Twice as many as are asked at once: so many may wait for a slow one before them.
-                while more and len(order) < 2 * self._concurrency:
+                while more and len(order) < 2 * self._concurrency and not (order and order[0].done()):
                     prompt = next(source, None)
                     if prompt is None:
                         more = False
-                        break
-                    order.append(pool.submit(self._ask, prompt, sampling))
-                    if order[0].done():
-                        break
+                    else:
+                        asked = self._ask(self._request(prompt, sampling))
+                        order.append(asyncio.run_coroutine_threadsafe(asked, self._loop))
                 if order:
                     yield order.popleft().result()
         finally:
-            self._closing.set()  # whoever waits for the server gives up
-            pool.shutdown(wait=False, cancel_futures=True)
-            self._closing = threading.Event()
+            for future in order:
+                future.cancel()
 
-    def _ask(self, prompt: Prompt, sampling: Sampling) -> Completion:
-        """One completion. Away: tried again until `_patience` is at its end."""
+    async def _ask(self, request: dict[str, Any]) -> Completion:
+        """One completion. A server that is away is asked again until `_patience` is at its end."""
         import openai
 
-        closing = self._closing
-        request = self._request(prompt, sampling)
-        pause, since = _FIRST_PAUSE, time.monotonic()
+        pause, since = _FIRST_PAUSE, 0.0
         while True:
-            try:
-                return _completion(self._client.chat.completions.create(**request))
-            except openai.APIStatusError as error:
-                if error.status_code in _ENDS_THE_RUN:
-                    what = _ENDS_THE_RUN[error.status_code]
-                    raise CxrError(f"the server {what} ({error.status_code})", where=self._url) from error
-                if error.status_code not in _AWAY:
-                    # Its message may quote the prompt.
-                    told = f"the server refused it ({error.status_code}); most often a prompt is too long for the model"
-                    return Completion(error=told)
-                why = f"answers with {error.status_code}"
-                pause = max(pause, _retry_after(error))
-            except openai.APIConnectionError:  # timeouts too
-                why = "can't be reached"
-            if time.monotonic() - since > self._patience:
-                raise CxrError(
-                    f"the server {why}, for {self._patience / 60:.0f} minutes now",
-                    where=self._url,
-                    hint="Start it again. The same command goes on where this one stopped.",
-                )
-            console.warn(f"{self._url} {why}: trying again", kind="answers that had to be waited for")
-            if closing.wait(pause * random.uniform(0.75, 1.25)):
-                return Completion(error="given up")
+            async with self._free:
+                since = since or time.monotonic()
+                try:
+                    return _completion(await self._client.chat.completions.create(**request))
+                except openai.APIStatusError as error:
+                    if error.status_code in _ENDS_THE_RUN:
+                        what = _ENDS_THE_RUN[error.status_code]
+                        raise CxrError(f"the server {what} ({error.status_code})", where=self._url) from None
+                    if error.status_code not in _AWAY:
+                        # Its message may quote the prompt.
+                        why = f"the server refused it ({error.status_code})"
+                        return Completion(error=f"{why}; most often a prompt is too long for the model")
+                    why = f"answers with {error.status_code}"
+                    pause = max(pause, _retry_after(error))
+                except openai.APIConnectionError:  # timeouts too
+                    why = "can't be reached"
+                except (openai.APIError, AttributeError, TypeError, ValueError) as error:
+                    return Completion(error=f"the server's answer can't be read ({type(error).__name__})")
+                if time.monotonic() - since > self._patience:
+                    raise CxrError(
+                        f"the server {why}, for {self._patience / 60:.0f} minutes now",
+                        where=self._url,
+                        hint="Start it again. The same command goes on where this one stopped.",
+                    )
+                console.warn(f"{self._url} {why}: trying again", kind="answers that had to be waited for")
+                # Who waits keeps its place: a server that comes back is not met by more than it can take.
+                await asyncio.sleep(pause * random.uniform(0.75, 1.25))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _request(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
@@ -189,8 +194,20 @@ class EndpointEngine:
         return request | ({"extra_body": beyond} if beyond else {})
 
     def close(self) -> None:
-        self._closing.set()
-        self._client.close()
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        ours = asyncio.current_task()
+        tasks = [task for task in asyncio.all_tasks() if task is not ours]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._client.close()
 
 
 def _client(url: str, *, allow_remote: bool) -> Any:
@@ -198,25 +215,28 @@ def _client(url: str, *, allow_remote: bool) -> Any:
     import openai
 
     # Proxies of the environment would carry what is asked out of the network, redirects too.
-    http = httpx.Client(follow_redirects=False, trust_env=allow_remote)
+    http = httpx.AsyncClient(follow_redirects=False, trust_env=allow_remote)
     timeout = httpx.Timeout(_TIMEOUT_SECONDS, connect=_CONNECT_SECONDS)
     key = os.environ.get(KEY) or "none"
-    return openai.OpenAI(base_url=url, api_key=key, http_client=http, max_retries=0, timeout=timeout)
+    return openai.AsyncOpenAI(base_url=url, api_key=key, http_client=http, max_retries=0, timeout=timeout)
 
 
-def _served(client: Any, url: str) -> list[str]:
+async def _served(url: str, *, allow_remote: bool) -> list[str]:
+    """The names of the models that it serves."""
     import openai
 
-    try:
-        return [model.id for model in client.models.list(timeout=_CONNECT_SECONDS)]
-    except openai.APIStatusError as error:
-        what = _ENDS_THE_RUN.get(error.status_code, "doesn't say which models it serves")
-        hint = f"Set {KEY}." if error.status_code in (401, 403) else "Most servers want /v1 at the end of the address."
-        raise CxrError(f"the server {what} ({error.status_code})", where=url, hint=hint) from error
-    except openai.APIError as error:
-        raise CxrError(
-            "the server can't be reached", where=url, hint="Is it running, and is the port right?"
-        ) from error
+    async with _client(url, allow_remote=allow_remote) as client:
+        try:
+            return [model.id async for model in client.models.list(timeout=_CONNECT_SECONDS)]
+        except openai.APIStatusError as error:
+            what = _ENDS_THE_RUN.get(error.status_code, "doesn't say which models it serves")
+            hint = (
+                f"Set {KEY}." if error.status_code in (401, 403) else "Most servers want /v1 at the end of the address."
+            )
+            raise CxrError(f"the server {what} ({error.status_code})", where=url, hint=hint) from None
+        except openai.APIError:
+            hint = "Is it running, and is the port right?"
+            raise CxrError("the server can't be reached", where=url, hint=hint) from None
 
 
 def _messages(prompt: Prompt) -> list[dict[str, Any]]:

@@ -11,10 +11,9 @@ Pillow and numpy (extra `films`) and pydicom with its decoders (extra `dicom`) a
 """
 
 from cxr_reason.films.cache import digest
-from cxr_reason.films.dicom import VIEW_POSITIONS
 from cxr_reason.films.fitting import MAX_PIXELS, fit
 from cxr_reason.films.opening import Films
 from cxr_reason.films.reading import read, view
 from cxr_reason.films.refusal import FilmError
 
-__all__ = ["MAX_PIXELS", "VIEW_POSITIONS", "FilmError", "Films", "digest", "fit", "read", "view"]
+__all__ = ["MAX_PIXELS", "FilmError", "Films", "digest", "fit", "read", "view"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cxr_reason.films import tones
 from cxr_reason.films.limits import check_size
 from cxr_reason.films.refusal import FilmError, lacks, refusing
+from cxr_reason.records import VIEW_NAMES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,12 +55,6 @@ NOT_FILMS = {
 }
 """Modalities that are no radiographs. Whatever else stands there, or nothing, is let through."""
 
-VIEW_POSITIONS = {
-    **{"PA": "PA", "AP": "AP"},
-    **dict.fromkeys(("LL", "RL", "LAT", "LATERAL", "XTABLE LATERAL"), "LAT"),
-}
-"""Values of View Position (0018,5101) as they are met, and the records' words for them. Any other is `other`, as are
-films taken lying on the side, turned or tilted."""
 _VIEW_CODES = {
     **{"399348003": "AP", "R-10206": "AP", "399132005": "PA", "R-10214": "PA"},
     **{"399173006": "LAT", "R-10236": "LAT", "399198007": "LAT", "R-10232": "LAT"},
@@ -89,7 +84,7 @@ def view_of(content: io.BufferedIOBase, *, where: str) -> str | None:
     with refusing(where):
         dataset = _header(content, ("ViewPosition", "ViewCodeSequence"), pixels=False, where=where)
         if position := str(dataset.get("ViewPosition") or "").strip().upper():
-            return VIEW_POSITIONS.get(position, "other")
+            return VIEW_NAMES.get(position, "other")
         if codes := dataset.get("ViewCodeSequence"):
             return _VIEW_CODES.get(str(codes[0].get("CodeValue")), "other")
         return None
@@ -232,10 +227,10 @@ def _windowed(stored: NDArray[Any], counts: NDArray[Any], dataset: Dataset) -> N
     """
     from pydicom.pixels.processing import apply_modality_lut
 
-    values = _tried(lambda: apply_modality_lut(stored, dataset))
+    values = _tried(apply_modality_lut, stored, dataset)
     values = stored if values is None else values
     for window in (_voi_lut, _window):
-        shown = _tried(lambda window=window: window(values, dataset))  # type: ignore[misc]
+        shown = _tried(window, values, dataset)
         if shown is not None and _tells_apart(shown, values, counts):
             brightness: NDArray[Any] = shown
             return brightness
@@ -245,10 +240,10 @@ def _windowed(stored: NDArray[Any], counts: NDArray[Any], dataset: Dataset) -> N
     return tones.spread(values, counts)
 
 
-def _tried(work: Callable[[], NDArray[Any] | float | None]) -> Any:
+def _tried(work: Callable[..., Any], *arguments: Any) -> Any:
     """What `work` gives, None where the tables or numbers that it needs are broken."""
     try:
-        return work()
+        return work(*arguments)
     except Exception:
         return None
 
@@ -310,7 +305,7 @@ def _squared(image: Image.Image, dataset: Dataset, *, where: str) -> Image.Image
     """`image` with square pixels: the side along which they are longer is stretched."""
     from PIL.Image import Resampling
 
-    ratio = _tried(lambda: _aspect(dataset)) or 1.0
+    ratio = _tried(_aspect, dataset) or 1.0
     if abs(ratio - 1) < 0.01 or not 1 / MAX_STRETCH <= ratio <= MAX_STRETCH:
         return image
     width, height = image.size

@@ -34,7 +34,6 @@ _PATIENT = re.compile(r"p[0-9]{8}")
 _REPORT = re.compile(r"s[0-9]{8}\.txt")
 _ANY_TEXT = re.compile(r"[^.].*\.txt")
 
-# ViewPosition as published; films taken lying on the side, turned or tilted are none of PA, AP and lateral.
 # What the study is called there, the same for all its images.
 _OF_STUDY = ("PerformedProcedureStepDescription", "ProcedureCodeSequence_CodeMeaning", "StudyDate", "StudyTime")
 

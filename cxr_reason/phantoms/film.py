@@ -33,8 +33,7 @@ def draw(body: Body, shot: Shot, findings: Sequence[Drawn], *, rng: Generator, s
     `rng` decides texture and noise; vessels grow from the body's own seed, so that they are the same on another film.
     """
     scene = scene_of(layout(body, shot, findings), shot.field, size, rng)
-    attenuation = _attenuation(scene, body, shot, findings)
-    return _develop(attenuation, scene, shot, size)
+    return _develop(_attenuation(scene, body, shot, findings), scene, shot, size)
 
 
 def heart_mask(body: Body, shot: Shot, findings: Sequence[Drawn], *, size: int = 224) -> NDArray[np.bool_]:

@@ -39,12 +39,13 @@ def consolidation(scene: Scene, finding: Drawn) -> Plane:
 
 
 def lump(scene: Scene, finding: Drawn) -> Plane:
+    """Depth of a nodule or mass, 1 in its middle."""
     at = lump_point(scene.plan, finding)
     radius = finding.mm / 2
     # A lump smaller than a pixel or two is spread, not lost.
     drawn = max(radius, 0.9 * scene.step)
-    lump = scene.ball(at, (drawn, drawn * (0.85 + 0.3 * finding.place[2])), finding.place[2])
-    return lump * np.float32((radius / drawn) ** 2)
+    ball = scene.ball(at, (drawn, drawn * (0.85 + 0.3 * finding.place[2])), finding.place[2])
+    return ball * np.float32((radius / drawn) ** 2)
 
 
 def fluid(scene: Scene, finding: Drawn, inside: Plane) -> Plane:
@@ -54,12 +55,11 @@ def fluid(scene: Scene, finding: Drawn, inside: Plane) -> Plane:
     climb = 14 + 34 * math.sqrt(finding.amount) * (1 - 0.5 * finding.amount)
     surface = np.float32(level) - np.float32(climb) * np.exp(-np.clip(inside, 0, 200) * np.float32(1 / 24))
     surface = surface - np.float32(0.3 * climb) * np.exp(-np.clip(np.abs(scene.x) - 20, 0, 200) * np.float32(1 / 16))
-    fluid = scene.soft(scene.y - surface, 12 + 22 * finding.amount)
-    fluid = fluid * np.float32(0.93) + np.float32(0.14 * finding.amount + 0.03) * scene.soft(
-        scene.y - np.float32(level - 70), 70
-    ) * (1 - fluid)
-    fluid[:, scene.columns(-side)] = 0
-    return np.clip(fluid, 0, 1)
+    share = scene.soft(scene.y - surface, 12 + 22 * finding.amount) * np.float32(0.93)
+    veil = scene.soft(scene.y - np.float32(level - 70), 70) * np.float32(0.14 * finding.amount + 0.03)
+    share += veil * (1 - share * np.float32(1 / 0.93))
+    share[:, scene.columns(-side)] = 0
+    return np.clip(share, 0, 1, out=share)
 
 
 def pneumothorax(scene: Scene, finding: Drawn, inside: Plane) -> tuple[Plane, Plane]:
@@ -67,11 +67,10 @@ def pneumothorax(scene: Scene, finding: Drawn, inside: Plane) -> tuple[Plane, Pl
     plan = scene.plan
     side = SIDES[finding.side]
     x, y = plan.hila[side]
-    left = 1 - finding.amount
     # The lung shrinks towards its hilum, from the apex more than from the base.
     shrink_y = np.where(scene.y < np.float32(y), np.float32(1 / (1 - 0.82 * finding.amount)), np.float32(1))
     yy = (scene.y - np.float32(y)) * shrink_y + np.float32(y)
-    xx = (scene.x - np.float32(x)) * np.float32(1 / max(0.22, left)) + np.float32(x)
+    xx = (scene.x - np.float32(x)) * np.float32(1 / max(0.22, 1 - finding.amount)) + np.float32(x)
     top = np.maximum(0, 48 - np.abs(xx)) ** 2 * np.float32(0.02) + np.float32(plan.apex)
     margin = np.minimum(plan.wall(yy) - np.abs(xx), yy - top)
     margin = margin + np.float32(3) * scene.mottle(5)
@@ -113,9 +112,8 @@ def edema(scene: Scene, finding: Drawn) -> Plane:
     patches = np.clip(scene.mottle(18), -1, 1)
     strength = 0.12 + 0.55 * finding.amount**1.2
     rough = np.float32(0.1 + 0.35 * max(0.0, finding.amount - 0.4))
-    return np.clip(np.float32(strength) * haze * (1 + rough * patches * 1.6), 0, 0.75) + np.float32(
-        0.05 * finding.amount
-    )
+    dense = np.clip(np.float32(strength) * haze * (1 + rough * patches * 1.6), 0, 0.75)
+    return dense + np.float32(0.05 * finding.amount)
 
 
 def strands(scene: Scene, findings: Sequence[Drawn]) -> Plane:

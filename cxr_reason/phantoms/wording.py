@@ -54,7 +54,9 @@ DENIED = {
     "low lung volumes": 0.04,
 }
 """How often something that isn't there is denied by name."""
-LIMITED, HEDGED, IMAGINED, CONTRADICTED = 0.16, 0.07, 0.035, 0.025
+LIMITED, HEDGED, IMAGINED, CONTRADICTED = 0.16, 0.07, 0.07, 0.1
+"""How often a denial is limited, a finding is hedged (faint ones more often), a report hedges about what isn't
+there, and one with an impression contradicts itself, where it can."""
 _MARK = re.compile(r"\s*\|\s*([\w ]*)(?:=(\w+))?$")
 
 
@@ -67,6 +69,7 @@ class Said:
     name: str = ""
     """The finding that it speaks of, or the region."""
     state: str = ""
+    """The list of `wording.toml` that it comes from."""
     finding: Drawn | None = None
 
 
@@ -91,10 +94,10 @@ class Teller:
         style = self._weighed(STYLES)
         body = self._body()
         closing = self._closing(body) if style == "headed" else []
-        if style == "headed" and self._rng.random() < CONTRADICTED * 4:
+        if style == "headed" and self._rng.random() < CONTRADICTED:
             body, closing = self._contradict(body, closing)
         told = _merged([entry for said in (*body, *closing) for entry in said.told])
-        return self._layout(style, body, closing), told
+        return self._written(style, body, closing), told
 
     # ------------------------------------------------------------------------------------------------------- sentences
 
@@ -111,7 +114,7 @@ class Teller:
         done: set[tuple[str, str]] = set()
         for finding in self._findings:
             if (finding.name, finding.side) in done:
-                continue
+                continue  # of two lobes on one side one is told
             done.add((finding.name, finding.side))
             if self._rng.random() < SILENT.get(finding.name, 0.05):
                 continue
@@ -159,7 +162,7 @@ class Teller:
         out = [name for name in DENIED if name not in there | left and self._rng.random() < DENIED[name]]
         if "lung mass" in there and "lung nodule" in out:
             out.remove("lung nodule")
-        said = self._imagined(out) if self._rng.random() < IMAGINED * 2 else []
+        said = self._imagined(out) if self._rng.random() < IMAGINED else []
         doubted = {one.name for one in said}
         out = [name for name in out if name not in doubted]
         for part, chance in (("lungs", 0.55), ("mediastinum", 0.25), ("bones", 0.2)):
@@ -307,7 +310,8 @@ class Teller:
             return [*body[:number], replace(denied, told=()), *body[number + 1 :]], swapped
         return body, closing
 
-    def _layout(self, style: str, body: Sequence[Said], closing: Sequence[Said]) -> str:
+    def _written(self, style: str, body: Sequence[Said], closing: Sequence[Said]) -> str:
+        """The sentences as a report in `style`."""
         sentences = [said.text for said in body]
         view = self._one(TABLES["headings"]["AP" if self._shot.portable else "PA"])
         match style:

@@ -18,7 +18,7 @@ Kind = Literal["none", "link", "thumbnail"]
 KINDS: tuple[Kind, ...] = ("none", "link", "thumbnail")
 
 THUMBNAIL_PIXELS = 256 * 256
-_QUALITY = 50
+_QUALITY = 85
 """Of WebP: some 5 kB a film, so that a page of 5,000 films stays below 40 MB."""
 
 

@@ -2,7 +2,7 @@
 // as text, never as HTML. Cases stand in the page as blocks of JSON and are read when they are looked at.
 "use strict";
 (() => {
-  const ROW = 60; // pixels, as in page.css
+  const ROW = 68; // pixels, as in page.css
   const $ = (id) => document.getElementById(id);
   const index = JSON.parse($("index").textContent);
   const [list, rows, article, form] = [$("list"), $("rows"), $("case"), $("filters")];
