@@ -150,6 +150,8 @@ class Progress:
         self.unit = unit
         self.count = 0
         self.fraction: float | None = None
+        self.detail = ""
+        """What else is worth seeing, after all the rest."""
         self.also: Counter[str] = Counter()
         self._bar: rich.progress.Progress | None = None
         self._task: rich.progress.TaskID | None = None
@@ -211,7 +213,7 @@ class Progress:
         fraction = self.count / self.total if self.total else self.fraction
         if fraction:
             parts.append(f"{_clock(elapsed * max(0.0, 1 - fraction) / fraction)} left")
-        return "  ".join(parts)
+        return "  ".join([*parts, *filter(None, [self.detail])])
 
 
 def progress(label: str, total: int | None = None, *, unit: str = "rows") -> Progress:

@@ -36,6 +36,11 @@ class Chat:
                 hint="Take the instruction-tuned model of that name.",
             )
 
+    @property
+    def template(self) -> str:
+        """The chat template, as Jinja has it."""
+        return str(self._template.chat_template)
+
     def text(self, prompt: Prompt) -> str:
         """The prompt as text, one placeholder an image. Raises CxrError where the model can't be asked so."""
         if prompt.images and not self.sees:

@@ -49,6 +49,7 @@ class TransformersEngine:
     """See `cxr_reason.engines.base.Engine`."""
 
     name = "transformers"
+    _synced = False
 
     def __init__(
         self,
@@ -67,11 +68,6 @@ class TransformersEngine:
             transformers.utils.logging.disable_progress_bar()
         self.model = checkpoint.name
         self.chat = Chat(checkpoint, trust_remote_code=trust_remote_code)
-        self.chat.tokenizer.padding_side = "left"
-        if self.chat.tokenizer.pad_token_id is None:
-            self.chat.tokenizer.pad_token = self.chat.tokenizer.eos_token
-        self._size = batch_size or BATCH
-        self._told_of_schemas = False
         kind = transformers.AutoModelForImageTextToText if self.chat.sees else transformers.AutoModelForCausalLM
         options: dict[str, Any] = {
             "dtype": models.dtype_of(checkpoint) if dtype == "auto" else dtype,
@@ -90,11 +86,37 @@ class TransformersEngine:
                 model = model.to(_device(torch))
         except (RuntimeError, ValueError, OSError, ImportError) as error:
             raise models.explain(error, checkpoint) from error
-        self._model = model.eval()
+        self._take(model.eval(), batch_size)
+
+    @classmethod
+    def around(
+        cls, model: Any, chat: Chat, *, batch_size: int | None = None, name: str = "", synced: bool = False
+    ) -> TransformersEngine:
+        """An engine on a model that is somebody else's, such as a trainer's in mid-run, and is left as it was.
+
+        `chat` must not be shared with whoever trains: its padding is set to the left. `synced` where the weights are
+        spread over processes, which then must all ask for as many prompts.
+        """
+        engine = cls.__new__(cls)
+        engine.model = name or chat.checkpoint.name
+        engine.chat = chat
+        engine._synced = synced
+        engine._take(model, batch_size)
+        return engine
+
+    def _take(self, model: Any, batch_size: int | None) -> None:
+        import transformers
+
+        self.chat.tokenizer.padding_side = "left"
+        if self.chat.tokenizer.pad_token_id is None:
+            self.chat.tokenizer.pad_token = self.chat.tokenizer.eos_token
+        self._model = model
+        self._size = batch_size or BATCH
+        self._told_of_schemas = False
         own = self._model.generation_config
         self._ends = _ids(own.eos_token_id) | _ids(self.chat.tokenizer.eos_token_id)
         # A checkpoint's own sampling (Qwen2-VL penalises repetitions) would slip in where we leave a setting out.
-        self._model.generation_config = transformers.GenerationConfig(
+        self._defaults = transformers.GenerationConfig(
             eos_token_id=sorted(self._ends),
             pad_token_id=self.chat.tokenizer.pad_token_id,
             bos_token_id=own.bos_token_id,
@@ -172,7 +194,7 @@ class TransformersEngine:
             steps += _warpers(transformers, sampling)
             steps.append(_Draw([random.Random(seed_of(one.prompt, sampling, one.number)) for one in batch]))
         config = transformers.GenerationConfig(
-            **self._model.generation_config.to_diff_dict()
+            **self._defaults.to_diff_dict()
             | {
                 "max_new_tokens": sampling.max_tokens,
                 "do_sample": False,  # `_Draw` has drawn
@@ -180,10 +202,18 @@ class TransformersEngine:
                 "stop_strings": list(sampling.stop) or None,
             }
         )
-        with torch.inference_mode():
-            tokens = self._model.generate(
-                **inputs, generation_config=config, logits_processor=steps, tokenizer=self.chat.tokenizer
-            )
+        own, self._model.generation_config = self._model.generation_config, self._defaults
+        try:
+            with torch.no_grad():  # not inference_mode: what a model in training keeps of this must allow gradients
+                tokens = self._model.generate(
+                    **inputs,
+                    generation_config=config,
+                    logits_processor=steps,
+                    tokenizer=self.chat.tokenizer,
+                    synced_gpus=self._synced,
+                )
+        finally:
+            self._model.generation_config = own
         new = tokens[:, inputs["input_ids"].shape[1] :].tolist()
         return [self._read(row, length, sampling) for row, length in zip(new, lengths, strict=True)]
 
