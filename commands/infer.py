@@ -121,4 +121,7 @@ def show(summary: Summary, pace: stage.Pace) -> None:
         f"infer: {summary.rows:,} in, {done}{cut}, {summary.rejected:,} rejected, {summary.unreadable:,} unreadable"
     )
     if pace.tokens:
-        console.note(f"{pace.tokens:,} tokens, {pace.rate():,.0f} a second after {pace.loading:.0f} s of loading")
+        rate = pace.tokens / max(pace.taken, 1e-9)
+        console.note(
+            f"{pace.tokens:,} tokens, {rate:,.0f} a second, in {pace.taken:.1f} s after {pace.loading:.1f} s of loading"
+        )

@@ -257,7 +257,10 @@ def asked(question: str, options: list[str]) -> str:
     return "\n".join([f"{question} Options:", *lines]) if lines else question
 
 
+def prior_first(images: Iterable[Any]) -> list[Any]:
+    """`images` of a record in the order in which the benchmark, and models trained on it, have them."""
+    return sorted(images, key=lambda image: not (isinstance(image, dict) and image.get("role") == "prior"))
+
+
 def _paths(images: Iterable[Any]) -> list[str]:
-    """The images' paths, prior films first."""
-    listed = [image if isinstance(image, dict) else {"path": image} for image in images]
-    return [image["path"] for image in sorted(listed, key=lambda image: image.get("role") != "prior")]
+    return [image["path"] if isinstance(image, dict) else image for image in prior_first(images)]

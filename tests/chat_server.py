@@ -26,6 +26,11 @@ def images(request: dict[str, Any]) -> list[str]:
     return [part["image_url"]["url"] for content in turns for part in content if part["type"] == "image_url"]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # many connect at once
+
+
 class ChatServer:
     """Serves until closed. `failures` are HTTP codes that the next requests get, before they are answered again."""
 
@@ -33,8 +38,7 @@ class ChatServer:
         self.answer = answer
         self.failures: list[int] = []
         self.requests: list[dict[str, Any]] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 

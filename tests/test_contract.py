@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
+from chat_server import ChatServer
 from conftest import ROOT, Run, environment
+from PIL import Image
 
 from cxr_reason import __version__
 from cxr_reason.cli import COMMANDS, load
@@ -22,9 +28,21 @@ from cxr_reason.cli import COMMANDS, load
 WITHOUT_INPUT = {"doctor"}
 DATA_COMMANDS = [name for name in COMMANDS if name not in WITHOUT_INPUT]
 HEAVY = {"torch", "transformers", "datasets", "numpy", "pandas", "pyarrow"}
-NUMERIC = {"score": {"numpy"}}  # intervals are what numpy is for; the help does without
-FLAGS = {"score": ["--json"]}  # without it, stdout is tables for people
+NUMERIC = {"score": {"numpy"}, "infer": {"numpy"}}  # for intervals and films; the help does without
 
+
+@cache
+def flags(name: str) -> list[str]:
+    """What a command needs for JSON lines on stdout: of `score` no tables for people, of `infer` a model and films."""
+    if name == "infer":
+        films = Path(tempfile.mkdtemp(prefix="cxr-films-"))
+        atexit.register(shutil.rmtree, films)
+        Image.new("L", (64, 64), 90).save(films / FILM)
+        return ["--endpoint", ChatServer().url, "--image-root", str(films)]
+    return {"score": ["--json"]}.get(name, [])
+
+
+FILM = "film.png"
 REPORTS = 40  # one broken row is then 2.4 %, less than --max-failed allows
 SENTENCES = (
     "The lungs are clear.",
@@ -46,7 +64,9 @@ def inputs(cxr: Run) -> dict[str, tuple[str, str]]:
     predicted = [
         {**json.loads(line), "prediction": "There is no effusion. <answer>A</answer>"} for line in mined.splitlines()
     ]
+    seen = [{**json.loads(line), "images": [FILM]} for line in mined.splitlines()]
     return {
+        "infer": ("".join(json.dumps(record) + "\n" for record in seen), '{"id": "torn\n'),
         "mine": (reports_csv(), "one cell only\n"),
         "refine": (mined, '{"id": "torn\n'),
         "score": ("".join(json.dumps(record) + "\n" for record in predicted), '{"id": "torn\n'),
@@ -100,7 +120,8 @@ def test_help_imports_no_command_and_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_command_imports_the_training_stack(name: str, inputs: dict[str, tuple[str, str]]) -> None:
-    loaded = loaded_by(name, *([] if name in WITHOUT_INPUT else ["-"]), stdin=inputs.get(name, ("", ""))[0])
+    arguments = [] if name in WITHOUT_INPUT else ["-", *flags(name)]
+    loaded = loaded_by(name, *arguments, stdin=inputs.get(name, ("", ""))[0])
     assert f"cxr_reason.commands.{name}" in loaded
     assert loaded & HEAVY <= NUMERIC.get(name, set())
     assert loaded_by(name, "--help") & HEAVY == set()
@@ -135,7 +156,7 @@ def test_every_data_command_has_an_input_here(inputs: dict[str, tuple[str, str]]
 
 @pytest.mark.parametrize("name", DATA_COMMANDS)
 def test_stdout_is_jsonl_and_nothing_else(cxr: Run, inputs: dict[str, tuple[str, str]], name: str) -> None:
-    done = cxr(name, *FLAGS.get(name, []), stdin=inputs[name][0])
+    done = cxr(name, *flags(name), stdin=inputs[name][0])
     assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert records
@@ -147,21 +168,21 @@ def test_stdout_is_jsonl_and_nothing_else(cxr: Run, inputs: dict[str, tuple[str,
 
 @pytest.mark.parametrize("name", DATA_COMMANDS)
 def test_quiet_says_nothing_when_nothing_is_wrong(cxr: Run, inputs: dict[str, tuple[str, str]], name: str) -> None:
-    done = cxr(name, "-q", stdin=inputs[name][0])
+    done = cxr(name, "-q", *flags(name), stdin=inputs[name][0])
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
 
 
 @pytest.mark.parametrize("name", DATA_COMMANDS)
 def test_empty_input_is_an_error(cxr: Run, name: str) -> None:
-    done = cxr(name)
+    done = cxr(name, *flags(name))
     assert (done.returncode, done.stdout) == (1, "")
     assert "no rows" in done.stderr
 
 
 @pytest.mark.parametrize("name", DATA_COMMANDS)
 def test_missing_file_is_named(cxr: Run, name: str, tmp_path: Path) -> None:
-    done = cxr(name, "not-there.csv", cwd=tmp_path)
+    done = cxr(name, "not-there.csv", *flags(name), cwd=tmp_path)
     assert done.returncode in (1, 2)
     assert done.stdout == ""
     assert "not-there.csv" in done.stderr
@@ -174,8 +195,8 @@ def test_a_bad_line_is_named_and_set_aside(
     good, bad = inputs[name]
     source = tmp_path / "input.txt"
     source.write_text(good + bad, encoding="utf-8")
-    clean = cxr(name, "-", stdin=good)
-    done = cxr(name, str(source), "--rejects", str(tmp_path / "rejects.jsonl"))
+    clean = cxr(name, "-", *flags(name), stdin=good)
+    done = cxr(name, str(source), *flags(name), "--rejects", str(tmp_path / "rejects.jsonl"))
     assert done.returncode == 0, done.stderr
     assert f"input.txt:{good.count(chr(10)) + 1}" in done.stderr
     assert done.stdout.count("\n") == clean.stdout.count("\n")
@@ -186,9 +207,10 @@ def test_a_bad_line_is_named_and_set_aside(
 @pytest.mark.parametrize("name", DATA_COMMANDS)
 def test_too_many_bad_lines_exit_with_3(cxr: Run, inputs: dict[str, tuple[str, str]], name: str) -> None:
     good, bad = inputs[name]
-    done = cxr(name, stdin=good + bad * REPORTS)
+    done = cxr(name, *flags(name), stdin=good + bad * REPORTS)
     assert done.returncode == 3
-    assert done.stdout.count("\n") == cxr(name, stdin=good).stdout.count("\n")  # and yet everything is written
+    whole = cxr(name, *flags(name), stdin=good).stdout
+    assert done.stdout.count("\n") == whole.count("\n")  # and yet everything is written
 
 
 @pytest.mark.parametrize("name", DATA_COMMANDS)

@@ -28,7 +28,8 @@ def prompt_of(
 ) -> Prompt:
     """What is asked of `record`: its question and options, then `instruction` (default: think, then answer).
 
-    `think` False asks for the answer alone. `images` are the record's, ready to be looked at. Raises ValueError where
+    `think` False asks for the answer alone. `images` are the record's, ready to be looked at, those of the prior study
+    first (`radrbench.prior_first`). Raises ValueError where
     there is no question.
     """
     question = record.get("question")

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,15 +66,16 @@ class _Item:
 
 @dataclass(slots=True)
 class Pace:
-    """How long loading took, and how much was written since."""
+    """How long loading took, and what was written since, in how long. In seconds."""
 
     loading: float = 0.0
-    started: float = field(default_factory=time.monotonic)
+    started: float = 0.0
+    taken: float = 0.0
     tokens: int = 0
 
-    def rate(self) -> float:
-        """Tokens a second."""
-        return self.tokens / max(time.monotonic() - self.started, 1e-9)
+    def add(self, tokens: int) -> None:
+        self.tokens += tokens
+        self.taken = time.monotonic() - self.started
 
 
 def units(rows: Iterator[Row]) -> Iterator[Row]:
@@ -161,7 +162,7 @@ def _work(
     if first is not None:
         for completion in _completions(first, stream, plan, sampling, pace):
             yield from refused()
-            pace.tokens += completion.tokens
+            pace.add(completion.tokens)
             yield answerer.result(waiting.popleft(), completion)
             yield from refused()
     yield from refused()
@@ -235,9 +236,12 @@ class _Asker:
             others = self.shuffle.images_for(record)
             if others is None:
                 raise _NotAsked("blind", "no other patient has as many films")
-            return self.films.of({"images": others}, base=self.base)
-        images = self.films.of(record, base=self.base)
+            return self._of(others)
+        images = self._of(record["images"])
         return blinding.blank(images) if self.settings.blind == "blank" else images
+
+    def _of(self, images: Sequence[Any]) -> list[Image]:
+        return self.films.of({"images": radrbench.prior_first(images)}, base=self.base)
 
 
 class _NotAsked(Exception):
