@@ -13,7 +13,7 @@ from cxr_reason.engines.base import Sampling
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 DTYPES = ("auto", "float32", "float16", "bfloat16")
-_PLANNED = (
+PLANNED = (
     "engine", "endpoint", "allow_remote", "batch_size", "dtype", "lora", "tensor_parallel", "trust_remote_code",
 )  # fmt: skip
 
@@ -23,7 +23,7 @@ def engine_options(command: Command) -> Command:
 
     @wraps(command)
     def told(*args: Any, **given: Any) -> Any:
-        settings = {name: given.pop(name) for name in _PLANNED}
+        settings = {name: given.pop(name) for name in PLANNED}
         return command(*args, engine_settings=settings, **given)
 
     for option in (
@@ -50,9 +50,7 @@ def engine_options(command: Command) -> Command:
             metavar="N",
             help="Completions under way at once.  [default: the engine's own; transformers 8, endpoint 32]",
         ),
-        click.option(
-            "--allow-remote", is_flag=True, help="Let questions and films go to an address that isn't private."
-        ),
+        click.option("--allow-remote", is_flag=True, help="Let what is asked go to an address that isn't private."),
         click.option(
             "--endpoint", metavar="URL", help="Ask a server that speaks OpenAI's protocol: http://127.0.0.1:8000/v1."
         ),

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 import click
 
 from cxr_reason import cli, console, several
+from cxr_reason.engines.asking import tell
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.records import dumps_plain
 from cxr_reason.rewards import JUDGES
@@ -17,7 +18,7 @@ from cxr_reason.scoring import compare, figures, run, statistics, tables
 from cxr_reason.scoring.metrics import METRICS
 from cxr_reason.sheets import read_sheet
 
-from . import _films, _options, _review
+from . import _films, _llm, _options, _review
 
 FORMATS = ("jsonl",)
 
@@ -29,7 +30,8 @@ FORMATS = ("jsonl",)
     type=click.Choice(list(JUDGES)),
     default="rules",
     show_default=True,
-    help="Who says what is true: our rules, the judgements stored in RadRBench's own files, or a reader's sheet.",
+    help="Who says what is true: our rules, the judgements stored in RadRBench's own files, a reader's sheet, or a "
+    "language model.",
 )
 @click.option(
     "--sheet",
@@ -37,6 +39,7 @@ FORMATS = ("jsonl",)
     metavar="FILE",
     help="The sheet that a reader has filled, for --judge sheet.",
 )
+@_llm.model_options
 @_options.silence_option
 @click.option(
     "--against",
@@ -134,6 +137,8 @@ def score(
         raise click.UsageError("--films shows films on the page: name it with --html.")
     if given["draws"] and not statistics.available():
         console.note("numpy is not installed, so there are no intervals: pip install 'cxr-reason[score]'")
+    tries = given["tries"]
+    asker = _llm.asker(ctx, given, wanted=judge == "llm", by="--judge llm")
     result, summary, failure = run.score(
         several.opened(sources, formats=FORMATS),
         judge=judge,
@@ -143,9 +148,12 @@ def score(
         details=details,
         html=html,
         sample=sample,
-        **{name: value for name, value in given.items() if name not in ("sample", "strata")},
+        asker=asker,
+        tries=tries,
+        **{name: value for name, value in given.items() if name not in ("sample", "strata", "tries")},
     )
     _put(result, tables.show, as_json)
+    tell(summary.counts)
     if failure:
         raise failure
     console.note(f"score: {result['items']:,} judged, {summary.unreadable:,} unreadable")

@@ -1,4 +1,4 @@
-"""`tiny`: a Qwen2-VL small enough for a laptop and for tests, shipped with the package.
+"""A Qwen2-VL small enough for a laptop and for tests, shipped with the package: ``--model tiny``.
 
 Two million parameters in the very architecture, processor and file layout of Qwen2-VL, so that transformers, TRL and
 vLLM take it as they take its big relatives. Films of any size are resized to `MAX_PIXELS`; a square one becomes 16
@@ -19,9 +19,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokenizers.pre_tokenizers import PreTokenizer
     from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
-
-NAME = "tiny"
-"""What it is called wherever a model or a checkpoint is asked for."""
 
 VOCABULARY = 2048
 CONTEXT = 4096
@@ -92,7 +89,7 @@ SHIPPED = Shape()
 
 def path() -> Path:
     """The shipped checkpoint: a folder for ``from_pretrained`` and for vLLM."""
-    return Path(__file__).parent / "weights" / NAME
+    return Path(__file__).parent / "weights" / "tiny"
 
 
 def build(folder: Path, *, shape: Shape = SHIPPED, seed: int = 0) -> Path:

@@ -21,7 +21,7 @@ from small_models import CONTEXT, vision_model
 
 from cxr_reason import engines, records
 from cxr_reason.cluster import Shard
-from cxr_reason.engines import Message, Prompt, Sampling, models, prompts
+from cxr_reason.engines import Message, Prompt, Sampling, leftovers, models, prompts
 from cxr_reason.errors import CxrError, InputError, TooManyFailures
 from cxr_reason.films import Films
 from cxr_reason.inference import blind, stage, voting
@@ -469,8 +469,11 @@ def test_vllm_is_killed_and_goes_on_and_agrees_with_transformers(
     try:
         wait_for(lambda: len(lines_of(partial)) >= 8 or process.poll() is not None, PATIENCE)
     finally:
+        engines_of_it = leftovers.family([process.pid])
         process.kill()
-        process.communicate()
+        process.communicate()  # returns when nobody holds its pipes any more
+    assert engines_of_it
+    wait_for(lambda: not any(leftovers.started(pid) == since for pid, since in engines_of_it.items()))
     done = lines_of(partial)
     assert 8 <= len(done) < ITEMS
     process = start(*arguments, "-o", output, cwd=folder)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxr_reason import console, environment
-from cxr_reason.engines import models
+from cxr_reason.engines import leftovers, models
 from cxr_reason.engines.base import Completion, Prompt, Sampling, seed_of
 from cxr_reason.engines.chat import Chat
 from cxr_reason.errors import CxrError
@@ -81,6 +81,7 @@ class VllmEngine:
             }
         if checkpoint.adapter:
             options |= _lora(checkpoint)
+        leftovers.watch_over_us()
         try:
             import vllm
 

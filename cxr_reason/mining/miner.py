@@ -30,6 +30,8 @@ REJECTIONS = {
     "not-chest": "The report is of another part of the body.",
     "not-understood": "Next to nothing of the text could be understood.",
 }
+CHECKS = (*REJECTIONS, "split", "labels", "no-question")
+"""What studies are rejected for."""
 NO_QUESTION = "Nothing in the report can be asked with certainty under these options."
 
 PRIOR_REJECTED = "the report of the prior can't be used"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cxr_reason import console, radrbench, records, runner
+from cxr_reason.engines import forms
+from cxr_reason.engines.asking import Asker, Talk
 from cxr_reason.errors import CxrError, TooManyFailures
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.rewards import judge as judged_by
+from cxr_reason.rewards.llm import FORMS, judging
 from cxr_reason.rewards.readers import notes_of
 from cxr_reason.samples.draw import Sample, files
 from cxr_reason.scoring import floors, metrics, page, paired, statistics, tables
@@ -61,12 +64,7 @@ def score_row(
     reference chain as `reference_steps`, since `steps` are the prediction's, and is itself a record that can be scored.
     `texts` are names of `metrics.METRICS`. With a `sample_seed` the claims are noted for a sample.
     """
-    record = dict(row.data or {})
-    record.pop(TEXT_METRICS, None)  # of an earlier run
-    if "reference_steps" in record:
-        record["steps"] = record.pop("reference_steps")
-    if not record.get("id"):
-        record["id"] = stable_id(record.get("study_id"), record.get("question"), record.get("report"))
+    record = _record(row)
     line = _judged(record, texts, judge=judge, silence=silence, **options)
     note = noted(line, by=by)
     if with_floors:
@@ -84,6 +82,25 @@ def score_row(
 def _judged(record: Mapping[str, Any], texts: Sequence[str], **judging: Any) -> dict[str, Any]:
     line = judged_by(record, **judging)
     return line | {TEXT_METRICS: metrics.values(texts, record)} if texts else line
+
+
+def score_by_asking(
+    row: Row, *, silence: Silence, tries: int, model: str, work: Callable[..., runner.Result]
+) -> Talk[runner.Result]:
+    """The judge `llm`'s conversation about one record, and then `work`, which is `score_row` with its options."""
+    told = yield from judging(_record(row), silence=silence, tries=tries)
+    return work(row, options={"told": told | {"judge_model": model}})
+
+
+def _record(row: Row) -> dict[str, Any]:
+    """The record of `row`, a details line made one again, with an id."""
+    record = dict(row.data or {})
+    record.pop(TEXT_METRICS, None)  # of an earlier run
+    if "reference_steps" in record:
+        record["steps"] = record.pop("reference_steps")
+    if not record.get("id"):
+        record["id"] = stable_id(record.get("study_id"), record.get("question"), record.get("report"))
+    return record
 
 
 def _details(
@@ -146,6 +163,8 @@ def score(
     sample_sheet: str | Path | None = None,
     sample_html: str | Path | None = None,
     reports: bool = True,
+    asker: Asker | None = None,
+    tries: int = 3,
     films: Kind = "none",
     image_root: str | None = None,
     cases: int = page.CASES,
@@ -160,7 +179,8 @@ def score(
     couldn't be read: what could be read is scored and written all the same. `details` gets a line an item, in the order
     of the input, and can be continued after a kill; `html` a page with up to `cases` of them. A `sample` of the claims
     goes into `sample_sheet`, with its key beside it, and `sample_html`. `reports=False` leaves report text out of all
-    these. `films` are shown on the page as `Figures` tells. `stream` is the rest of `runner.run`.
+    these. The judge `llm` needs an `asker`, who asks for each judgement up to `tries` times. `films` are shown on the
+    page as `Figures` tells. `stream` is the rest of `runner.run`.
     """
     if against is not None and not statistics.available():
         raise CxrError("comparing needs numpy", where="--against", hint="pip install 'cxr-reason[score]'")
@@ -180,6 +200,9 @@ def score(
     }
     work = partial(score_row, **config, config=records.config_hash(config))
     config |= {"draws": draws, "seed": seed, "sample": sample and [sample.count, sample.by]}
+    if asker:
+        config |= {"llm": asker.identity, "tries": tries, "prompts": forms.fingerprint(FORMS)}
+        stream["in_stream"] = True
     with ExitStack() as stack:
         places = {} if dry_run else {"sheet": sample_sheet, "html": sample_html}
         write_sample = stack.enter_context(files(sample, **places, reports=reports)) if sample else None
@@ -200,10 +223,14 @@ def score(
 
         def run(which: Source, into: Path | None, heard: _Heard, *, floor: bool, **rest: Any) -> runner.Summary | None:
             noting = seed if heard.sample else None
+            to_do: Any = partial(work, with_floors=floor, sample_seed=noting, details=into is not None)
+            if asker:
+                asking = partial(score_by_asking, silence=silence, tries=tries, model=asker.model, work=to_do)
+                to_do = partial(asker.through, work=asking)
             try:
                 return runner.run(
                     which,
-                    partial(work, with_floors=floor, sample_seed=noting, details=into is not None),
+                    to_do,
                     stage=STAGE,
                     units=units,
                     output=into or os.devnull,
