@@ -2,10 +2,10 @@
 
     python benchmarks/learning.py --work DIR            # three seeds; goes on where it was stopped, by arm and seed
 
-Films and truth are drawn (`cxr_reason.phantoms`), the chains are mined from the reports and refined, as a hospital's
-would be: what a report hedges, leaves out or gets wrong is in them. Their plans are left out, so that none is longer
-than 64 tokens. The 1,000 questions of the test come from another world, 200 a finding, half of them Yes by the drawn
-truth, which also judges the answers; RadRScore judges the reasoning by the reports.
+Films and truth are drawn (`cxr_reason.phantoms`). The chains, at most 64 tokens, are made of what `cxr mine` reads in
+the reports and held against these by `cxr refine`, as a hospital's would be: what a report gets wrong is in them. The
+1,000 questions of the test come from another world, each on a film of its own, 200 a finding, half of them Yes by the
+drawn truth. The truth also judges the answers; RadRScore judges the reasoning by the reports.
 
 Rows beside each arm: *blind*, the same model with every film exchanged for another patient's; and two floors that look
 at nothing, the constant normal chain and always the same answer.
@@ -26,11 +26,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cxr_reason.streams import stable_id
+
 FINDINGS = ("pleural effusion", "cardiomegaly", "pneumothorax", "consolidation", "pulmonary edema")
 SIZE = 128
 TRAIN_WORLD, TEST_WORLD = 5, 6
-STUDIES, PER_ANSWER = 24_000, 900
+STUDIES, PER_ANSWER = 12_000, 900
 TEST_STUDIES, TEST_PER_ANSWER = 6_000, 100
+QUESTIONS = ("Does this chest X-ray show {}?", "Is there {} on this film?", "Can {} be seen on this chest radiograph?")
 LONGEST = 64
 ARMS = {
     "sft": (
@@ -75,25 +78,32 @@ def prepared(folder: Path, model: str) -> tuple[Path, Path]:
     if test.exists():
         return train, test
     folder.mkdir(exist_ok=True)
-    chains = [short for record in mined(folder, TRAIN_WORLD, STUDIES, PER_ANSWER) if (short := shortened(record))]
+    chains = list(evenly(mined(folder, TRAIN_WORLD, STUDIES)))
     longest = max(lengths(chains, model))
     assert longest <= LONGEST, f"the longest chain has {longest} tokens"
     draw(folder, TRAIN_WORLD, chains)
     write(train, chains)
-    questions = list(chosen(mined(folder, TEST_WORLD, TEST_STUDIES, None)))
+    questions = list(chosen(mined(folder, TEST_WORLD, TEST_STUDIES)))
     draw(folder, TEST_WORLD, questions)
     write(test, questions)
-    told = Counter((asked(record), answer_of(record)) for record in chains)
+    told = Counter((record["asked"], answer_of(record)) for record in chains)
     print(f"{len(chains):,} chains, the longest of {longest} tokens; {len(questions):,} questions", file=sys.stderr)
     print({f"{name}: {answer}": number for (name, answer), number in sorted(told.items())}, file=sys.stderr)
     return train, test
 
 
-def mined(folder: Path, world: int, count: int, per_answer: int | None) -> Iterator[dict[str, Any]]:
-    """Refined chains of the yes/no questions about `FINDINGS` in the reports of a world, with the truth beside."""
+def mined(folder: Path, world: int, count: int) -> Iterator[dict[str, Any]]:
+    """Yes/no questions about `FINDINGS` with short chains, made of what the reports of a world say, and refined.
+
+    `cxr mine` balances its answers for hospitals, where normal films are many; here they are asked evenly. So
+    the reading is that of `cxr mine --findings`, question and steps are worded here, and `cxr refine` holds them
+    against the report. `truth` is what is drawn; nothing that is trained on comes from it.
+    """
     from cxr_reason import phantoms
 
-    reports, questions, chains = (folder / f"{name}-{world}.jsonl" for name in ("reports", "questions", "chains"))
+    reports, readings, questions, chains = (
+        folder / f"{name}-{world}.jsonl" for name in ("reports", "readings", "questions", "chains")
+    )
     if not chains.exists():
         write(
             reports,
@@ -108,27 +118,64 @@ def mined(folder: Path, world: int, count: int, per_answer: int | None) -> Itera
                 for case in phantoms.cases(world, count)
             ),
         )
-        limit = ["--per-finding", str(per_answer)] if per_answer else []
-        run("mine", str(reports), "--tasks", "binary", *limit, "-q", "-o", str(questions), "--force")
+        run("mine", str(reports), "--findings", "-q", "-o", str(readings), "--force")
+        write(questions, (question for reading in read(readings) for question in asked(reading)))
         run("refine", str(questions), "-q", "-o", str(chains), "--force")
-    yield from (record for record in read(chains) if asked(record) in FINDINGS)
+    yield from read(chains)
 
 
-def asked(record: Mapping[str, Any]) -> str | None:
-    """The finding that a yes/no question asks for."""
-    from cxr_reason.rewards.options import asked as claims_of
+def asked(reading: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A question for each of `FINDINGS` that a report calls there or not there, without a hedge."""
+    for finding in FINDINGS:
+        told = [
+            found
+            for found in reading["findings"]
+            if found["name"] == finding and found.get("time", "current") == "current"
+        ]
+        states = {found["status"] for found in told}
+        sure = not any(found.get("conflict") or found.get("bound") for found in told)
+        if (
+            not sure
+            or states not in ({"present"}, {"absent"})
+            or any(f.get("certainty", "definite") != "definite" for f in told)
+        ):
+            continue
+        there = states == {"present"}
+        identity = stable_id("learning", reading["id"], finding)
+        dice = int(identity, 16)
+        options = ["No", "Yes"] if dice % 2 else ["Yes", "No"]
+        answer = "AB"[options.index("Yes" if there else "No")]
+        first = told[0]
+        words = (
+            " ".join(filter(None, [first.get("severity"), first.get("side"), finding])) if there else f"no {finding}"
+        )
+        yield {
+            **{name: reading[name] for name in ("study_id", "patient_id", "images", "report", "truth")},
+            "id": identity,
+            "task": "binary",
+            "question": QUESTIONS[dice // 2 % len(QUESTIONS)].format(finding),
+            "options": options,
+            "answer": answer,
+            "steps": [
+                {"text": f"{words[0].upper()}{words[1:]} is seen.", "kind": "observe"},
+                {"text": f"So the answer is {answer}, {'Yes' if there else 'No'}.", "kind": "conclude"},
+            ],
+            "asked": finding,
+        }
 
-    names = {claim.name for claim in claims_of(record["question"])}
-    return names.pop() if len(names) == 1 else None
+
+def evenly(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """At most `PER_ANSWER` of each finding and answer, the first ones."""
+    taken: Counter[tuple[str, str]] = Counter()
+    for record in records:
+        kind = record["asked"], answer_of(record)
+        if taken[kind] < PER_ANSWER:
+            taken[kind] += 1
+            yield record
 
 
 def answer_of(record: Mapping[str, Any]) -> str:
     return str(record["options"][ord(record["answer"]) - ord("A")])
-
-
-def shortened(record: dict[str, Any]) -> dict[str, Any] | None:
-    steps = [step for step in record["steps"] if step["kind"] != "plan"]
-    return {**record, "steps": steps} if steps else None
 
 
 def lengths(chains: Iterable[Mapping[str, Any]], model: str) -> Iterator[int]:
@@ -152,15 +199,14 @@ def chosen(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     taken: Counter[tuple[str, bool]] = Counter()
     films = set()
     for record in records:
-        finding = asked(record)
-        assert finding
+        finding = record["asked"]
         there = is_present(record["truth"], finding)
         film = record["images"][0]
         if there is None or taken[finding, there] >= TEST_PER_ANSWER or film in films:
             continue
         films.add(film)
         taken[finding, there] += 1
-        yield {**record, "answer": "AB"[record["options"].index("Yes" if there else "No")], "asked": finding}
+        yield {**record, "answer": "AB"[record["options"].index("Yes" if there else "No")]}
     assert len(films) == 2 * TEST_PER_ANSWER * len(FINDINGS), taken
 
 

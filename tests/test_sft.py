@@ -413,6 +413,22 @@ def test_a_film_of_the_test_split_is_known_under_another_name(
         prepared(world, tmp_path, train, apart_from=[str(held_out)])
 
 
+def test_splits_of_the_input_share_no_patient(world: Path, records: list[dict[str, Any]], tmp_path: Path) -> None:
+    train = [record for record in records if record["split"] == "train"]
+    kept = {**train[0], "id": "v", "study_id": "other", "split": "validate", "images": [records[-1]["images"][0]]}
+    with pytest.raises(CxrError, match="The patient is in the split train already"):
+        prepared(world, tmp_path, [*train, kept])
+
+
+def test_a_record_without_a_chain_is_left_out_unless_only_its_answer_is_asked(
+    world: Path, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    bare = [{**record, "steps": []} if number == 0 else record for number, record in enumerate(records)]
+    assert prepared(world, tmp_path, bare).counts["unreadable"] == (records[0]["split"] != "test")
+    answers = [{**record, "steps": None} for record in records]
+    assert prepared(world, tmp_path, answers, settings={"answer_only_share": 1}).counts["unreadable"] == 0
+
+
 def test_too_many_missing_films_end_the_run(world: Path, records: list[dict[str, Any]], tmp_path: Path) -> None:
     few = [{**record, "images": ["gone.png"]} if number == 0 else record for number, record in enumerate(records)]
     assert prepared(world, tmp_path, few).counts["no_film"] == 1
