@@ -140,7 +140,8 @@ def run_batch(model: str, questions: Path, arguments: argparse.Namespace) -> dic
             body = {"model": model, "messages": messages, "max_tokens": arguments.tokens, "temperature": 0}
             request = {"custom_id": record["id"], "method": "POST", "url": "/v1/chat/completions", "body": body}
             file.write(json.dumps(request) + "\n")
-    command = [Path(sys.executable).with_name("vllm"), "run-batch", "-i", batch, "-o", results, "--model", model]
+    command = [sys.executable, ROOT / "tools" / "vllm_command.py", "run-batch", "-i", batch, "-o", results]
+    command += ["--model", model]
     command += ["--max-num-seqs", str(arguments.batch_size), "--enforce-eager", "--gpu-memory-utilization", "0.3"]
     command += ["--dtype", "float32", "--limit-mm-per-prompt", '{"image": 16, "video": 0}']
     began = time.monotonic()

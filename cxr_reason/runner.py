@@ -20,6 +20,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import threading
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -181,6 +182,7 @@ def run(
         chunks = _chunks(source, numbered, shard, size)
         finished: Iterator[tuple[_Chunk, _Done]]
         if in_stream:
+            ledger.keep_saved()
             through = cast("StreamWork", work)
             finished = _process_stream(through, stage, writer, rejects is not None, chunks)
         elif jobs == 1:
@@ -449,11 +451,17 @@ class _Ledger:
         self._expected = ""
         self._saved_at = monotonic()
         self._keep = False
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._saver: threading.Thread | None = None
+        self._saved = 0
+        self._failure: Exception | None = None
 
     def __enter__(self) -> _Ledger:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self._end_saver()
         try:
             # An input that is damaged further on can be mended, and what came before is done.
             if isinstance(error, KeyboardInterrupt | Stop | InputError) and self._journal and self._may_save():
@@ -533,8 +541,36 @@ class _Ledger:
         for file in self._files.values():
             file.go_on_from(0)
 
+    def keep_saved(self) -> None:
+        """Save from a thread what waits for longer than the interval: the next unit of a stream may take minutes."""
+        if self._journal is not None:
+            self._saver = threading.Thread(target=self._save_in_time, name="saver", daemon=True)
+            self._saver.start()
+
+    def _save_in_time(self) -> None:
+        while not self._ended.wait(self._interval):
+            with self._lock:
+                if self._done > self._saved and self._may_save():
+                    try:
+                        self._save()
+                    except Exception as error:
+                        self._failure = error
+                        return
+
+    def _end_saver(self) -> None:
+        if self._saver is not None:
+            self._ended.set()
+            self._saver.join()
+            self._saver = None
+
     def add(self, chunk: _Chunk, done: _Done) -> None:
         """Write what became of `chunk`, and save if it is time."""
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            self._add(chunk, done)
+
+    def _add(self, chunk: _Chunk, done: _Done) -> None:
         summary = self._summary
         if done.output:
             self._begin()
@@ -571,6 +607,7 @@ class _Ledger:
 
     def commit(self) -> Summary:
         """All is written: end the output, and rename both files to their names."""
+        self._end_saver()
         self._begin()
         if tail := self._writer.tail():
             # What is saved from here on would have the tail in its middle when the run is continued.
@@ -611,6 +648,7 @@ class _Ledger:
         finally:
             fresh.unlink(missing_ok=True)
         self._saved_at = monotonic()
+        self._saved = self._done
         self._keep = True
 
     def _earlier(self) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -502,9 +503,9 @@ def test_a_server_of_vllm_is_killed_and_restarted_in_mid_run(
         with open(log, "ab") as told:
             return subprocess.Popen(
                 [
-                    Path(sys.executable).with_name("vllm"), "serve", folder / "model", "--served-model-name", "small",
-                    "--port", str(port), "--enforce-eager", "--dtype", "float32", "--gpu-memory-utilization", "0.3",
-                    "--limit-mm-per-prompt", '{"image": 2, "video": 0}',
+                    sys.executable, ROOT / "tools" / "vllm_command.py", "serve", folder / "model",
+                    "--served-model-name", "small", "--port", str(port), "--enforce-eager", "--dtype", "float32",
+                    "--gpu-memory-utilization", "0.3", "--limit-mm-per-prompt", '{"image": 2, "video": 0}',
                 ],
                 stdout=told, stderr=told, start_new_session=True,
                 env=environment(VLLM_CPU_KVCACHE_SPACE="1", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1"),
@@ -517,6 +518,7 @@ def test_a_server_of_vllm_is_killed_and_restarted_in_mid_run(
     server = serve()
     try:
         wait_for(lambda: answers() or server.poll() is not None, PATIENCE)
+        assert server.poll() is None, log.read_text(encoding="utf-8")[-3000:]
         url = f"http://127.0.0.1:{port}/v1"
         arguments = ("--endpoint", url, "--max-tokens", 24, "--batch-size", 2, "-o", output)
         process = start("questions.jsonl", *arguments, cwd=folder)
@@ -533,7 +535,8 @@ def test_a_server_of_vllm_is_killed_and_restarted_in_mid_run(
         assert "trying again" in err
         assert agreement(read(output), greedy) >= 0.95
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 STAGE = "infer"
 READERS = min(4, os.cpu_count() or 1)
 """Threads that read films: decoding is native code, which runs beside the rest."""
+SAVE_SECONDS = 0.2
+"""A completion may have cost minutes of a GPU: it waits no longer than this until it is saved."""
 REPORT_TEXT = ("report", "prior_report")
 # What was said of an earlier prediction.
 _OF_ANOTHER = frozenset(
@@ -126,8 +128,7 @@ def infer(
         in_stream=True,
         dry_run=dry_run,
         max_failed=max_failed,
-        # A completion may have cost minutes of a GPU: each is saved as it comes.
-        checkpoint_seconds=0,
+        checkpoint_seconds=SAVE_SECONDS,
         rates=("tokens",),
         **stream,
     )
