@@ -39,7 +39,7 @@ docs: venv  ## write the commands' help into docs/commands.md
 	$(BIN)/cog -r docs/commands.md
 
 bench: venv  ## measure speed and memory (minutes)
-	@for script in $(filter-out benchmarks/generate.py,$(wildcard benchmarks/*.py)); do \
+	@for script in $(filter-out benchmarks/generate.py benchmarks/learning.py,$(wildcard benchmarks/*.py)); do \
 	  echo "$$script"; $(BIN)/python "$$script"; done
 
 DEMO_STUDIES := 400
