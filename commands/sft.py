@@ -73,10 +73,9 @@ def sft(
     are below. The same command given again goes on from the newest one. What would spoil a run is refused before the
     first step. The last line on stdout is JSON: where the model is, and its metrics.
     """
-    if mix and sources:
-        raise click.UsageError("Name the inputs by --mix, or without it: not both.", ctx)
-    if not mix:
-        cli.stop_if_waiting(ctx, sources[0] if sources else None)
+    first = sources[0] if sources else None
+    if not mix and not file:
+        cli.stop_if_waiting(ctx, first)
     from cxr_reason.training import sft as training
 
     settings = resolve(
@@ -87,6 +86,10 @@ def sft(
         flags=_training.given({**flags, "mix": mix}),
         sets=sets,
     )
+    if settings.mix and sources:
+        raise click.UsageError("Name the inputs by --mix, or without it: not both.", ctx)
+    if not settings.mix:
+        cli.stop_if_waiting(ctx, first)
     result = training.train(
         training.Run(
             inputs=tuple(settings.mix) or sources or ("-",),

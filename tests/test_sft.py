@@ -162,6 +162,53 @@ def test_no_text_leaves_the_data(whole: dict[str, tuple[Path, Done]]) -> None:
         assert CANARY in (out / data.FOLDER / data.EVALUATE).read_text()  # or nothing was tested
 
 
+def test_an_adapter_is_trained_on(whole: dict[str, tuple[Path, Done]], world: Path, tmp_path: Path) -> None:
+    before, _ = whole["lora"]
+    arguments = list(command(world, tmp_path / "out", "--max-steps", "2", "--gradient-checkpointing"))
+    arguments[2] = str(before)
+    done = Training(tmp_path / "log", *arguments).wait()
+    assert done.code == 0, done.stderr
+    ours, theirs = weights(tmp_path / "out"), weights(before)
+    assert ours.keys() == theirs.keys()
+    assert any((ours[name] != theirs[name]).any() for name in ours)
+    told = checkpoints.read(tmp_path / "out")
+    assert told
+    assert told["parent"]["path"] == str(before)
+
+
+def test_a_frozen_vision_tower_stays_as_it_is(world: Path, tmp_path: Path) -> None:
+    done = Training(tmp_path / "log", *command(world, tmp_path / "out", "--max-steps", "2", "--freeze-vision")).wait()
+    assert done.code == 0, done.stderr
+    assert "the vision tower is frozen" in done.stderr
+    before, after = weights(world / "model"), weights(tmp_path / "out")
+    tower = [name for name in before if "visual" in name and "merger" not in name]
+    assert tower
+    moved = {name for name in before if (before[name] != after[name]).any()}
+    assert not moved & set(tower)
+    assert any("merger" in name for name in moved)
+    assert "lm_head.weight" in moved
+
+
+@pytest.mark.vllm
+@pytest.mark.xdist_group("models")  # one vLLM at a time
+def test_the_model_loads_in_vllm(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert Training(tmp_path / "log", *command(world, out, "--max-steps", "2", "--eval-items", "0",
+                                               "--best-metric", "loss")).wait().code == 0  # fmt: skip
+    said = {}
+    for engine in ("vllm", "transformers"):
+        target = tmp_path / f"{engine}.jsonl"
+        done = subprocess.run(
+            [sys.executable, "-m", "cxr_reason", "infer", str(world / "films" / "chains.jsonl"), "--ckpt", str(out),
+             "--engine", engine, "--limit", "6", "--max-tokens", "8", "-o", str(target)],
+            capture_output=True, encoding="utf-8", env=environment(VLLM_CPU_KVCACHE_SPACE="1"), timeout=400,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        said[engine] = [record["prediction"] for record in read(target)]
+    assert len(said["vllm"]) == 6
+    assert said["vllm"] == said["transformers"]
+
+
 # ---------------------------------------------------------------------------------------------------- kills and resumes
 
 
@@ -364,6 +411,22 @@ def test_a_film_of_the_test_split_is_known_under_another_name(
     write(tmp_path / "bench.jsonl", [{**test, "images": [str(world / "films" / test["images"][0])]}])
     with pytest.raises(CxrError, match=r"in a file to be apart from already"):
         prepared(world, tmp_path, train, apart_from=[str(held_out)])
+
+
+def test_splits_of_the_input_share_no_patient(world: Path, records: list[dict[str, Any]], tmp_path: Path) -> None:
+    train = [record for record in records if record["split"] == "train"]
+    kept = {**train[0], "id": "v", "study_id": "other", "split": "validate", "images": [records[-1]["images"][0]]}
+    with pytest.raises(CxrError, match="The patient is in the split train already"):
+        prepared(world, tmp_path, [*train, kept])
+
+
+def test_a_record_without_a_chain_is_left_out_unless_only_its_answer_is_asked(
+    world: Path, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    bare = [{**record, "steps": []} if number == 0 else record for number, record in enumerate(records)]
+    assert prepared(world, tmp_path, bare).counts["unreadable"] == (records[0]["split"] != "test")
+    answers = [{**record, "steps": None} for record in records]
+    assert prepared(world, tmp_path, answers, settings={"answer_only_share": 1}).counts["unreadable"] == 0
 
 
 def test_too_many_missing_films_end_the_run(world: Path, records: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -56,7 +56,6 @@ class Counts:
     read: int = 0
     unreadable: int = 0
     no_film: int = 0
-    unusable: int = 0
     test: int = 0
     train: int = 0
     validate: int = 0
@@ -162,6 +161,10 @@ class _Item:
         return {**told, "prompt": self.messages, "completion": self.completion, "images": self.films}
 
 
+def _given_split(record: Mapping[str, Any]) -> str | None:
+    return SPLIT_NAMES.get(str(record.get("split") or "").lower())
+
+
 class Reader:
     """Turns records into items, and counts what becomes of them."""
 
@@ -232,12 +235,11 @@ class Reader:
                 members = [(number, row, self._split(row.data or {})) for number, row in run]
                 waiting.append(members)
                 # One row a set of films is enough, and asks for no file twice.
-                distinct = {
-                    json.dumps((row.data or {}).get("images"), default=str): (row, split) for _, row, split in members
-                }
+                distinct = {json.dumps((row.data or {}).get("images"), default=str): row for _, row, _ in members}
+                # A patient who is kept for validation by us is whole there; one whom the input puts there may not be.
                 shown = [
-                    Row(row.file, row.line, {**(row.data or {}), "split": "test" if split == "test" else "train"})
-                    for row, split in distinct.values()
+                    Row(row.file, row.line, {**(row.data or {}), "split": _given_split(row.data or {}) or "train"})
+                    for row in distinct.values()
                 ]
                 yield Group(str((members[0][1].data or {}).get("study_id") or ""), shown)
 
@@ -249,9 +251,8 @@ class Reader:
                 yield number, row, split
 
     def _split(self, record: Mapping[str, Any]) -> str:
-        told = SPLIT_NAMES.get(str(record.get("split") or "").lower())
-        if told:
-            return told
+        if given := _given_split(record):
+            return given
         kept = is_kept_for_validation(record, share=self.settings.eval_share, seed=self.seed)
         return "validate" if kept else "train"
 
@@ -268,6 +269,9 @@ class Reader:
                 console.warn(
                     f"{row.file}:{row.line}: {error.where}: {error.what}", kind="items whose film can't be used"
                 )
+                continue
+            except ValueError as error:  # of `prompts`: no chain, where one is wanted
+                self._failed(row, str(error))
                 continue
             if length > self.settings.max_length:
                 self.refusals.note("too-long", item.record["id"], f"the first has {length:,} tokens")

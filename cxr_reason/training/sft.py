@@ -370,7 +370,7 @@ def _fit(
         args.eval_strategy = "steps"
     else:
         args.metric_for_best_model = None
-        console.note("nothing is kept for validation: the last model is the one that stays")
+        console.note("nothing is evaluated: the last model is the one that stays")
     processor = AutoProcessor.from_pretrained(checkpoint.texts, trust_remote_code=run.trust_remote_code)
     stop, numbers = StopOnSignal(), Numbers(run.out, first=first)
     trainer = _made(
