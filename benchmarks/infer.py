@@ -56,6 +56,19 @@ def write_input(folder: Path, items: int, side: int) -> Path:
     return path
 
 
+def untrained(folder: Path) -> Path:
+    """A model that writes nonsense and never stops: every text has its full length."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from small_models import vision_model
+    from transformers import AutoModelForImageTextToText
+
+    vision_model(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    model.lm_head.weight.data[model.generation_config.eos_token_id] = 0.0  # another token is always likelier
+    model.save_pretrained(folder)
+    return folder
+
+
 # ------------------------------------------------------------------------------------------------- who is measured
 
 
@@ -257,10 +270,7 @@ def main() -> None:
     parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.untrained:
-        sys.path.insert(0, str(ROOT / "tests"))
-        from small_models import vision_model
-
-        arguments.model = str(vision_model(arguments.untrained))
+        arguments.model = str(untrained(arguments.untrained))
     if not arguments.model:
         parser.error("name a model")
     if arguments.bare:
