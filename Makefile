@@ -39,28 +39,35 @@ docs: venv  ## write the commands' help into docs/commands.md
 	$(BIN)/cog -r docs/commands.md
 
 bench: venv  ## measure speed and memory (minutes)
-	@for script in $(filter-out benchmarks/generate.py,$(wildcard benchmarks/*.py)); do \
+	@for script in $(filter-out benchmarks/generate.py benchmarks/learning.py,$(wildcard benchmarks/*.py)); do \
 	  echo "$$script"; $(BIN)/python "$$script"; done
 
-demo: venv  ## mine and refine the example reports into demo/
+DEMO_STUDIES := 1000
+demo: venv  ## films, chains, training, answers and scores, into demo/ (minutes)
 	@mkdir -p demo
-	@echo '1. cxr mine: examples/reports.csv becomes questions with reasoning chains. Two of its rows are broken on'
-	@echo '   purpose and some reports are no English chest X-rays: they are named below and set aside. The table tells'
-	@echo '   how many reports call each finding present, absent, uncertain, say nothing of it or contradict themselves.'
-	$(BIN)/cxr mine examples/reports.csv --rejects demo/unread.jsonl -o demo/questions.jsonl --force
+	@echo '1. cxr demo draws $(DEMO_STUDIES) studies whose findings are known, and writes a report on each.'
+	$(BIN)/cxr demo --out demo --n $(DEMO_STUDIES)
 	@echo
-	@echo '2. cxr refine: every claim of every chain is held against its report; what does not hold is mended or rejected.'
-	$(BIN)/cxr refine demo/questions.jsonl --rejects demo/rejected.jsonl -o demo/chains.jsonl --force
+	@echo '2. cxr mine turns the reports into questions with chains of reasoning; cxr refine holds every claim of every'
+	@echo '   chain against its report, mends what it can and rejects the rest.'
+	$(BIN)/cxr mine demo/reports.jsonl --tasks binary,anomaly -q | $(BIN)/cxr refine -o demo/chains.jsonl --force
+	$(BIN)/cxr mine demo/reports.jsonl --tasks binary,anomaly --split test -q | $(BIN)/cxr refine -q -o demo/test.jsonl --force
 	@echo
-	@echo '3. The same as one pipe, which gives the same bytes.'
-	$(BIN)/cxr mine -q examples/reports.csv | $(BIN)/cxr refine -q | cmp - demo/chains.jsonl
+	@echo '3. cxr sft trains the tiny model that comes with the package on the chains, some minutes; patients of the test'
+	@echo '   split stay out.'
+	$(BIN)/cxr sft demo/chains.jsonl --model tiny --recipe tiny -o demo/sft --force \
+	  --eval-items 20 --set eval_tokens=200
 	@echo
-	@echo 'One chain, and where to look:'
-	@$(BIN)/python -c 'import json; chain = json.loads(open("demo/chains.jsonl", encoding="utf-8").readline()); \
-	  print(" ", chain["question"], chain["options"]); [print("  -", step["text"]) for step in chain["steps"]]'
-	@echo '  demo/chains.jsonl    one question with its verified chain a line'
-	@echo '  demo/unread.jsonl    rows that could not be read and reports that were set aside, each with its reasons'
-	@echo '  demo/rejected.jsonl  chains that failed a check, each with its reasons (empty if all held)'
+	@echo '4. cxr infer answers the questions of the test split, from the films alone, and cxr score tells how well it'
+	@echo '   answers and reasons. The floors are what two models get that never look.'
+	$(BIN)/cxr infer demo/test.jsonl --ckpt demo/sft --engine transformers --max-tokens 256 -o demo/predictions.jsonl --force
+	$(BIN)/cxr score demo/predictions.jsonl --html demo/report.html --films thumbnail --force
+	@echo
+	@echo 'Where to look:'
+	@echo '  demo/report.html        every question with its film, the chain and what is true of it: open it in a browser'
+	@echo '  demo/chains.jsonl       a question with its verified chain a line'
+	@echo '  demo/sft/training.svg   how training went'
+	@echo '  demo/predictions.jsonl  what the model wrote'
 
 clean:  ## remove everything that make made
 	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -33,7 +33,6 @@ from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 PEER_PACKAGE = "medspacy==1.3.1"
-BEGIN, END = "<!-- benchmarks/mine.py: begin -->", "<!-- benchmarks/mine.py: end -->"
 MEGABYTE = 1e6
 LEAST_READ = 0.98  # of the reports: a program that turns more of them away hasn't done the job that is timed
 
@@ -94,13 +93,13 @@ def cxr_command() -> list[str]:
     return [str(script)] if script.exists() else [sys.executable, "-m", "cxr_reason"]
 
 
-def peer_python(folder: Path) -> str:
-    """The Python of the peer's environment; makes the environment if it isn't there."""
+def peer_python(folder: Path, packages: Sequence[str] = (PEER_PACKAGE,)) -> str:
+    """The Python of the peer's environment; makes the environment with `packages` if it isn't there."""
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
     if not python.exists():
-        note(f"making the peer's environment in {folder}: pip install {PEER_PACKAGE}")
+        note(f"making the peer's environment in {folder}: pip install {' '.join(packages)}")
         venv.create(folder, with_pip=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", PEER_PACKAGE], check=True, stdout=sys.stderr)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *packages], check=True, stdout=sys.stderr)
     return str(python)
 
 
@@ -290,13 +289,17 @@ def version() -> str:
     return done.stdout.strip()
 
 
-def write_between_markers(path: Path, text: str) -> None:
-    """Puts `text` between the markers of a Markdown file. Raises `SystemExit` when they are not there, once each."""
+def write_between_markers(path: Path, text: str, *, script: str = "benchmarks/mine.py") -> None:
+    """Puts `text` between the markers of `script` in a Markdown file.
+
+    Raises `SystemExit` when they are not there, once each.
+    """
     page = path.read_text(encoding="utf-8")
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise SystemExit(f"{path}: needs one line {BEGIN} and one line {END}")
-    before, rest = page.split(BEGIN)
-    path.write_text(before + BEGIN + "\n" + text + "\n" + END + rest.split(END)[1], encoding="utf-8")
+    begin, end = f"<!-- {script}: begin -->", f"<!-- {script}: end -->"
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise SystemExit(f"{path}: needs one line {begin} and one line {end}")
+    before, rest = page.split(begin)
+    path.write_text(before + begin + "\n" + text + "\n" + end + rest.split(end)[1], encoding="utf-8")
 
 
 def main() -> None:

@@ -2,11 +2,13 @@
 
     python benchmarks/score.py                    # 10,000 and 100,000 items, some minutes
     python benchmarks/score.py --items 1000 --large 0
-    python benchmarks/score.py --peer PYTHON      # beside it ROUGE, where that Python has rouge-score
 
 Items are the predictions of examples/, over and over under other ids and patients, every completion with another
 sentence of its own so that none is like the last; most are far below 512 tokens, so the longest (padded to some 380
-words) are timed apart. One core; CPU time counts. Peak memory is what the kernel reports for the whole process.
+words) are timed apart. Most of their sentences were met before, as they are in rewards, where a model says much the
+same of every film. New prose is timed beside it: some 380 words a completion of sentences that generate.py makes, of
+which four in five occur once; of films whose report and reference chain are known, as in a group of rollouts, and of
+new ones. One core; CPU time counts. Peak memory is what the kernel reports for the whole process.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from generate import reports
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SOURCES = ("predictions.jsonl", "predictions-hasty.jsonl")
@@ -46,11 +50,32 @@ def items(count: int, *, long: bool = False) -> Iterator[dict[str, Any]]:
         yield {**record, **about, "prediction": f"{told}</think>{answer}" if answer else told}
 
 
-def judged(count: int, *, long: bool) -> tuple[float, float]:
-    """Milliseconds that a judgement takes, caches warm: the median and the 95th percentile."""
+TURNS = "First", "Next", "Then", "Also", "Finally"
+
+
+def new_prose(count: int, *, films: bool) -> Iterator[dict[str, Any]]:
+    """`count` records whose predictions are sentences not met before; where `films`, so are report and chain."""
+    known = next(items(1))
+    written = reports(20 * count, seed=4)
+    for number in range(count):
+        told: list[str] = []
+        words = 0
+        while words < WORDS:
+            for sentence in next(written).sentences:
+                told.append(f"{TURNS[len(told) // 4 % len(TURNS)]}, {sentence}" if len(told) % 4 == 0 else sentence)
+                words += len(sentence.split())
+        record = {**known, "id": f"n{number}", "prediction": f"<think>{' '.join(told)}</think><answer>A</answer>"}
+        if films:
+            film = next(written)
+            chain = [{"text": sentence, "kind": "observe"} for sentence in film.sentences]
+            record |= {"report": film.text, "steps": chain}
+        yield record
+
+
+def judged(records: list[dict[str, Any]]) -> tuple[float, float]:
+    """Milliseconds that a judgement takes after the first 300: the median and the 95th percentile."""
     from cxr_reason.rewards import judge
 
-    records = list(items(count, long=long))
     for record in records[:300]:
         judge(record)
     taken = []
@@ -78,35 +103,20 @@ def whole(count: int, folder: Path, *flags: str) -> tuple[float, float]:
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6
 
 
-PEER = """
-import json, sys, time
-pairs = json.load(sys.stdin)
-from rouge_score.rouge_scorer import RougeScorer
-scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
-started = time.process_time()
-for report, told in pairs:
-    scorer.score(report, told)
-print(json.dumps({"ROUGE-1, -2, -L (rouge-score)": 1e3 * (time.process_time() - started) / len(pairs)}))
-"""
-
-
-def peers(python: str, count: int) -> dict[str, float]:
-    """Milliseconds an item that other metrics take, in another Python."""
-    pairs = [(record["report"], record["prediction"]) for record in items(count)]
-    done = subprocess.run([python, "-c", PEER], input=json.dumps(pairs), capture_output=True, text=True, check=True)
-    return dict(json.loads(done.stdout))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--large", type=int, default=100_000, help="0 for none")
-    parser.add_argument("--peer", metavar="PYTHON", help="a Python with rouge-score installed")
     options = parser.parse_args()
     print("| what | measured |\n| --- | ---: |")
-    for long in (False, True):
-        median, slow = judged(min(options.items, 3000), long=long)
-        name = f"a completion of {WORDS} words" if long else "a completion of the examples"
+    count = min(options.items, 3000)
+    for name, records in (
+        ("a completion of the examples", items(count)),
+        (f"a completion of {WORDS} words, sentences mostly met before", items(count, long=True)),
+        (f"a completion of {WORDS} words, new prose of a known film", new_prose(count // 3 + 300, films=False)),
+        (f"a completion of {WORDS} words, new prose of a new film", new_prose(count // 3 + 300, films=True)),
+    ):
+        median, slow = judged(list(records))
         print(f"| {name}, ms (95th percentile) | {median:.2f} ({slow:.2f}) |")
     with tempfile.TemporaryDirectory() as folder:
         for count in filter(None, (options.items, options.large)):
@@ -115,8 +125,6 @@ def main() -> None:
                 title = f"cxr score, {count:,} items" + (", no intervals" if flags else "")
                 print(f"| {title}: CPU ms an item | {1e3 * seconds / count:.2f} |")
                 print(f"| {title}: peak MB | {megabytes:.0f} |")
-    for name, milliseconds in (peers(options.peer, 300) if options.peer else {}).items():
-        print(f"| {name}, ms | {milliseconds:.2f} |")
     print(f"\nThis process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6:.0f} MB")
 
 

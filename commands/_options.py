@@ -1,12 +1,14 @@
 """Options that several commands share, as decorators: the same name means the same thing everywhere.
 
-They are stacked under ``@click.command()`` in this order: `input_argument`, `table_options` and `join_option` (where
-tables are read), `output_options`, `stream_options`, `seed_option`, then `cxr_reason.cli.verbosity_options`.
+They are stacked under ``@click.command()`` in this order: `input_argument` or `inputs_argument`, `table_options` and
+`join_option` (where tables are read), `output_options`, `stream_options`, `seed_option`, then
+`cxr_reason.cli.verbosity_options`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -89,9 +91,50 @@ def _format(ctx: click.Context, param: click.Parameter, value: str | None) -> st
     return value or told or "jsonl"
 
 
+def own_files(files: Mapping[str, str | None], *, stdout: str) -> None:
+    """Raise UsageError where one of `files` (by option) is stdout, which is for `stdout`, or two of them are one."""
+    named = {option: path for option, path in files.items() if path}
+    if "-" in named.values():
+        option = next(option for option, path in named.items() if path == "-")
+        raise click.UsageError(f"{option} needs a file: stdout is for {stdout}.")
+    real: dict[str, str] = {}
+    for option, path in named.items():
+        if (other := real.setdefault(os.path.realpath(path), option)) != option:
+            raise click.UsageError(f"{other} and {option} each need a file of their own.")
+
+
+def names_option(*declared: str, known: Sequence[str] = (), **attributes: Any) -> Callable[[Command], Command]:
+    """An option that takes names, ``A,B,…``, and gives a tuple of each once; they must be `known`, if that is given."""
+
+    def names(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+        told = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+        if unknown := [name for name in told if known and name not in known]:
+            raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(known)}.", ctx, param)
+        return told
+
+    return click.option(*declared, metavar="A,B,…", callback=names, **{"default": "", **attributes})
+
+
+def no_reports_option(places: str) -> Callable[[Command], Command]:
+    """`reports`, true unless report text is to be left out of `places`."""
+    return click.option(
+        "--no-reports",
+        "reports",
+        is_flag=True,
+        flag_value=False,
+        default=True,
+        help=f"Leave report text out of {places}.",
+    )
+
+
 def input_argument(command: Command) -> Command:
     """`source`: a file, or None or "-" for stdin."""
     return click.argument("source", metavar="[INPUT]", required=False)(command)
+
+
+def inputs_argument(command: Command) -> Command:
+    """`sources`: files that are read one after the other; none, or "-", for stdin."""
+    return click.argument("sources", metavar="[INPUT]…", nargs=-1)(command)
 
 
 def table_options(command: Command) -> Command:
@@ -167,7 +210,19 @@ def output_options(command: Command) -> Command:
 
 
 def stream_options(command: Command) -> Command:
-    """`jobs`, `shard` (a `Shard` or None), `limit`, `max_failed` (in [0, 1]) and `dry_run`."""
+    """`jobs` and `part_options`."""
+    return click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Processes. The output is the same.",
+    )(part_options(command))
+
+
+def part_options(command: Command) -> Command:
+    """`shard` (a `Shard` or None), `limit`, `max_failed` (in [0, 1]) and `dry_run`."""
     for option in (
         click.option("-n", "--dry-run", is_flag=True, help="Do everything but write."),
         click.option(
@@ -183,14 +238,6 @@ def stream_options(command: Command) -> Command:
             type=ShardType(),
             callback=_shard,
             help="Only part i (from 0) of n.  [default: from Slurm's job array, else all]",
-        ),
-        click.option(
-            "--jobs",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            metavar="N",
-            help="Processes. The output is the same.",
         ),
     ):
         command = option(command)

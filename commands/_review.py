@@ -1,81 +1,79 @@
-"""The options of `cxr refine` that draw claims for a colleague to read."""
+"""The options that draw claims for a colleague to read, of `cxr refine` and `cxr score`."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
-from cxr_reason.refining.review import STRATA
+from cxr_reason.samples.draw import Sample
 from cxr_reason.sheets import key_path
 
-from ._options import Command
+from ._options import Command, names_option, own_files
 
 SAMPLE = 50
-NAMES = ("sample", "strata", "sheet", "html", "reports", "seed")
+NAMES = ("sample", "strata", "sample_sheet", "sample_html", "reports", "seed")
 
 
-def _strata(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
-    named = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
-    if unknown := [name for name in named if name not in STRATA]:
-        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(STRATA)}.", ctx, param)
-    return named
+def review_options(claims: str, *, strata: Sequence[str], prefix: str = "") -> Callable[[Command], Command]:
+    """`sample`, `strata`, `sample_sheet` and `sample_html`; see `drawn`.
+
+    `claims` says whose claims are drawn, `strata` are what a sample can be spread over, and `prefix` is put before the
+    names of the options for files.
+    """
+
+    def decorate(command: Command) -> Command:
+        for option in (
+            click.option(
+                f"--{prefix}html",
+                "sample_html",
+                type=click.Path(dir_okay=False),
+                metavar="FILE",
+                help="The sample as a page to read by.",
+            ),
+            click.option(
+                f"--{prefix}sheet",
+                "sample_sheet",
+                type=click.Path(dir_okay=False),
+                metavar="FILE",
+                help="The sample as a CSV to fill; FILE.key.csv has our verdicts.",
+            ),
+            names_option(
+                "--stratify",
+                "strata",
+                known=strata,
+                default="finding,verdict,basis",
+                show_default=True,
+                help=f"Spread the sample over these: {', '.join(strata)}.",
+            ),
+            click.option(
+                "--sample",
+                type=click.IntRange(min=1),
+                metavar="N",
+                help=f"Draw N claims {claims} for a colleague to review.  [default: {SAMPLE}]",
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return decorate
 
 
-def review_options(command: Command) -> Command:
-    """`sample`, `strata`, `sheet`, `html` and `reports`; see `wanted`."""
-    for option in (
-        click.option(
-            "--no-reports",
-            "reports",
-            is_flag=True,
-            flag_value=False,
-            default=True,
-            help="Leave report text out of the sheet and the page.",
-        ),
-        click.option(
-            "--html", type=click.Path(dir_okay=False), metavar="FILE", help="The sample as a page to read by."
-        ),
-        click.option(
-            "--sheet",
-            type=click.Path(dir_okay=False),
-            metavar="FILE",
-            help="The sample as a CSV to fill; FILE.key.csv has our verdicts.",
-        ),
-        click.option(
-            "--stratify",
-            "strata",
-            metavar="A,B,…",
-            default="finding,verdict,basis",
-            show_default=True,
-            callback=_strata,
-            help=f"Spread the sample over these: {', '.join(STRATA)}.",
-        ),
-        click.option(
-            "--sample",
-            type=click.IntRange(min=1),
-            metavar="N",
-            help=f"Draw N claims for a colleague to review, also from what is rejected.  [default: {SAMPLE}]",
-        ),
-    ):
-        command = option(command)
-    return command
+def drawn(given: Mapping[str, Any], files: Mapping[str, str | None], *, stdout: str, prefix: str = "") -> Sample | None:
+    """The sample that is asked for. `files` are the command's other files, by option; `stdout` says what that is for.
 
-
-def wanted(given: Mapping[str, Any]) -> bool:
-    """Whether a sample is asked for. Raises UsageError where the options contradict each other."""
-    files = [path for name in ("sheet", "html", "output", "rejects") if (path := given[name]) and path != "-"]
-    files += [key_path(given["sheet"])] if given["sheet"] else []
-    if not (given["sheet"] or given["html"]):
+    Raises UsageError where the options contradict each other.
+    """
+    sheet, html = given["sample_sheet"], given["sample_html"]
+    key = str(key_path(sheet)) if sheet else None
+    own = {f"--{prefix}sheet": sheet, f"the key of --{prefix}sheet": key, f"--{prefix}html": html}
+    own_files({**files, **own}, stdout=stdout)
+    if not (sheet or html):
         if given["sample"]:
-            raise click.UsageError("--sample needs a place to go: name --sheet FILE, --html FILE or both.")
-        return False
-    if "-" in (given["sheet"], given["html"]):
-        raise click.UsageError("--sheet and --html need files: stdout is for the records.")
+            where = f"--{prefix}sheet FILE, --{prefix}html FILE"
+            raise click.UsageError(f"--sample needs a place to go: name {where} or both.")
+        return None
     if given["shard"]:
         raise click.UsageError("--sample needs the whole input: leave --shard out.")
-    if len(set(map(os.path.realpath, files))) < len(files):
-        raise click.UsageError("--sheet (with its key), --html, --output and --rejects each need a file of their own.")
-    return True
+    return Sample(given["sample"] or SAMPLE, by=given["strata"], seed=given["seed"])

@@ -27,7 +27,8 @@ def doctor(ctx: click.Context, command: str | None, json: bool, deep: bool) -> N
     needs = {name: known.needs for name, known in COMMANDS.items() if command in (None, name)}
     facts = {"cxr": __version__, **environment.survey(needs, deep=deep)}
     if command is not None:
-        facts["packages"] = [package for package in facts["packages"] if package["group"] in needs[command]]
+        groups = {name for group in needs[command] for name in group.split("|")}
+        facts["packages"] = [package for package in facts["packages"] if package["group"] in groups]
     if json:
         click.echo(dumps(facts, indent=2, ensure_ascii=False))
     else:

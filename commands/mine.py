@@ -11,7 +11,7 @@ from cxr_reason.joins import Join
 from cxr_reason.layouts import LAYOUTS, open_source
 from cxr_reason.records import SPLITS, TASKS
 
-from . import _options
+from . import _llm, _options
 
 
 def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -89,6 +89,7 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     show_default=True,
     help="Share of the normal reports in stock phrases to keep.",
 )
+@_llm.chain_options
 @_options.table_options
 @_options.join_option
 @_options.output_options
@@ -123,6 +124,12 @@ def mine(
         raise click.UsageError("--per-finding picks questions, and --findings makes none.")
     if given["output_format"] == "radrbench" and given["findings_only"]:
         raise click.UsageError("--format radrbench holds questions, and --findings makes none.")
+    if given["per_finding"] and given["backend"] == "llm":
+        raise click.UsageError("--per-finding picks from all questions: pipe them to cxr refine --backend llm.")
+    if given["backend"] == "llm" and given["findings_only"]:
+        raise click.UsageError("--backend llm writes chains, and --findings asks no questions.")
+    model = _llm.writer(ctx, given)
     table = open_source(source, layout=layout, joins=joins, encoding=encoding, image_root=given["image_root"])
     ctx.call_on_close(table.close)
-    stage.run(table, overrides=overrides, joined={"layout": layout, "joins": list(map(str, joins))}, **given)
+    joined = {"layout": layout, "joins": list(map(str, joins))}
+    stage.run(table, overrides=overrides, joined=joined, model=model, **given)

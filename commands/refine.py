@@ -9,12 +9,12 @@ import click
 
 from cxr_reason import cli, console, records
 from cxr_reason.radiology.verify import Silence
-from cxr_reason.refining import review, study
+from cxr_reason.refining import llm, review, study
 from cxr_reason.refining.checks import CHECKS
 from cxr_reason.runner import Summary, run
 from cxr_reason.streams import Input
 
-from . import _options, _review
+from . import _llm, _options, _review
 
 
 def _checks(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -64,7 +64,9 @@ def _list_checks(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     show_default=True,
     help="Longest chain, in characters.",
 )
-@_review.review_options
+@_llm.chain_options
+@_review.review_options("of the chains, also of those that are rejected,", strata=review.STRATA)
+@_options.no_reports_option("the sheet and the page")
 @_options.output_options
 @_options.stream_options
 @_options.seed_option
@@ -91,14 +93,20 @@ def refine(
     """
     cli.stop_if_waiting(ctx, source)
     config: dict[str, Any] = {"checks": checks, "silence": silence, "max_steps": max_steps, "max_chars": max_chars}
-    work = partial(study.refine, **config, config=records.config_hash(config))
+    output = given["output"] if given["output"] != "-" else None
+    sample = _review.drawn(given, {"--output": output, "--rejects": given["rejects"]}, stdout="the records")
+    model = _llm.writer(ctx, given, silence=silence, max_steps=max_steps, max_chars=max_chars)
+    work: Any = partial(study.refine, **config, config=records.config_hash(config))
+    if sample:
+        work = partial(work, review_seed=given["seed"])
+    if model:
+        work, config = llm.refining(*model, work), config | model[0].identity | model[1].as_dict()
     stream = {name: value for name, value in given.items() if name not in _review.NAMES}
     stream |= {"stage": study.STAGE, "units": study.by_study, "config": config}
     records_in = Input(source, formats=("jsonl",))
-    if _review.wanted(given):
-        sample = review.Sample(given["sample"] or _review.SAMPLE, by=given["strata"], seed=given["seed"])
-        places = {name: given[name] for name in ("sheet", "html", "reports")}
-        summary = review.run(records_in, partial(work, review_seed=given["seed"]), sample, **places, **stream)
+    if sample:
+        places = {"sheet": given["sample_sheet"], "html": given["sample_html"], "reports": given["reports"]}
+        summary = review.run(records_in, work, sample, **places, **stream)
         console.note(f"{len(sample.chosen()):,} claims drawn for review, from {sample.strata:,} strata")
     else:
         summary = run(records_in, work, **stream)
@@ -109,7 +117,8 @@ def show(summary: Summary) -> None:
     """What became of the records, on stderr."""
     counts = summary.counts
     names = sorted(
-        {key.partition("/")[2] for key in counts if "/" in key}, key=lambda name: -counts[f"rejected/{name}"]
+        {name for kind, _, name in (key.partition("/") for key in counts) if name and kind in ("mended", "rejected")},
+        key=lambda name: -counts[f"rejected/{name}"],
     )
     if names:
         console.table(
@@ -121,3 +130,4 @@ def show(summary: Summary) -> None:
         f"refine: {summary.records + summary.rejected:,} in, {summary.records:,} kept "
         f"({counts['mended']:,} of them mended), {summary.rejected:,} rejected, {summary.unreadable:,} unreadable"
     )
+    llm.tell(counts)

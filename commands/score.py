@@ -8,40 +8,46 @@ from typing import Any, TextIO
 
 import click
 
-from cxr_reason import cli, console
+from cxr_reason import cli, console, several
+from cxr_reason.engines.asking import tell
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.records import dumps_plain
 from cxr_reason.rewards import JUDGES
 from cxr_reason.rewards.readers import verdicts_of
-from cxr_reason.scoring import compare, run, statistics, tables
+from cxr_reason.scoring import compare, figures, run, statistics, tables
+from cxr_reason.scoring.metrics import METRICS
 from cxr_reason.sheets import read_sheet
-from cxr_reason.streams import Input
 
-from . import _options
+from . import _films, _llm, _options, _review
 
 FORMATS = ("jsonl",)
 
 
-def _fields(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
-
-
 @click.command()
-@_options.input_argument
+@_options.inputs_argument
 @click.option(
     "--judge",
     type=click.Choice(list(JUDGES)),
     default="rules",
     show_default=True,
-    help="Who says what is true: our rules, the judgements stored in RadRBench's own files, or a reader's sheet.",
+    help="Who says what is true: our rules, the judgements stored in RadRBench's own files, a reader's sheet, or a "
+    "language model.",
 )
-@click.option("--sheet", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="The sheet, filled.")
+@click.option(
+    "--sheet",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="The sheet that a reader has filled, for --judge sheet.",
+)
+@_llm.model_options
 @_options.silence_option
 @click.option(
     "--against",
+    multiple=True,
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False),
-    help="Another model's predictions on the same questions: paired differences, with intervals and a test.",
+    help="Another model's predictions on the same questions: paired differences, with intervals and a test. "
+    "Repeatable, where they are in several files.",
 )
 @click.option(
     "--agreement",
@@ -50,8 +56,12 @@ def _fields(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
     type=click.Path(exists=True, dir_okay=False),
     help="Score nothing: how far two judges agree, each by its details of the same predictions or by a filled sheet.",
 )
-@click.option(
-    "--by", default="", metavar="A,B,…", callback=_fields, help="Scores by fields of the records too: view,sex,site."
+@_options.names_option("--by", help="Scores by fields of the records too: view,sex,site.")
+@_options.names_option(
+    "--metrics",
+    "texts",
+    known=tuple(METRICS),
+    help="Text metrics of others beside ours: rouge, bleu, or radeval:NAME. They need their libraries.",
 )
 @click.option(
     "--draws",
@@ -71,14 +81,16 @@ def _fields(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
 @click.option(
     "--html", type=click.Path(dir_okay=False), metavar="FILE", help="A page with figures and every case to look at."
 )
+@_review.review_options("of the predictions", strata=run.STRATA, prefix="sample-")
+@_options.no_reports_option("details, pages and the sheet")
 @click.option(
-    "--no-reports",
-    "reports",
-    is_flag=True,
-    flag_value=False,
-    default=True,
-    help="Leave report text out of the details and the page.",
+    "--films",
+    type=click.Choice(figures.KINDS),
+    default="none",
+    show_default=True,
+    help="Films on the page: links beside the case, or small pictures in the page itself.",
 )
+@_films.image_root_option
 @_options.rejects_options
 @_options.stream_options
 @_options.seed_option
@@ -87,11 +99,11 @@ def _fields(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
 def score(
     ctx: click.Context,
     /,
-    source: str | None,
+    sources: tuple[str, ...],
     judge: str,
     sheet: str | None,
     silence: Silence,
-    against: str | None,
+    against: tuple[str, ...],
     agreement: tuple[str, str] | None,
     as_json: bool,
     details: str | None,
@@ -101,38 +113,50 @@ def score(
     """Score predictions: how well a model answers and how well it reasons.
 
     Reads records with a question, an answer, a report, a reference chain (`steps`) and a `prediction`, or evaluation
-    files of RadRBench-CXR. Every claim of the prediction is held against the report, and what it says against the
-    reference chain. Beside the published RadRScore stand parts that denying everything can't buy, and what two models
-    get that never look at a film. The tables, or --json, go to stdout.
+    files of RadRBench-CXR; several files, such as the shards of a run, are one input. Every claim of the prediction is
+    held against the report, and what it says against the reference chain. Beside the published RadRScore stand parts
+    that denying everything can't buy, and what two models get that never look at a film. The tables, or --json, go to
+    stdout.
+
+    With --sample-sheet, claims of the predictions are drawn for a reader, who fills the sheet; --judge sheet then
+    scores by it, and --agreement compares it with its key.
     """
     if agreement:
-        if source or against:
+        if sources or against:
             raise click.UsageError("--agreement compares two files of its own: give no input and no --against.")
         told = compare.agreement(*agreement, draws=given["draws"] or statistics.DRAWS, seed=given["seed"])
         return _put(told, compare.show, as_json)
-    cli.stop_if_waiting(ctx, source)
-    if "-" in (details, html):
-        raise click.UsageError("--details and --html need files: stdout is for the score.")
+    cli.stop_if_waiting(ctx, sources[0] if sources else None)
+    files = {"--details": details, "--html": html, "--rejects": given["rejects"]}
+    sample = _review.drawn(given, files, stdout="the score", prefix="sample-")
+    if sample and judge == "stored":
+        raise click.UsageError("--sample draws claims, and the stored judgements tell none: take --judge rules.")
     if (judge == "sheet") != (sheet is not None):
         raise click.UsageError("--judge sheet and --sheet FILE belong together.")
-    if details and details == html:
-        raise click.UsageError("--details and --html need a file each.")
+    if given["films"] != "none" and not html:
+        raise click.UsageError("--films shows films on the page: name it with --html.")
     if given["draws"] and not statistics.available():
         console.note("numpy is not installed, so there are no intervals: pip install 'cxr-reason[score]'")
+    tries = given["tries"]
+    asker = _llm.asker(ctx, given, wanted=judge == "llm", by="--judge llm")
     result, summary, failure = run.score(
-        Input(source, formats=FORMATS),
+        several.opened(sources, formats=FORMATS),
         judge=judge,
         options={"verdicts": verdicts_of(read_sheet(sheet))} if sheet else {},
         silence=silence,
-        against=Input(against, formats=FORMATS) if against else None,
+        against=several.opened(against, formats=FORMATS) if against else None,
         details=details,
         html=html,
-        **given,
+        sample=sample,
+        asker=asker,
+        tries=tries,
+        **{name: value for name, value in given.items() if name not in ("sample", "strata", "tries")},
     )
     _put(result, tables.show, as_json)
-    console.note(f"score: {result['items']:,} judged, {summary.unreadable:,} unreadable")
+    tell(summary.counts)
     if failure:
         raise failure
+    console.note(f"score: {result['items']:,} judged, {summary.unreadable:,} unreadable")
     return None
 
 

@@ -27,13 +27,17 @@ class Listed(NamedTuple):
     """What is known of a command before it is loaded."""
 
     line: str  # its help's first line (a test compares them), so that help and completion import nothing
-    needs: tuple[str, ...] = ("base",)  # the groups of constraints.txt without which it can't run
+    needs: tuple[str, ...] = (
+        "base",
+    )  # the groups of constraints.txt without which it can't run; of a|b, one is enough
 
 
 # In the order in which they are used.
 COMMANDS = {
     "mine": Listed("Turn reports into questions with chains of reasoning."),
     "refine": Listed("Check chains of reasoning against their reports, mend them or reject them."),
+    "sft": Listed("Train a vision-language model on chains of reasoning.", ("base", "arrow", "models", "train")),
+    "infer": Listed("Answer questions about films with a model.", ("base", "films", "vllm|models|endpoint")),
     "score": Listed("Score predictions: how well a model answers and how well it reasons."),
     "demo": Listed("Write made-up films with reports, to try everything on.", ("base", "films")),
     "doctor": Listed("Show what is installed and what each command lacks."),

@@ -269,8 +269,13 @@ class ParquetPart(Part):
     def batches(self, digest: Any) -> Iterator[Any]:
         count = self._file.num_row_groups
         for number in range(count):
+            batches = self._file.iter_batches(ROWS_AT_ONCE, row_groups=[number], use_threads=False)
+            # Of a damaged row group, reading fails with an error, while to ask of its columns aborts the process.
+            first = next(batches, None)
             self._hash(number, digest)
-            yield from self._file.iter_batches(ROWS_AT_ONCE, row_groups=[number], use_threads=False)
+            if first is not None:
+                yield first
+                yield from batches
             self._done = (number + 1) / count
         self.close()
 

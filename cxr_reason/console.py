@@ -14,7 +14,7 @@ import stat
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
@@ -150,6 +150,9 @@ class Progress:
         self.unit = unit
         self.count = 0
         self.fraction: float | None = None
+        self.detail = ""
+        """What else is worth seeing, after all the rest."""
+        self.also: Counter[str] = Counter()
         self._bar: rich.progress.Progress | None = None
         self._task: rich.progress.TaskID | None = None
         self._started = self._drawn = time.monotonic()
@@ -179,9 +182,19 @@ class Progress:
             self._bar.stop()
             self._bar = None
 
-    def advance(self, n: int = 1, *, fraction: Callable[[], float | None] | None = None) -> None:
-        """Count `n` more. `fraction` tells how much of the input is behind us, in [0, 1], where `total` is unknown."""
+    def advance(
+        self,
+        n: int = 1,
+        *,
+        fraction: Callable[[], float | None] | None = None,
+        also: Mapping[str, int] | None = None,
+    ) -> None:
+        """Count `n` more, and `also` of other things whose pace is shown too.
+
+        `fraction` tells how much of the input is behind us, in [0, 1], where `total` is unknown.
+        """
         self.count += n
+        self.also.update(also or {})
         if self._bar is None:
             return
         now = time.monotonic()
@@ -196,10 +209,11 @@ class Progress:
         """The line after the label, `elapsed` seconds into the run: ``12,000 of 20,000 rows  3,100/s  0:02 left``."""
         done = f"{self.count:,}" if self.total is None else f"{self.count:,} of {self.total:,}"
         parts = [f"{done} {self.unit}", f"{self.count / elapsed:,.0f}/s"]
+        parts += [f"{count / elapsed:,.0f} {name}/s" for name, count in self.also.items()]
         fraction = self.count / self.total if self.total else self.fraction
         if fraction:
             parts.append(f"{_clock(elapsed * max(0.0, 1 - fraction) / fraction)} left")
-        return "  ".join(parts)
+        return "  ".join([*parts, *filter(None, [self.detail])])
 
 
 def progress(label: str, total: int | None = None, *, unit: str = "rows") -> Progress:

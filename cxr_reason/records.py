@@ -39,6 +39,9 @@ LABELS = (
 TASKS = ("binary", "single", "multiple", "anomaly", "temporal")
 SPLITS = ("train", "validate", "test")
 VIEWS = ("PA", "AP", "LAT", "other")
+VIEW_NAMES = {"PA": "PA", "AP": "AP"} | dict.fromkeys(("LAT", "LATERAL", "LL", "RL", "XTABLE LATERAL"), "LAT")
+"""What tables and DICOM's View Position call the views, in capitals. Any other is `other`, as are films taken lying on
+the side, turned or tilted."""
 ROLES = ("current", "prior")
 STATUSES = ("present", "absent", "uncertain")
 CERTAINTIES = ("definite", "probable", "possible", "differential")
@@ -49,6 +52,7 @@ ACUITIES = ("acute", "chronic", "old")
 STEP_KINDS = ("plan", "observe", "conclude")
 BASES = ("stated", "region", "silent")
 VERDICTS = ("supported", "contradicted", "unverifiable")
+ENDS = ("stop", "length")
 
 Test = Callable[[Any], bool]
 Explain = Callable[[str, Any], list[str]]
@@ -148,6 +152,11 @@ def _either(first: Kind, second: Kind) -> Kind:
     return Kind(lambda value: first.holds(value) or second.holds(value), second.explain, second.shape)
 
 
+def _maybe(kind: Kind) -> Kind:
+    """`kind`, or null."""
+    return Kind(lambda value: value is None or kind.holds(value), kind.explain, kind.shape)
+
+
 def _are_labels(value: Any) -> bool:
     return isinstance(value, dict) and all(
         label in LABELS and type(state) is int and -1 <= state <= 1 for label, state in value.items()
@@ -171,6 +180,7 @@ BOOLEAN = _plain(lambda value: isinstance(value, bool), "true or false", "bool")
 NUMBER = _plain(_is_number, "a finite number", "number")
 SHARE = _plain(lambda value: _is_number(value) and 0 <= value <= 1, "a number in [0, 1]", "number")
 SPAN = _plain(_is_span, "[start, end], offsets in the report", ["offset"])
+COUNT = _plain(lambda value: type(value) is int and value >= 0, "a whole number, 0 or more", "offset")
 TEXTS = _list_of(TEXT)
 IMAGE = _either(
     TEXT,
@@ -219,6 +229,9 @@ STEP = _object(
 PROVENANCE = _object(
     {"stage": TEXT, "version": TEXT, "backend": TEXT, "config": TEXT, "model": TEXT}, "stage", "version"
 )
+GENERATION = _object(
+    {"prompt_tokens": COUNT, "tokens": COUNT, "ends": _list_of(_one_of(*ENDS)), "votes": _list_of(_maybe(TEXT))},
+)
 # In the order of CheXpert's labeler, which is the engine's: "No Finding" first, lesions before opacities.
 _WRITTEN = ("No Finding", *LABELS[:2], LABELS[3], LABELS[2], *LABELS[4:-1])
 LABELLED = Kind(_are_labels, _explain_labels, dict.fromkeys(_WRITTEN, "state"))
@@ -258,7 +271,9 @@ FIELDS: dict[str, Field] = {
     "understood": Field(SHARE, _MINE, "share of the sentences that could be read, in [0, 1]"),
     "steps": Field(_list_of(STEP), _REFINE, "the chain of reasoning; a step with film prior tells of the film before"),
     "prediction": Field(TEXT, _INFER, "the model's full text"),
+    "predictions": Field(TEXTS, _INFER, "all of the model's texts, where several were asked for (`--n`)"),
     "model": Field(TEXT, _INFER, "what made the prediction"),
+    "generation": Field(GENERATION, _INFER, "tokens in and out, how each text ended, and what each answers (`--vote`)"),
     "correct": Field(_either(BOOLEAN, SHARE), _SCORE, "right or wrong; open questions: F1 over findings, in [0, 1]"),
     "factuality": Field(SHARE, _SCORE, "claims that the report supports / all claims"),
     "completeness": Field(SHARE, _SCORE, "reference findings that are told rightly / all of them"),

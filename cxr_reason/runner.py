@@ -20,9 +20,10 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import threading
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -131,6 +132,7 @@ def run(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     aside: Aside | None = None,
     in_stream: bool = False,
+    rates: Sequence[str] = (),
 ) -> Summary:
     """Do `work` on every unit of `source` and write what comes of it, in the order of the input.
 
@@ -139,7 +141,8 @@ def run(
     `output` None is stdout; `rejects` None drops what was refused and counts it. `limit` takes the first units of the
     whole input, `shard` its part of those: all rows of a study, and with them its records, are in one shard. `config`
     holds the options that decide the output's bytes: a killed run is continued only under the same. `force` starts
-    over. `dry_run` works and counts, and writes nothing. `aside` is told the notes of each result.
+    over. `dry_run` works and counts, and writes nothing. `aside` is told the notes of each result. `rates` are counts
+    whose pace is shown beside that of the rows.
 
     With `in_stream`, `work` gets an iterator of the units instead, takes as many ahead as it likes, and yields a Result
     for each, in their order, or the exception that broke this one: for work that is quicker on many at once, such as a
@@ -179,6 +182,7 @@ def run(
         chunks = _chunks(source, numbered, shard, size)
         finished: Iterator[tuple[_Chunk, _Done]]
         if in_stream:
+            ledger.keep_saved()
             through = cast("StreamWork", work)
             finished = _process_stream(through, stage, writer, rejects is not None, chunks)
         elif jobs == 1:
@@ -190,7 +194,9 @@ def run(
             # Half a chunk must not be saved. Stdout is never saved, and may block for as long as its reader likes.
             with signals.held() if ledger.resumable else nullcontext():
                 ledger.add(chunk, done_of_chunk)
-            progress.advance(sum(outcome.rows for outcome in done_of_chunk.outcomes), fraction=source.fraction)
+            outcomes = done_of_chunk.outcomes
+            paced = {name: sum(outcome.counts.get(name, 0) for outcome in outcomes) for name in rates}
+            progress.advance(sum(outcome.rows for outcome in outcomes), fraction=source.fraction, also=paced)
         summary = ledger.commit()
     broken = summary.unreadable + summary.failed
     if broken > max_failed * summary.rows:
@@ -445,11 +451,17 @@ class _Ledger:
         self._expected = ""
         self._saved_at = monotonic()
         self._keep = False
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._saver: threading.Thread | None = None
+        self._saved = 0
+        self._failure: Exception | None = None
 
     def __enter__(self) -> _Ledger:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self._end_saver()
         try:
             # An input that is damaged further on can be mended, and what came before is done.
             if isinstance(error, KeyboardInterrupt | Stop | InputError) and self._journal and self._may_save():
@@ -529,8 +541,36 @@ class _Ledger:
         for file in self._files.values():
             file.go_on_from(0)
 
+    def keep_saved(self) -> None:
+        """Save from a thread what waits for longer than the interval: the next unit of a stream may take minutes."""
+        if self._journal is not None:
+            self._saver = threading.Thread(target=self._save_in_time, name="saver", daemon=True)
+            self._saver.start()
+
+    def _save_in_time(self) -> None:
+        while not self._ended.wait(self._interval):
+            with self._lock:
+                if self._done > self._saved and self._may_save():
+                    try:
+                        self._save()
+                    except Exception as error:
+                        self._failure = error
+                        return
+
+    def _end_saver(self) -> None:
+        if self._saver is not None:
+            self._ended.set()
+            self._saver.join()
+            self._saver = None
+
     def add(self, chunk: _Chunk, done: _Done) -> None:
         """Write what became of `chunk`, and save if it is time."""
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            self._add(chunk, done)
+
+    def _add(self, chunk: _Chunk, done: _Done) -> None:
         summary = self._summary
         if done.output:
             self._begin()
@@ -567,6 +607,7 @@ class _Ledger:
 
     def commit(self) -> Summary:
         """All is written: end the output, and rename both files to their names."""
+        self._end_saver()
         self._begin()
         if tail := self._writer.tail():
             # What is saved from here on would have the tail in its middle when the run is continued.
@@ -607,6 +648,7 @@ class _Ledger:
         finally:
             fresh.unlink(missing_ok=True)
         self._saved_at = monotonic()
+        self._saved = self._done
         self._keep = True
 
     def _earlier(self) -> dict[str, Any] | None:

@@ -43,6 +43,19 @@ class Sink(Protocol):
         """Let go, without `commit` the unfinished file is kept only if `keep`."""
 
 
+def claim_stdout() -> None:
+    """Keep stdout for `sys.stdout` alone: what native code and child processes print to it goes to stderr from here on.
+
+    For commands that load other people's engines, before the first of them is imported.
+    """
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # no stream with a file behind it, as in tests
+        sys.stdout.flush()
+        ours, theirs = sys.stdout.fileno(), sys.stderr.fileno()
+        kept = os.dup(ours)
+        os.dup2(theirs, ours)
+        sys.stdout = os.fdopen(kept, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+
+
 class NullSink:
     """Takes everything and writes nothing: ``--dry-run``, no ``--rejects``."""
 

@@ -26,7 +26,11 @@ def cxr() -> Run:
     """Run `cxr ARGUMENTS` to its end: ``cxr("mine", "-", stdin="…", env={…})``."""
 
     def run(
-        *arguments: str, stdin: str = "", env: dict[str, str] | None = None, cwd: Path | None = None
+        *arguments: str,
+        stdin: str = "",
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "cxr_reason", *arguments],
@@ -35,7 +39,7 @@ def cxr() -> Run:
             encoding="utf-8",
             env=environment(**(env or {})),
             cwd=cwd,
-            timeout=120,
+            timeout=timeout,
         )
 
     return run

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
+from chat_server import ChatServer
 from conftest import ROOT, Run, environment
+from PIL import Image
 
 from cxr_reason import __version__
 from cxr_reason.cli import COMMANDS, load
 
 # Commands that read no records. All others get the tests of data commands and need an input below.
 WITHOUT_INPUT = {"demo", "doctor"}
-DATA_COMMANDS = [name for name in COMMANDS if name not in WITHOUT_INPUT]
+# Commands that read records and write a model: a test file of their own says what they do with both.
+TRAINING = {"sft"}
+DATA_COMMANDS = [name for name in COMMANDS if name not in WITHOUT_INPUT | TRAINING]
 HEAVY = {"torch", "transformers", "datasets", "numpy", "pandas", "pyarrow"}
-NUMERIC = {"score": {"numpy"}, "demo": {"numpy"}}  # intervals and films are what numpy is for; the help does without
-FLAGS = {"score": ["--json"]}  # without it, stdout is tables for people
+# For intervals and films; the help does without.
+NUMERIC = {"score": {"numpy"}, "demo": {"numpy"}, "infer": {"numpy"}}
 
+
+@cache
+def flags(name: str) -> list[str]:
+    """What a command needs for JSON lines on stdout: of `score` no tables for people, of `infer` a model and films."""
+    if name == "infer":
+        films = Path(tempfile.mkdtemp(prefix="cxr-films-"))
+        atexit.register(shutil.rmtree, films)
+        Image.new("L", (64, 64), 90).save(films / FILM)
+        return ["--endpoint", ChatServer().url, "--image-root", str(films)]
+    return {"score": ["--json"]}.get(name, [])
+
+
+FILM = "film.png"
 REPORTS = 40  # one broken row is then 2.4 %, less than --max-failed allows
 SENTENCES = (
     "The lungs are clear.",
@@ -46,7 +67,9 @@ def inputs(cxr: Run) -> dict[str, tuple[str, str]]:
     predicted = [
         {**json.loads(line), "prediction": "There is no effusion. <answer>A</answer>"} for line in mined.splitlines()
     ]
+    seen = [{**json.loads(line), "images": [FILM]} for line in mined.splitlines()]
     return {
+        "infer": ("".join(json.dumps(record) + "\n" for record in seen), '{"id": "torn\n'),
         "mine": (reports_csv(), "one cell only\n"),
         "refine": (mined, '{"id": "torn\n'),
         "score": ("".join(json.dumps(record) + "\n" for record in predicted), '{"id": "torn\n'),
@@ -100,11 +123,14 @@ def test_help_imports_no_command_and_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_command_imports_the_training_stack(name: str, inputs: dict[str, tuple[str, str]], tmp_path: Path) -> None:
+    assert loaded_by(name, "--help") & HEAVY == set()
+    if name in TRAINING:
+        return
     alone = ["--n", "1", "--out", str(tmp_path)] if name == "demo" else []
-    loaded = loaded_by(name, *(alone if name in WITHOUT_INPUT else ["-"]), stdin=inputs.get(name, ("", ""))[0])
+    arguments = alone if name in WITHOUT_INPUT else ["-", *flags(name)]
+    loaded = loaded_by(name, *arguments, stdin=inputs.get(name, ("", ""))[0])
     assert f"cxr_reason.commands.{name}" in loaded
     assert loaded & HEAVY <= NUMERIC.get(name, set())
-    assert loaded_by(name, "--help") & HEAVY == set()
 
 
 def loaded_by(*arguments: str, stdin: str = "") -> set[str]:
@@ -136,7 +162,7 @@ def test_every_data_command_has_an_input_here(inputs: dict[str, tuple[str, str]]
 
 @pytest.mark.parametrize("name", DATA_COMMANDS)
 def test_stdout_is_jsonl_and_nothing_else(cxr: Run, inputs: dict[str, tuple[str, str]], name: str) -> None:
-    done = cxr(name, *FLAGS.get(name, []), stdin=inputs[name][0])
+    done = cxr(name, *flags(name), stdin=inputs[name][0])
     assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert records
@@ -148,21 +174,21 @@ def test_stdout_is_jsonl_and_nothing_else(cxr: Run, inputs: dict[str, tuple[str,
 
 @pytest.mark.parametrize("name", DATA_COMMANDS)
 def test_quiet_says_nothing_when_nothing_is_wrong(cxr: Run, inputs: dict[str, tuple[str, str]], name: str) -> None:
-    done = cxr(name, "-q", stdin=inputs[name][0])
+    done = cxr(name, "-q", *flags(name), stdin=inputs[name][0])
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
 
 
 @pytest.mark.parametrize("name", DATA_COMMANDS)
 def test_empty_input_is_an_error(cxr: Run, name: str) -> None:
-    done = cxr(name)
+    done = cxr(name, *flags(name))
     assert (done.returncode, done.stdout) == (1, "")
     assert "no rows" in done.stderr
 
 
 @pytest.mark.parametrize("name", DATA_COMMANDS)
 def test_missing_file_is_named(cxr: Run, name: str, tmp_path: Path) -> None:
-    done = cxr(name, "not-there.csv", cwd=tmp_path)
+    done = cxr(name, "not-there.csv", *flags(name), cwd=tmp_path)
     assert done.returncode in (1, 2)
     assert done.stdout == ""
     assert "not-there.csv" in done.stderr
@@ -175,8 +201,8 @@ def test_a_bad_line_is_named_and_set_aside(
     good, bad = inputs[name]
     source = tmp_path / "input.txt"
     source.write_text(good + bad, encoding="utf-8")
-    clean = cxr(name, "-", stdin=good)
-    done = cxr(name, str(source), "--rejects", str(tmp_path / "rejects.jsonl"))
+    clean = cxr(name, "-", *flags(name), stdin=good)
+    done = cxr(name, str(source), *flags(name), "--rejects", str(tmp_path / "rejects.jsonl"))
     assert done.returncode == 0, done.stderr
     assert f"input.txt:{good.count(chr(10)) + 1}" in done.stderr
     assert done.stdout.count("\n") == clean.stdout.count("\n")
@@ -187,9 +213,10 @@ def test_a_bad_line_is_named_and_set_aside(
 @pytest.mark.parametrize("name", DATA_COMMANDS)
 def test_too_many_bad_lines_exit_with_3(cxr: Run, inputs: dict[str, tuple[str, str]], name: str) -> None:
     good, bad = inputs[name]
-    done = cxr(name, stdin=good + bad * REPORTS)
+    done = cxr(name, *flags(name), stdin=good + bad * REPORTS)
     assert done.returncode == 3
-    assert done.stdout.count("\n") == cxr(name, stdin=good).stdout.count("\n")  # and yet everything is written
+    whole = cxr(name, *flags(name), stdin=good).stdout
+    assert done.stdout.count("\n") == whole.count("\n")  # and yet everything is written
 
 
 @pytest.mark.parametrize("name", DATA_COMMANDS)
@@ -342,12 +369,9 @@ def readme() -> str:
 
 
 def test_commands_of_the_readme_run_as_written(tmp_path: Path) -> None:
-    """All code of the README but `make` and the installation, which the tests themselves go through."""
-    code = re.findall(r"^```(\w*)\n(.*?)^```", readme(), flags=re.M | re.S)
-    blocks = [block for kind, block in code if kind != "tree" and not re.match(r"make |python3 -m venv", block)]
-    assert {name for name in COMMANDS if any(re.search(rf"\bcxr {name}\b", block) for block in blocks)} >= {
-        *DATA_COMMANDS
-    }
+    """All code of the README but `make` and the installation, which the tests themselves go through, and what runs or
+    trains models, which `make demo` does."""
+    blocks = [block for block in readme_blocks() if not WITH_MODELS.search(block)]
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "archive.csv.gz").write_bytes(gzip.compress((ROOT / "examples" / "reports.csv").read_bytes()))
     for name in ("mimic", "chexpert-plus", "openi", "padchest"):
@@ -362,12 +386,28 @@ def test_commands_of_the_readme_run_as_written(tmp_path: Path) -> None:
             encoding="utf-8",
             env=environment(),
             cwd=tmp_path,
-            timeout=60,
+            timeout=300,
         )
         assert done.returncode == 0, block + done.stderr
         assert "error" not in done.stderr, block + done.stderr
     for name in {name for block in blocks for name in re.findall(r"(?:-o|--rejects|>) (\S+)", block)}:
         assert (tmp_path / name).exists(), name
+
+
+def readme_blocks() -> list[str]:
+    code = re.findall(r"^```(\w*)\n(.*?)^```", readme(), flags=re.M | re.S)
+    return [block for kind, block in code if kind != "tree" and not re.match(r"make |python3 -m venv", block)]
+
+
+WITH_MODELS = re.compile(r"--ckpt|--model")
+
+
+def test_readme_shows_every_command_with_options_that_it_has() -> None:
+    calls = [call for block in readme_blocks() for call in re.findall(r"\bcxr (\w+)([^|>#\n]*)", block)]
+    assert {name for name, _ in calls} >= {*DATA_COMMANDS, *TRAINING}
+    for name, rest in calls:
+        known = {option for parameter in load(name).params for option in (*parameter.opts, *parameter.secondary_opts)}
+        assert set(re.findall(r"(?<!\S)--?[a-z][\w-]*", rest)) <= known, (name, rest)
 
 
 def test_make_targets_of_the_readme_exist() -> None:

@@ -164,6 +164,7 @@ def test_scope_of_a_no(text: str, present: list[str], absent: list[str]) -> None
     ("text", "name", "status"),
     [
         ("The heart is enlarged.", "cardiomegaly", "present"),
+        ("The heart size is increased.", "cardiomegaly", "present"),
         ("Enlarged cardiac silhouette.", "cardiomegaly", "present"),
         ("Cardiac contours are normal.", "cardiomegaly", "absent"),
         ("The heart size is at the upper limits of normal.", "cardiomegaly", "absent"),

@@ -18,9 +18,10 @@ from conftest import ROOT, Run
 from cxr_reason import sheets
 from cxr_reason.errors import InputError
 from cxr_reason.radiology.verify import claims
-from cxr_reason.refining import page, review, study
+from cxr_reason.refining import review, study
 from cxr_reason.refining.checks import CHECKS
-from cxr_reason.refining.review import Sample
+from cxr_reason.samples import page
+from cxr_reason.samples.draw import Sample
 from cxr_reason.sheets import Answer, agreement, key_path, read_sheet
 from cxr_reason.streams import Input
 

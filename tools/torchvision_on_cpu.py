@@ -3,14 +3,13 @@
 Started with every Python of the environment, so it does nothing but to wait for somebody who imports torchvision.
 """
 
-import importlib.abc
 import sys
 
 OPERATORS = ("nms", "qnms")
 SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
-class _BeforeTorchvision(importlib.abc.MetaPathFinder):
+class _BeforeTorchvision:
     """Finds nothing; declares the operators when torchvision is first looked for."""
 
     library = None

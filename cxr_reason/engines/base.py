@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from cxr_reason.streams import stable_hash
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -48,13 +50,22 @@ class Sampling:
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
     n: int = 1
-    """Completions of one prompt."""
+    """Completions of one prompt, where they are drawn: greedy there is only one."""
     seed: int = 0
+
+    @property
+    def drawn(self) -> bool:
+        return self.temperature > 0
+
+    @property
+    def count(self) -> int:
+        """How many texts a completion has."""
+        return self.n if self.drawn else 1
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What came of one prompt: `Sampling.n` texts, or the reason why there is none."""
+    """What came of one prompt: `Sampling.count` texts, or the reason why there is none."""
 
     texts: tuple[str, ...] = ()
     """Special tokens left out; ``<think>`` and ``<answer>`` are none and stand in them."""
@@ -66,6 +77,11 @@ class Completion:
     """Of all texts together."""
     error: str | None = None
     """A sentence for a colleague, without a word of the prompt."""
+
+
+def seed_of(prompt: Prompt, sampling: Sampling, number: int = 0) -> int:
+    """The seed of the completion `number` of `prompt`, in [0, 2**63): a function of these alone."""
+    return stable_hash("sampling", str(sampling.seed), prompt.key, str(number)) >> 1
 
 
 class Engine(Protocol):

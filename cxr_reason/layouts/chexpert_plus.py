@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 from cxr_reason import columns
 from cxr_reason.layouts.archive import Archive, columns_of, image, reading
-from cxr_reason.records import LABELS
+from cxr_reason.records import LABELS, VIEW_NAMES
 from cxr_reason.shelves import Shelf, key_text, require_columns, together
 from cxr_reason.streams import Input, Row
 
@@ -40,7 +40,6 @@ _PARTS = {f"section_{part}" for part in ("narrative", "clinical_history", "proce
 _PARTS.add("section_end_of_impression")
 
 _STUDY = re.compile(r"(patient[0-9]+)/(study[0-9]+)/")
-_VIEWS = {"PA": "PA", "AP": "AP", "LL": "LAT", "RL": "LAT"}
 
 
 class ChexpertPlus(Archive):
@@ -124,4 +123,4 @@ def _study(path: str) -> tuple[str, str]:
 def _view(data: Mapping[str, str]) -> str | None:
     if data["frontal_lateral"].strip().lower() == "lateral":
         return "LAT"
-    return _VIEWS.get(data["ap_pa"].strip().upper())
+    return VIEW_NAMES.get(data["ap_pa"].strip().upper())

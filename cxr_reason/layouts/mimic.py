@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from cxr_reason import columns
 from cxr_reason.errors import InputError
 from cxr_reason.layouts.archive import Archive, dicom_time, first_existing, image, names_in, reading
-from cxr_reason.records import LABELS
+from cxr_reason.records import LABELS, VIEW_NAMES
 from cxr_reason.shelves import Shelf, require_columns
 from cxr_reason.streams import Input, Row
 
@@ -34,8 +34,6 @@ _PATIENT = re.compile(r"p[0-9]{8}")
 _REPORT = re.compile(r"s[0-9]{8}\.txt")
 _ANY_TEXT = re.compile(r"[^.].*\.txt")
 
-# ViewPosition as published; films taken lying on the side, turned or tilted are none of PA, AP and lateral.
-_VIEWS = {"PA": "PA", "AP": "AP", "LATERAL": "LAT", "LL": "LAT", "XTABLE LATERAL": "LAT", "RL": "LAT"}
 # What the study is called there, the same for all its images.
 _OF_STUDY = ("PerformedProcedureStepDescription", "ProcedureCodeSequence_CodeMeaning", "StudyDate", "StudyTime")
 
@@ -157,7 +155,7 @@ def _image(row: dict[str, str], study: str, suffix: str) -> dict[str, Any]:
     position = row.get("ViewPosition", "").strip().upper()
     return image(
         _path(row["subject_id"], study, row["dicom_id"], suffix),
-        _VIEWS.get(position, "other") if position else None,
+        VIEW_NAMES.get(position, "other") if position else None,
         portable="PORTABLE" in procedure.upper(),
     )
 

@@ -20,7 +20,7 @@ from itertools import chain, islice
 from typing import Any, ClassVar
 
 from cxr_reason.layouts.archive import Archive, columns_of, dicom_time, first_existing, image, reading
-from cxr_reason.records import LABELS
+from cxr_reason.records import LABELS, VIEW_NAMES
 from cxr_reason.shelves import require_columns, together
 from cxr_reason.streams import Input, Row
 
@@ -30,7 +30,7 @@ INDEX = "(index)"
 PROBED = 200
 
 # Projections as published; EXCLUDE and UNK say nothing of the view.
-_VIEWS = {"PA": "PA", "AP": "AP", "AP_HORIZONTAL": "AP", "L": "LAT", "COSTAL": "other"}
+_VIEWS = {**VIEW_NAMES, "AP_HORIZONTAL": "AP", "L": "LAT", "COSTAL": "other"}
 _WAYS = ("{ImageDir}/{ImageID}", "{ImageID}")
 
 

@@ -10,13 +10,13 @@ What was met is kept in a temporary SQLite database, so memory doesn't grow with
 
 from __future__ import annotations
 
-import hashlib
 import os.path
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cxr_reason import columns
+from cxr_reason.films import digest
 from cxr_reason.records import SPLITS
 from cxr_reason.shelves import explained, open_database, to_bytes
 from cxr_reason.streams import Group, Input, Row
@@ -27,8 +27,6 @@ SPLIT_NAMES |= {"eval": "test"}
 assert set(SPLIT_NAMES.values()) == set(SPLITS)
 
 Units = Callable[[Iterator[Row]], Iterator[Group | Row]]
-
-READ_BYTES = 1 << 20
 
 
 def split_of(row: Mapping[str, Any], mapping: Mapping[str, str]) -> str | None:
@@ -175,19 +173,16 @@ class Guard:
             for table in tables:
                 for image in columns.image_list(table.get(column)):
                     path = image.get("path") if isinstance(image, dict) else image
-                    if digest := _digest(os.path.join(folder, str(path))):
-                        yield "film", digest
+                    if told := _digest(os.path.join(folder, str(path))):
+                        yield "film", told
                     else:
                         self._missing += 1
 
 
 def _digest(path: str) -> str | None:
     """A hash of the file's bytes; None where there is no such file."""
-    told = hashlib.blake2b(digest_size=16)
     try:
         with open(path, "rb") as file:
-            while piece := file.read(READ_BYTES):
-                told.update(piece)
+            return digest(file)
     except OSError:
         return None
-    return told.hexdigest()

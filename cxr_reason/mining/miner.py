@@ -13,11 +13,11 @@ from datetime import date
 from functools import lru_cache
 from typing import Any
 
-from cxr_reason import columns, readings
+from cxr_reason import columns, readings, records
 from cxr_reason.mining import labels, priors, sights, tally, tasks, temporal, views
 from cxr_reason.mining.dice import coin, mix, salt
 from cxr_reason.mining.settings import Settings
-from cxr_reason.mining.studies import VIEWS, labels_of, of_two_films, split_by_role, study_of, tables_of
+from cxr_reason.mining.studies import labels_of, of_two_films, split_by_role, study_of, tables_of
 from cxr_reason.mining.tasks import Question
 from cxr_reason.mining.views import Films
 from cxr_reason.radiology import Reading, read
@@ -30,6 +30,8 @@ REJECTIONS = {
     "not-chest": "The report is of another part of the body.",
     "not-understood": "Next to nothing of the text could be understood.",
 }
+CHECKS = (*REJECTIONS, "split", "labels", "no-question")
+"""What studies are rejected for."""
 NO_QUESTION = "Nothing in the report can be asked with certainty under these options."
 
 PRIOR_REJECTED = "the report of the prior can't be used"
@@ -210,7 +212,7 @@ def _told(
 ) -> views.Told:
     """A report with what can be seen on its films."""
     view = sights.look(reading, negatives=settings.options.negatives, given=given)
-    rows = (VIEWS.get(columns.cell(table, settings.mapping, "view").upper(), "") for table in tables)
+    rows = (records.VIEW_NAMES.get(columns.cell(table, settings.mapping, "view").upper(), "") for table in tables)
     return views.Told(reading, view, views.films_of(images, rows, reading))
 
 

@@ -29,6 +29,8 @@ class Settings:
     """Whose labels decide: "own" for those that we read, "input" for what `label_columns` hold."""
     label_columns: Mapping[str, str] = field(default_factory=dict)
     """Which column holds which label: `columns.label_columns`."""
+    llm: Mapping[str, Any] | None = None
+    """What decides chains by a language model, its ``model`` among it; None where they are the rules'."""
 
     def provenance(self, seal: str | None = None) -> list[dict[str, str]]:
         """The one entry that every record gets; `seal` is that of the study's reading."""
@@ -40,6 +42,8 @@ class Settings:
         policies = {name: getattr(self.options, name) for name in ("negatives", "uncertain", "definition")}
         policies["labels"] = self.labels
         stamped: dict[str, Any] = {}
+        if self.llm is not None:
+            policies |= {"backend": "llm", "model": self.llm["model"]}
         records.stamp(stamped, stage="mine", config=records.config_hash(self.as_dict()), **policies)
         entry: dict[str, str] = stamped["provenance"][0]
         return entry
@@ -50,4 +54,5 @@ class Settings:
         own: dict[str, Any] = {"findings_only": self.findings_only, "split": self.split, "image_root": self.image_root}
         own |= {"plain_normals": self.plain_normals, "labels": self.labels}
         own |= {} if self.language == "en" else {"language": self.language}
+        own |= {} if self.llm is None else {"llm": dict(self.llm)}
         return {**options, **own, "mapping": dict(self.mapping), "label_columns": dict(self.label_columns)}

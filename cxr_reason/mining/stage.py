@@ -7,16 +7,19 @@ from functools import partial
 from typing import Any
 
 from cxr_reason import columns, console, runner
-from cxr_reason.mining import labels, miner, sampling, tally
+from cxr_reason.engines.asking import Asker
+from cxr_reason.mining import labels, llm, miner, sampling, tally
 from cxr_reason.mining.apart import Guard
 from cxr_reason.mining.settings import Settings
 from cxr_reason.mining.tasks import Options
+from cxr_reason.refining.llm import Writer
+from cxr_reason.refining.llm import tell as tell_of_chains
 from cxr_reason.runner import Summary
 from cxr_reason.streams import Source
 
 _STREAMS = (
     *("output", "output_format", "rejects", "jobs", "shard", "limit"),
-    *("max_failed", "dry_run", "force"),
+    *("max_failed", "dry_run", "force", "in_stream"),
 )
 
 
@@ -28,12 +31,14 @@ def run(
     per_finding: int | None,
     apart_from: Sequence[str],
     check_films: bool,
+    model: tuple[Asker, Writer] | None = None,
     **given: Any,
 ) -> Summary:
     """Mine `table`, and tell on stderr what came of it. Raises InputError where it has neither reports nor labels.
 
-    `overrides` are those of ``--map``, `joined` says how the table was put together, for the run's identity. The rest
-    are the options of `cxr mine`: fields of `Options`, of `Settings` and of `runner.run`.
+    `overrides` are those of ``--map``, `joined` says how the table was put together, for the run's identity, `model`
+    writes the chains, where the rules don't. The rest are the options of `cxr mine`: fields of `Options`, of `Settings`
+    and of `runner.run`.
     """
     header = table.header()
     mapping = columns.guess_columns(header, table.sample(), overrides={**table.known, **overrides})
@@ -42,13 +47,17 @@ def run(
         columns.require_labels(label_columns, header, source=table.name)
     elif header:
         columns.require_report(mapping, header, source=table.name)
-    streams = {name: given.pop(name) for name in _STREAMS}
+    streams = {name: given.pop(name) for name in _STREAMS if name in given}
     chosen = {name: given.pop(name) for name in Options.__slots__ if name in given}
     options = Options(**chosen, thinned=not per_finding)
-    settings = Settings(mapping, options, label_columns=label_columns, language=table.language, **given)
+    asker, writer = model or (None, None)
+    deciding = {**asker.identity, **writer.as_dict()} if asker and writer else None
+    settings = Settings(mapping, options, label_columns=label_columns, language=table.language, llm=deciding, **given)
     guard = Guard(mapping, apart_from=apart_from, films=check_films, root=settings.image_root)
     pairs = "temporal" in options.tasks and not settings.findings_only
-    work = partial(miner.mine, settings=settings)
+    work: Any = partial(miner.mine, settings=settings)
+    if asker and writer:
+        work = partial(asker.through, work=partial(llm.mined, settings=settings, writer=writer))
     units = guard.after(partial(miner.by_study, mapping=mapping, pairs=pairs))
     if per_finding:
         summary = sampling.run(table, work, count=per_finding, seed=options.seed, units=units, **streams)
@@ -74,7 +83,9 @@ def _tell(summary: Summary, notes: Sequence[str]) -> None:
     for reason, count in tally.left_out(summary.counts).items():
         console.note(f"{_studies(count)} left out: {reason}")
     for check, count in sorted(summary.checks.items()):
-        console.note(f"{_studies(count)} rejected: {check}")
+        if check in miner.CHECKS:
+            console.note(f"{_studies(count)} rejected: {check}")
+    tell_of_chains(summary.counts)
     console.note(f"{summary.records:,} records from {summary.counts['reports']:,} reports")
 
 

@@ -13,8 +13,6 @@ from cxr_reason.mining.apart import split_of
 from cxr_reason.mining.settings import Settings
 from cxr_reason.streams import Group, Row, stable_id
 
-VIEWS = {"PA": "PA", "AP": "AP", "LAT": "LAT", "LATERAL": "LAT", "LL": "LAT"}
-
 
 def tables_of(unit: Group | Row) -> list[dict[str, Any]]:
     rows = [unit] if isinstance(unit, Row) else unit.rows
@@ -63,7 +61,7 @@ def _own_columns(mapped: tuple[str, ...]) -> frozenset[str]:
 
 def _images(table: Mapping[str, Any], settings: Settings) -> Iterator[Any]:
     column = settings.mapping.get("images")
-    view = VIEWS.get(columns.cell(table, settings.mapping, "view").upper())
+    view = records.VIEW_NAMES.get(columns.cell(table, settings.mapping, "view").upper())
     for image in columns.image_list(table.get(column)) if column else ():
         entry = dict(image) if isinstance(image, dict) else {"path": image}
         if settings.image_root and isinstance(entry.get("path"), str):

@@ -49,7 +49,8 @@ def torso(scene: Scene, body: Body) -> Plane:
         [12.5, 17.5, body.depth, body.depth, body.depth + 3.5],
     ).astype(np.float32)[:, None]
     edge = np.clip(np.abs(scene.x) / half, 0, 1)
-    return depth * np.sqrt(1 - edge**3)
+    through: Plane = depth * np.sqrt(1 - edge**3)
+    return through
 
 
 def heart(scene: Scene) -> Plane:
@@ -142,7 +143,8 @@ def _break(scene: Scene, finding: Drawn) -> Plane:
     """A step in the ribs around a break, as what is added to the level."""
     at = fracture_point(scene.plan, finding)
     out = (scene.x - np.float32(at[0])) * SIDES[finding.side]
-    return scene.cloud(at, (15, 11)) * np.where(out > 0, np.float32(9), np.float32(-3.5))
+    step: Plane = scene.cloud(at, (15, 11)) * np.where(out > 0, np.float32(9), np.float32(-3.5))
+    return step
 
 
 def add_spine(scene: Scene, bones: Plane) -> None:

@@ -93,6 +93,8 @@ def _fields(head: Head) -> dict[str, Any]:
 
 
 def _sentence(items: tuple[Item, ...]) -> tuple[Statement, ...]:
+    if not any(item.head for item in items):
+        return ()
     found: list[Statement] = []
     asked = bool(items) and items[-1].text == "?" and (items[0].cue == "be" or items[0].text == "is there")
     general = asked or any(i.cue == "general" for i in items)  # a question or general knowledge, nothing of this film
@@ -111,7 +113,7 @@ def _sentence(items: tuple[Item, ...]) -> tuple[Statement, ...]:
                 follows = ""
         for head, fields in heads:
             if general:
-                fields = _fields(replace(head, time="hypothetical"))
+                fields = {**fields, "time": "hypothetical"}
             elif (
                 follows
                 and before
@@ -119,7 +121,7 @@ def _sentence(items: tuple[Item, ...]) -> tuple[Statement, ...]:
                 and is_lateral(head)
                 and (head.status == "uncertain" if follows in _RELATIVES else may_be(before.name, head.name))
             ):  # "an opacity in the lingula, which may be pneumonia", "a left base opacity; likely atelectasis"
-                fields = _fields(replace(head, side=before.side))
+                fields = {**fields, "side": before.side}
             found.append(Statement(fields, indices[head.low], indices[head.high], head.event))
         if not heads and before and found and clause and items[indices[0] - 1].text in _RELATIVES:
             found[-1] = found[-1]._replace(fields=_fields(_gone_on(before, clause)))

@@ -356,11 +356,13 @@ def _listed(items: list[Item], begin: int, end: int) -> bool:
 
 def _change(item: Item, group: list[Head], k: int) -> str | None:
     word = item.word
-    if any(head.at == k for head in group):
+    change = word.change or (word.quality.change if word.quality else None)
+    if change is None or change in _ENDING or any(head.at == k for head in group):
         return None
-    if word.change and word.change not in ("resolved", "removed", "exchanged", "moved"):
-        return word.change
-    return word.quality.change if word.quality and not word.change else None
+    return change
+
+
+_ENDING = frozenset({"resolved", "removed", "exchanged", "moved"})  # they end or replace what they speak of
 
 
 def _set_change(group: list[Head], change: str) -> None:

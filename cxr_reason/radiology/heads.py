@@ -39,30 +39,32 @@ def _organs_after(items: list[Item], k: int) -> tuple[list[tuple[str, int]], str
     """The list of organs right after item k and the joint before it ("of", "in" or None for none)."""
     joint: str | None = None
     organs: list[tuple[str, int]] = []
-    k += 1
-    while k < len(items):
-        word = items[k].word
+    for j in range(k + 1, len(items)):
+        item = items[j]
+        word, cue = item.word, item.cue
         if word.organ:
-            organs.append((word.organ, k))
-        elif word.cue in ("of", "in"):
+            organs.append((word.organ, j))
+        elif cue == "of" or cue == "in":
             if organs:
                 break
-            joint = joint or word.cue
-        elif word.cue == "be" and items[k].text == "involving":
+            joint = joint or cue
+        elif cue == "be" and item.text == "involving":
             joint = joint or "in"
-        elif word.cue in ("and", "or", "comma", "article"):
+        elif cue in _JOINTS:
             pass
         elif word.finding or word.quality:
             if organs or word.finding or not (word.quality and word.quality.adjective):
                 break
-            if items[k - 1].cue not in ("and", "or", "comma"):
+            if items[j - 1].cue not in ("and", "or", "comma"):
                 break
-        elif items[k].modifier or word.cue == "mask":
+        elif item.modifier or cue == "mask":
             pass
         else:
             break
-        k += 1
     return organs, joint
+
+
+_JOINTS = frozenset({"and", "or", "comma", "article"})
 
 
 def _organs_before(items: list[Item], k: int) -> list[tuple[str, int]]:
@@ -93,9 +95,11 @@ def heads_of(items: list[Item]) -> list[Head]:
     closed = False  # the subjects have their predicate: the next organ begins a new list
     used: set[int] = set()  # items eaten by a pair
     for k, item in enumerate(items):
-        word = item.word
         if item.cue == "with":
             subjects = []
+        if not item.names:
+            continue
+        word = item.word
         if word.organ:
             if closed or (k and items[k - 1].text == ":"):  # "Heart and mediastinum: The heart is enlarged"
                 subjects, closed = [], False

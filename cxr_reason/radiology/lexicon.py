@@ -114,6 +114,7 @@ class Item:
     side: str | None
     cue: str | None = None  # the word's, here for speed, as the rest
     head: bool = False  # names a finding or a quality
+    names: bool = False  # names an organ, a finding or a quality
     verb: bool = False
     tells: bool = False  # may give a finding an attribute
     joint: bool = False  # joins what stands before to what follows, so that last it says nothing
@@ -125,6 +126,7 @@ class Item:
         word = self.word
         self.cue = word.cue
         self.head = word.finding is not None or word.quality is not None
+        self.names = self.head or word.organ is not None
         self.verb = word.cue in ("be", "there", "not_seen") or self.text.startswith(_AUXILIARIES)
         self.joint = word.cue in _JOINTS and not self.head
         self.film = word.organ == "chest" and not _THORAX.search(self.text)

@@ -79,20 +79,24 @@ class Reading:
         return self._facts
 
     @cached_property
+    def current_facts(self) -> list[Finding]:
+        """The facts about the film itself, what has gone since the last one included."""
+        return [fact for fact in self._facts if fact.time in ("current", "resolved")]
+
+    @cached_property
     def labels(self) -> dict[str, int]:
         """CheXpert-14 labels that the report mentions: 1 present, 0 absent, -1 uncertain."""
         found: dict[str, int] = {}
         worth = {"present": (2, 1), "uncertain": (1, -1), "absent": (0, 0)}
         best: dict[str, int] = {}
-        for fact in self._facts:
-            if fact.label is None or fact.time not in ("current", "resolved"):
+        for fact in self.current_facts:
+            if fact.label is None:
                 continue
             rank, value = worth[fact.status]
             if rank > best.get(fact.label, -1):
                 best[fact.label], found[fact.label] = rank, value
         labels = {label: found[label] for label in LABELS if label in found}
-        stated = any(f.time in ("current", "resolved") for f in self._facts)
-        if stated and all(v == 0 or label == "Support Devices" for label, v in labels.items()):
+        if self.current_facts and all(v == 0 or label == "Support Devices" for label, v in labels.items()):
             labels = {"No Finding": 1, **labels}
         return labels
 
@@ -101,8 +105,8 @@ class Reading:
         """True where the report names nothing abnormal of any kind, devices and old changes included, and holds no
         sentence that may and that we can't read.
         """
-        current = [f for f in self._facts if f.time in ("current", "resolved")]
-        return bool(current) and not self.unread and all(f.status == "absent" for f in current)
+        facts = self.current_facts
+        return bool(facts) and not self.unread and all(fact.status == "absent" for fact in facts)
 
     @cached_property
     def acute(self) -> bool | None:

@@ -50,6 +50,18 @@ def assign_status(items: list[Item], heads: list[Head]) -> list[Head]:
 class _Walk:
     """The state of one walk over a clause."""
 
+    neg = False
+    skip = False
+    hypothetical = False
+    differential = False
+    incoming = False  # after "replaced by"
+    fresh = True  # no finding yet since the denial began
+    hedge: str | None = None
+    history: str | None = None  # "weak" speaks of the next noun, "strong" of all that follows
+    resolved: str | None = None
+    means = False  # after "representing"
+    met = 0  # the last item that named a finding so far
+
     def __init__(self, items: list[Item], heads: list[Head]) -> None:
         self.items = items
         self.by_item: dict[int, list[Head]] = {}
@@ -58,14 +70,6 @@ class _Walk:
         self.last = max(self.by_item, default=-1)  # the last item that names a finding
         self.done: list[Head] = []
         self.dropped: set[int] = set()
-        self.neg = self.skip = self.hypothetical = self.differential = False
-        self.incoming = False  # after "replaced by"
-        self.fresh = True  # no finding yet since the denial began
-        self.hedge: str | None = None
-        self.history: str | None = None  # "weak" speaks of the next noun, "strong" of all that follows
-        self.resolved: str | None = None
-        self.means = False  # after "representing"
-        self.met = 0  # the last item that named a finding so far
         self.bounds: list[str] = []
         self.spreading: list[str] = []
 

@@ -83,7 +83,7 @@ def verify(
 
 # ---------------------------------------------------------------------- one claim
 def _verify(claim: Finding, reading: Reading, silence: Silence, limits: Limits) -> Verdict:
-    facts = [f for f in reading.facts() if f.time in ("current", "resolved")]
+    facts = reading.current_facts
     below = LEXICON.descendants(claim.name)
     above = LEXICON.ancestors(claim.name)
     same = [f for f in facts if f.name == claim.name]
@@ -114,6 +114,11 @@ _HEIGHTS = {
     "mid lung": "mid", "middle lobe": "mid", "lingula": "mid",
     "lower lobe": "lower", "lower lung": "lower", "base": "lower", "costophrenic angle": "lower",
 }  # fmt: skip
+
+
+def same_height(site: str | None, other: str | None) -> bool:
+    """Whether two sites are one, or lie at one height of the lung; no site is at none."""
+    return _HEIGHTS.get(site or "", site) == _HEIGHTS.get(other or "", other)
 
 
 def _elsewhere(claim: Finding, fact: Finding, reading: Reading) -> bool:

@@ -21,6 +21,8 @@ from cxr_reason.radiology import Finding, claims
 from cxr_reason.radiology.mentions import sides_meet
 from cxr_reason.radiology.sentences import sentences
 from cxr_reason.rewards.options import COURSES, all_entailed, asked, entails, is_a, items, plain, says_normal, stated
+from cxr_reason.rewards.prose import WHOLE_FILM, lines
+from cxr_reason.rewards.wording import WORDING, any_of
 
 
 class Answer(NamedTuple):
@@ -32,50 +34,39 @@ class Answer(NamedTuple):
 
 _NONE = Answer(None, False)
 _TAIL = 1_500  # characters from the end in which an untagged answer is looked for
-_MARKUP = re.compile(r"[*_`#\\${}]+|\bboxed\b")
+_WORDS = WORDING["answers"]
+_MARKUP = re.compile(r"\\(?:boxed|text(?:bf)?|math(?:rm|bf))\b|[*_`#\\${}]|\bboxed\b")
 _SINGLE = re.compile(
     r"\W*(?:the )?(?:(?:correct |final )?(?:answer|option|choice)(?: is)?\W+)?([A-Ha-h])\W*", re.IGNORECASE
 )
 _LETTERED = re.compile(r"\W*(?:option|choice|answer)?\W*\(?([A-H])(?:[).:\u2013-]|\s-)\s*(?=\S)", re.IGNORECASE)
 _SEVERAL = re.compile(r"\W*[A-H]\W*(?:(?:,|and|or|&|/|;)\W*[A-H]\W*)+", re.IGNORECASE)
 _LIST = re.compile(
-    r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)s\b[^.;A-H]{0,20}[A-H]\b(?:\W{1,3}(?:and |or |& ?)?[A-H]\b){1,7}"
+    r"\b(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)s\b[^.;A-H]{0,20}|(?:[Ee]ither|[Bb]etween|[Bb]oth)\s+(?:option\s+)?)"
+    r"[A-H]\b(?:\W{1,3}(?:and |or |& ?)?(?:option\s+)?[A-H]\b){1,7}"
 )
+_NO_ARTICLE = rf"(?!(?<=A)\s+(?!(?:{'|'.join(_WORDS['goes_on'])})\b)[a-z])"
 _MENTIONED = [
     re.compile(
-        r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)s?(?:\s+(?:is|would be|to be))?\s*[:=]?\s*"
-        r"(?:(?:the )?(?:option|choice)\s+)?\W{0,3}([A-H])\b(?!\s+[a-z]+\s+(?:is|are)\b|')"
+        r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|ANSWER)s?(?:\s+(?:is|would be|to be))?\s*[:=\u2013-]?\s*"
+        rf"(?:(?:the )?(?:option|choice)\s+)?\W{{0,3}}([A-H])\b(?!\s+[a-z]+\s+(?:is|are)\b|'){_NO_ARTICLE}"
     ),
+    re.compile(r"\b(?:[Oo]ption|[Cc]hoice)\s+\W{0,2}([a-h])\b(?!')(?=\W|$)(?!\s+[a-z]+ (?:is|are)\b)"),
     re.compile(r"(?:^|[\s(:])\(?([A-H])[).:](?=\s|$)"),
     re.compile(r"\(([A-H])\)"),
+    re.compile(
+        r"(?:^|[,;:]\s|\b(?:[Ss]o|[Tt]hus|[Hh]ence|[Tt]herefore),?\s)([A-H])\s+(?:is|seems|appears|looks|it is)\b"
+    ),
     re.compile(r"\b(?:is|be|:|so|[Tt]herefore|[Tt]hus|[Hh]ence|choose|select|chose|pick)[,:]?\s+([B-H])\b"),
     re.compile(r"\b(?:is|be|:|choose|select|pick)\s+(A)(?=\W*$)"),
 ]  # fmt: skip
-_DECIDES = re.compile(
-    r"\b(?:therefore|thus|hence|consequently|so|answer|conclu\w+|final(?:ly)?|in summary|overall|best|correct|accurate|"
-    r"most (?:\w+ly )?\w+|fits|matches|corresponds|aligns|consistent|supported|stands out|suitable|appropriate|"
-    r"select\w*|cho(?:ose|ice|sen)|based on|considering|given (?:the|these|this|all)|suggests?|finding|identif\w+)\b",
-    re.IGNORECASE,
-)  # fmt: skip
-_STRONG = re.compile(
-    r"\b(?:therefore|thus|hence|answer|conclu\w+|best|correct|most (?!of\b)\w+|in summary|select\w*|"
-    r"(?:option|choice|finding) that|described in option|"
-    r"cho(?:ose|ice|sen))\b",
-    re.IGNORECASE,
-)
-_REFUSES = re.compile(
-    r"\b(?:unable to|can ?not|can.t|could not|not able to|not possible to|impossible to|insufficient|difficult to)\s+"
-    r"(?:\w+\s+){0,3}(?:determine|provide|diagnose|interpret|identify|analy[sz]e|assist|answer|view|see|conclude|"
-    r"definitively|confirm|choose|make|give|evaluate|information)\b|\bi.m sorry\b", re.IGNORECASE,
-)  # fmt: skip
+_CONCLUDES, _DECIDES = any_of(_WORDS["concludes"]), any_of([*_WORDS["concludes"], *_WORDS["weighs"]])
+_REFUSES = any_of(_WORDS["refuses"])
+_REJECTS_NEXT = re.compile(rf"\b(?:{'|'.join(_WORDS['rejects_next'])})\s+(?:\w+\s+){{0,3}}?\W{{0,3}}$")
 _REJECTED = re.compile(
-    r"(?:\b(?:not|isn.t|doesn.t|rather than|instead of|rules? out|ruling out|excludes?|eliminat\w+|unlike|over|"
-    r"except|less likely than|compared (?:to|with))\s+(?:\w+\s+){0,3}?\W{0,3})$", re.IGNORECASE,
-)  # fmt: skip
-_REJECTS = re.compile(
-    r"^\W{0,3}\s*(?:[^.;,]{0,60}?)\b(?:is|are|can be|seems?|appears?|does|do|less)\s+(?:not|n.t|less|ruled out|"
-    r"unlikely|excluded|eliminated|likely to be ruled)\b", re.IGNORECASE,
-)  # fmt: skip
+    r"\W{0,3}\s*(?:(?!\b(?:and|but|while|whereas|because|option)\b)[^.;,]){0,60}?"
+    rf"\b(?:{'|'.join(_WORDS['rejected'])})"
+)
 _YES_NO = re.compile(
     r"(?:\banswer(?:\s+\w+){0,4}?\s*(?:is|:)|^|[,:.(]|\b(?:therefore|thus|hence|so))\s*\W{0,3}(yes|no)(?=\W{0,3}(?:[.,;:)]|$))",
     re.IGNORECASE,
@@ -133,7 +124,7 @@ def _mentioned(text: str, options: Sequence[str]) -> set[int]:
     for pattern in _MENTIONED if not found else ():
         for match in pattern.finditer(text):
             index = _index(match[1], options)
-            if index is not None and not _is_rejected(text, match.start(), match.end()):
+            if index is not None and not _is_rejected(text, *match.span(1)):
                 found.add(index)
         if found:
             break
@@ -156,12 +147,13 @@ def _says(text: str, option: str) -> bool:
 
 
 def _is_rejected(text: str, start: int, end: int) -> bool:
-    return (
-        _REJECTED.search(text, max(0, start - 60), start) is not None
-        or _REJECTS.match(text[end : end + 100]) is not None
-    )
+    """Whether what stands at [start, end) of `text` is named only to be rejected."""
+    before, after = text[max(0, start - 60) : start].lower(), text[end : end + 100].lower()
+    return _REJECTS_NEXT.search(before) is not None or _REJECTED.match(after) is not None
 
 
+# "It has not improved", "neither better nor worse"
+_NOT_SO = re.compile(r"\b(?:not|nor|neither|rather than)\s+(?:\w+ly\s+)?\w+", re.IGNORECASE)
 # What an option and its restatement may differ in, beside the order of its words.
 _ARTICLES = re.compile(r"\b(?:the|a|an|of|in|at|on|with|seen|and)\b\s*")
 
@@ -171,6 +163,7 @@ def _meant(text: str, options: Sequence[str], question: str, task: str | None) -
     if {plain(option) for option in options} == {"yes", "no"}:
         return _yes_no(text, [plain(option) for option in options], question)
     if task == "temporal":
+        text = _NOT_SO.sub("", text)
         courses = [course for course, words in COURSES.items() if words.search(text)]
         return {i for i, o in enumerate(options) if len(courses) == 1 and COURSES[courses[0]].search(o)}
     bag = set(_ARTICLES.sub("", plain(text)).split())
@@ -210,50 +203,57 @@ def _claims(text: str) -> tuple[Finding, ...]:
 
 def _of_text(text: str, options: Sequence[str], question: str, task: str | None) -> int | None:
     """The option that free text decides for: the last decision counts, and must be one."""
-    text = _MARKUP.sub("", text)
     said = _statements(text)
     if said and (lone := _SINGLE.fullmatch(said[-1])) and (index := _index(lone[1], options)) is not None:
         return index
-    if len(said) > 1 and said[-2].endswith(":") and len(found := _mentioned(said[-1], options)) == 1:
+    if len(said) > 1 and _announces(said[-2]) and len(found := _mentioned(said[-1], options)) == 1:
         return found.pop()  # "The finding that fits best is:" and below it the option
-    for strong in (True, False):
+    closed = {plain(option) for option in options} == {"yes", "no"}
+    for concluding in (True, False):
         for number in range(len(said) - 1, -1, -1):
             sentence = said[number]
-            if not (_STRONG if strong else _DECIDES).search(sentence) and not _begins_with_answer(
-                sentence, number, options
+            lower = sentence.lower()
+            if not (_CONCLUDES if concluding else _DECIDES).search(lower) and not (
+                closed and not concluding and _begins_with_answer(sentence, number)
             ):
                 continue
             if sentence.endswith(":"):  # "The correct answer is:" and below it the option
                 sentence += " " + " ".join(said[number + 1 : number + 2])
             found = _mentioned(sentence, options)
-            if not found and strong:
+            if not found and concluding:
                 found = _meant(sentence, options, question, task)
             if len(found) == 1:
                 return found.pop()
-            if len(found) > 1 and strong:
+            if len(found) > 1 and concluding:
                 return None  # it decides for two
-            if strong and _REFUSES.search(sentence):
+            if concluding and _REFUSES.search(lower):
                 return None
-    if task == "temporal" or {plain(option) for option in options} == {"yes", "no"}:
+    if task == "temporal" or closed:
         # These are answered by what is told, without a word of deciding.
         for sentence in reversed(said):
-            if len(found := _meant(sentence, options, question, task)) == 1:
+            if len(found := _mentioned(sentence, options) or _meant(sentence, options, question, task)) == 1:
                 return found.pop()
     return None
 
 
-def _begins_with_answer(sentence: str, number: int, options: Sequence[str]) -> bool:
-    if number == 0 and _YES_NO.match(sentence):
-        return {plain(option) for option in options} == {"yes", "no"}
-    return False
+def _announces(sentence: str) -> bool:
+    """Whether the option is expected in the line below: "The correct answer is:", "Final answer"."""
+    return sentence.endswith(":") or (len(sentence) < 25 and sentence[-1].isalpha() and "answer" in sentence.lower())
+
+
+def _begins_with_answer(sentence: str, number: int) -> bool:
+    """Whether a sentence is a yes or no, or is the first one and begins with it."""
+    answer = _YES_NO.match(sentence)
+    return answer is not None and (number == 0 or len(sentence) <= answer.end() + 1)
 
 
 def _statements(text: str) -> list[str]:
-    """The sentences and lines at the end of `text`."""
+    """The sentences and lines at the end of `text`, their markup left out."""
+    text = _MARKUP.sub("", text[-2 * _TAIL :])
     start = max(0, len(text) - _TAIL)
     start = text.find("\n", start) + 1 if start and "\n" in text[start:] else start
     found = []
-    for line in text[start:].splitlines():
+    for line, _ in lines(text[start:]):
         line = line.strip(" \t-\u2022")
         for start, end in _spans(line):
             found += _AGAIN.split(line[start:end].strip())
@@ -280,13 +280,13 @@ def _spans(line: str) -> Iterable[tuple[int, int]]:
 def _open_answer(reasoning: str, tagged: str | None) -> Answer:
     if tagged is not None:
         return Answer(tagged, True) if tagged else _NONE
-    said = _statements(_MARKUP.sub("", reasoning))
+    said = _statements(reasoning)
     for number in range(len(said) - 1, -1, -1):
-        if _STRONG.search(said[number]):
+        if _CONCLUDES.search(said[number].lower()):
             told = said[number] + (" " + " ".join(said[number + 1 :]) if said[number].endswith(":") else "")
             if _claims(told):
                 return Answer(told, True)
-    return Answer(reasoning, True) if _claims(reasoning[-_TAIL:]) else _NONE
+    return Answer(reasoning, True) if any(_claims(sentence) for sentence in said) else _NONE
 
 
 def open_ended(told: Sequence[Finding], wanted: str, *, says: str = "") -> float:
@@ -297,7 +297,7 @@ def open_ended(told: Sequence[Finding], wanted: str, *, says: str = "") -> float
     """
     present = _distinct(claim for claim in told if claim.status != "absent")
     if says_normal(wanted):
-        normal = says_normal(says) or any(c.name in _WHOLE for c in told if c.status == "absent")
+        normal = says_normal(says) or any(c.name in WHOLE_FILM for c in told if c.status == "absent")
         return float(not present and normal)
     recalled, total = 0.0, 0
     goal: list[Finding] = []
@@ -319,9 +319,6 @@ def open_ended(told: Sequence[Finding], wanted: str, *, says: str = "") -> float
     correct = sum(max((_credit(seen, claim) for claim in goal), default=0.0) for seen in present)
     precision = min(1.0, (correct if goal else recalled) / said)
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-
-
-_WHOLE = frozenset({"chest abnormality", "cardiopulmonary abnormality"})
 
 
 def _credit(seen: Finding, wanted: Finding) -> float:

@@ -11,47 +11,40 @@ How general knowledge is told from observation is data: ``general.toml``.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cxr_reason.radiology import Finding
 from cxr_reason.radiology.findings import placed, said
-from cxr_reason.radiology.sentences import sentences
+from cxr_reason.radiology.sentences import lowered, phrases, sentences
 from cxr_reason.rewards.options import items, plain, stated
+from cxr_reason.rewards.wording import WORDING, any_of
 
-
-def _load() -> dict[str, Any]:
-    return tomllib.loads(files(__package__).joinpath("general.toml").read_text(encoding="utf-8"))
-
-
-def _any(patterns: Iterable[str]) -> re.Pattern[str]:
-    # One \b before all of them, so that they are tried at the start of a word only, and no re.IGNORECASE, which would
-    # keep the branches from being skipped by their first letter: ten times as fast. They meet lower-case text only.
-    return re.compile(r"\b(?:" + "|".join(patterns) + ")")
-
-
-_DATA = _load()
-_CUES = _any(cue.replace("{look}", _DATA["look"]) for cue in _DATA["cues"])
-_FRAMES, _ASSERTS, _EXPLAINS = _any(_DATA["frames"]), _any(_DATA["asserts"]), _any(_DATA["explains"])
-_DENIES, _AFFIRMS, _HEDGES = _any(_DATA["denies"]), _any(_DATA["affirms"]), _any(_DATA["hedges"])
-_TURNS = re.compile(rf"(?:{'|'.join(_DATA['turns'])})\b", re.IGNORECASE)
+_CUES = any_of(cue.replace("{look}", WORDING["look"]) for cue in WORDING["cues"])
+_FRAMES, _ASSERTS, _EXPLAINS = any_of(WORDING["frames"]), any_of(WORDING["asserts"]), any_of(WORDING["explains"])
+_DENIES, _AFFIRMS, _HEDGES = any_of(WORDING["denies"]), any_of(WORDING["affirms"]), any_of(WORDING["hedges"])
+_TURNS = re.compile(rf"(?:{'|'.join(WORDING['turns'])})\b")
 
 _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 _MARKUP = re.compile(r"\*{1,3}|_{2,3}|`+|\\boxed\b|[\\{}$]|^\s*#+\s*")
 _MARK = re.compile(
-    r"(?:#+\s*|(?P<number>\(?\d{1,2}[.):]|\(?[A-Ha-h][.)])\s+|(?P<bullet>[-*\u2022\u2013+])\s+|(?P<bold>\*\*))*"
+    r"(?:#+\s*|(?P<number>\(?\d{1,2}[.):]|\(?[A-Ha-h][.)]|(?:[Ss]tep|STEP)\s+\d{1,2}\s*[.:)\u2013-])(?:\s+|(?=\*\*))"
+    r"|(?P<bullet>[-*\u2022\u2013+])\s+|(?P<bold>\*\*))*"
 )
 _HEADING = re.compile(r"([^:.!?\n]{1,160}):(?:\s+|$)")
 _OPTION = re.compile(
     r"\(?\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+\(?[A-Ha-h]\b\)?\s*[:.)\u2013-]*|^\(?[A-H][).:]\s+|\([A-H]\)"
 )
+_LETTERS = frozenset("ABCDEFGH")
 _LABEL = re.compile(r"^[^:.]{1,60}:\s+")
 WHOLE_FILM = frozenset({"chest abnormality", "cardiopulmonary abnormality"})
 """What a normal film lacks."""
+_PARAGRAPH = re.compile(r"(?<=\n)(?=[ \t\r]*\n)")
+_ENDS = re.compile(r"[.!?:;][\"')\]*_]*$")
+_WRAPPED = 60
+"""Characters from which a line that ends in the middle of a sentence was broken for its length."""
 _LONGEST = 20_000
 """Characters of a prediction that are read; what a model repeats beyond that adds nothing."""
 
@@ -64,18 +57,32 @@ class Said(NamedTuple):
     general: bool
 
 
+class Topic(NamedTuple):
+    """A finding that a text speaks of, and where; whether it is there is another matter."""
+
+    name: str
+    side: str | None
+    site: str | None
+
+
 class Step(NamedTuple):
     """One step of reasoning. `claims` are about the film, `named` is all that it speaks of, plans included."""
 
     text: str
     claims: tuple[Finding, ...]
-    named: frozenset[str]
+    named: frozenset[Topic]
 
 
 @lru_cache(maxsize=4096)
 def is_general(lower: str) -> bool:
     """Whether a sentence (in lower case) plans or explains in general, and asserts nothing of this film."""
     return _CUES.search(lower) is not None and not _ASSERTS.search(_FRAMES.sub("", lower))
+
+
+def concluding(prediction: str, reasoning: str) -> str:
+    """The text in which an untagged answer is looked for: the reasoning, and what follows its tag."""
+    at = prediction.lower().rfind("</think>")
+    return f"{reasoning}\n{_TAG.sub(' ', prediction[at:])}" if at >= 0 else reasoning
 
 
 def parts(prediction: str) -> tuple[str, str | None]:
@@ -105,9 +112,13 @@ def claims_of(text: str) -> tuple[Finding, ...]:
     return tuple(claim for sentence in _sentences(text) for claim in _said(sentence).claims)
 
 
-def named_in(text: str) -> frozenset[str]:
-    """The names of all findings that a text speaks of, plans and explanations included."""
-    return frozenset(finding.name for sentence in _sentences(text) for finding in _said(sentence).named)
+def named_in(text: str) -> frozenset[Topic]:
+    """All that a text speaks of, plans and explanations included."""
+    return frozenset(topic for sentence in _sentences(text) for topic in _topics(_said(sentence).named))
+
+
+def _topics(findings: Iterable[Finding]) -> list[Topic]:
+    return [Topic(finding.name, finding.side, finding.site) for finding in findings]
 
 
 # ------------------------------------------------------------------------------------------------------ into sentences
@@ -123,7 +134,7 @@ class _Block(NamedTuple):
 def _blocks(text: str) -> Iterator[_Block]:
     heading, told = "", list[str]()
     numbered = gap = False
-    for raw in text.splitlines():
+    for raw, alone in lines(text):
         line = raw.strip()
         if not line:
             gap = True
@@ -131,8 +142,9 @@ def _blocks(text: str) -> Iterator[_Block]:
         mark = _MARK.match(line)
         assert mark
         opens = bool(mark["number"]) or line.startswith("#") or (mark["bold"] and not mark["bullet"])
+        opens = opens or (not (numbered and not gap) and not mark["bullet"] and _heads(line))
         nested = numbered and not opens and (mark["bullet"] or raw[0].isspace() or not gap)
-        if not nested and (opens or mark["bullet"] or gap) and (told or heading):
+        if not nested and (opens or mark["bullet"] or gap or alone) and (told or heading):
             yield _Block(heading, told)
             heading, told, numbered = "", [], False
         gap = False
@@ -147,6 +159,35 @@ def _blocks(text: str) -> Iterator[_Block]:
             told += _sentences(line)
     if told or heading:
         yield _Block(heading, told)
+
+
+def _heads(line: str) -> bool:
+    """Whether an unmarked line is the heading of those below: "Pleural effusion:"."""
+    return len(line) < 80 and line.endswith(":") and bool(_findings(line[:-1]))
+
+
+def lines(text: str) -> Iterator[tuple[str, bool]]:
+    """The lines of a text, those that were wrapped joined again, and whether each stands for itself.
+
+    A line that breaks off goes on where the next begins in lower case, or is so long that it was wrapped. In a
+    paragraph that wasn't wrapped, every line is a statement of its own.
+    """
+    for paragraph in _PARAGRAPH.split(text):
+        told = paragraph.splitlines()
+        joined: list[list[str]] = []
+        for before, line in zip(["", *told], told, strict=False):
+            if joined and _goes_on(before.strip(), line.strip()):
+                joined[-1].append(line.strip())
+            else:
+                joined.append([line])
+        yield from ((" ".join(pieces), len(joined) == len(told)) for pieces in joined)
+
+
+def _goes_on(before: str, line: str) -> bool:
+    """Whether `line` is the rest of the line `before`, which was wrapped."""
+    if not before or not line or _ENDS.search(before[-8:]) or (mark := _MARK.match(line)) is None or mark.end():
+        return False
+    return line[0].islower() or len(before) >= _WRAPPED
 
 
 def _headed(line: str) -> tuple[str, str]:
@@ -174,7 +215,7 @@ def _said(sentence: str) -> Said:
     """Read one sentence."""
     lower = sentence.lower()
     named = tuple(placed(said(sentence), 0))
-    told = _LABEL.sub("", lower, count=1)  # "Diaphragm: check for elevation"
+    told = _LABEL.sub("", lower, count=1) if ":" in lower else lower  # "Diaphragm: check for elevation"
     general = is_general(told) or _EXPLAINS.search(told) is not None
     claims = () if general else tuple(finding for finding in named if finding.time in ("current", "resolved"))
     return Said(special(claims), named, general)
@@ -207,39 +248,61 @@ def about(subject: Sequence[Finding], status: str) -> tuple[Finding, ...]:
 
 
 def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
-    heading = _OPTION.sub(" ", block.heading).strip(" -\u2013\u2014.:\"'")
+    heading = _without_letters(block.heading).strip(" -\u2013\u2014.:\"'")
     subject: tuple[Finding, ...] = _findings(heading) if heading else ()
-    named = {finding.name for finding in subject}
+    named = set(_topics(subject))
     if heading and not subject and block.sentences and len(block.sentences[0].split()) < 9:
         block = block._replace(sentences=[f"{heading}: {block.sentences[0]}", *block.sentences[1:]])
     texts: list[str] = [block.heading.strip()] if block.heading else []
     claims: list[Finding] = []
     own = False  # whether anything but headings and options was said
+    before = heading
     for sentence in block.sentences:
-        bare = _OPTION.sub(" ", sentence).strip(" -\u2013\u2014:\"'\u201c\u201d")
-        if plain(bare) in options:
+        bare = _without_letters(sentence).strip(" -\u2013\u2014:\"'\u201c\u201d")
+        if options and plain(bare) in options:
             restated = stated(bare)
             subject = restated or subject
-            named.update(finding.name for finding in restated)
+            named.update(_topics(restated))
             texts.append(sentence)
             continue
         own = True
-        told = _said(bare) if bare else Said((), (), True)
-        turn = _TURNS.match(sentence) is not None or (told.general and bool(claims))
+        told = _said(_for_its_noun(bare, before)) if bare else Said((), (), True)
+        before = bare
+        turn = (told.general and bool(claims)) or _TURNS.match(sentence.lower()) is not None
         if not heading and texts and turn and (claims or named):
             yield Step(" ".join(texts), tuple(claims), frozenset(named))
             texts, claims, named = [], [], set()
         texts.append(sentence)
-        named.update(finding.name for finding in told.named)
+        named.update(_topics(told.named))
         found = told.claims
         if not told.named and not told.general and subject and (status := _answers_subject(bare.lower())):
             found = about(subject, status)
-            named.update(finding.name for finding in found)
+            named.update(_topics(found))
         claims += found
         if not heading and (told.general or turn):
             subject = about(told.named[:1], "present")  # nothing where a turn names nothing: "Next, the heart"
     if own and (claims or named):
         yield Step(" ".join(texts), tuple(claims), frozenset(named))
+
+
+_PRONOUN = re.compile(r"(?:it|they) (?=(?:is|are|appears?|looks?|seems?|measures?)\b)", re.IGNORECASE)
+
+
+def _for_its_noun(sentence: str, before: str) -> str:
+    """A sentence with the organ that "it" stands for, where the sentence before names one: "Look at the heart. It is
+    enlarged."
+    """
+    if (pronoun := _PRONOUN.match(sentence)) is None:
+        return sentence
+    organs = [item.text for item in phrases(lowered(before))[1] if item.word.organ and not item.head]
+    return f"The {organs[-1]} {sentence[pronoun.end() :]}" if len(set(organs)) == 1 else sentence
+
+
+def _without_letters(text: str) -> str:
+    """A text without "Option B:", "(C)" and the like."""
+    if text[:1] not in _LETTERS and not any(word in text for word in ("(", "ption", "hoice", "nswer")):
+        return text
+    return _OPTION.sub(" ", text)
 
 
 @lru_cache(maxsize=4096)

@@ -1,7 +1,7 @@
 """The `sheet` judge: a reader's verdicts on the claims of predictions, from a filled sheet; the rest is the rules'.
 
-`notes_of` gives the rows of a blank sheet for a details line (`cxr_reason.sheets` writes them), `verdicts_of` takes the
-verdicts of a filled one. A claim keeps its id whatever else stands in its prediction. The reader decides what is
+`notes_of` gives the claims of a details line for a blank sheet (`samples` draws them), `verdicts_of` takes the verdicts
+of a filled one. A claim keeps its id whatever else stands in its prediction. The reader decides what is
 factual; which claims there are, what the reference holds and which steps are effective is told by the rules.
 """
 
@@ -43,11 +43,10 @@ def verdicts_of(answers: Iterable[Answer]) -> dict[str, str]:
 
 
 def notes_of(line: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The claims of a details line as rows for `sheets.sheet` and `sheets.key`."""
+    """The claims of a details line, with what `sheets.sheet` and `sheets.key` tell of each but its place there."""
     report = line.get("report") if isinstance(line.get("report"), str) else ""
     return [
         {
-            "row": number,
             "id": claim["id"],
             "study": str(line.get("study_id") or ""),
             "record": str(line.get("id") or ""),
@@ -58,6 +57,7 @@ def notes_of(line: Mapping[str, Any]) -> list[dict[str, Any]]:
             "options": list(line.get("options") or ()),
             "step": claim["step"] + 1,
             "step_text": line["steps"][claim["step"]]["text"],
+            "sentence": line["steps"][claim["step"]]["text"],
             "claim": number,
             "statement": claim["text"],
             "finding": claim["finding"],
@@ -69,8 +69,7 @@ def notes_of(line: Mapping[str, Any]) -> list[dict[str, Any]]:
             "kind": "observe",
             "chain": "",
             "checks": [],
-            "stratum": "",
-            "stratum_size": "",
+            "model": str(line.get("model") or ""),
         }
         for number, claim in enumerate(line["claims"], 1)
     ]

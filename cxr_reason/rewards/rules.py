@@ -9,8 +9,9 @@ The findings of the reference chain are looked up among them (`state`):
 - named: spoken of, but less surely or on another side
 - missed
 
-`topics` are all findings that the reference chain speaks of, those included that it only looks for or explains;
-coverage asks whether the prediction speaks of them at all. Whole regions ("the lungs") are left out.
+`topics` are all findings that the reference chain speaks of, those included that it only looks for or explains, each
+place of one apart; coverage asks whether the prediction speaks of them there at all. Whole regions ("the lungs") are
+left out.
 
 A step is effective where it speaks of a finding that the reference chain speaks of and says nothing against it. The
 last step draws the conclusion, and the reference chain ends in the right answer: it is effective where the answer is
@@ -26,7 +27,7 @@ from typing import Any
 
 from cxr_reason.radiology import LEXICON, Finding, Reading, Verdict, read
 from cxr_reason.radiology.mentions import sides_meet
-from cxr_reason.radiology.verify import Silence
+from cxr_reason.radiology.verify import Silence, same_height
 from cxr_reason.rewards import prose
 from cxr_reason.rewards.answers import Answer, open_ended, read_answer
 from cxr_reason.rewards.options import all_entailed, asked, entails, is_a, plain, says_normal, stated
@@ -44,7 +45,7 @@ def judge_by_rules(record: Mapping[str, Any], *, silence: Silence = "normal") ->
     question, task = _text(record.get("question")), _text(record.get("task")) or None
     told = prediction if isinstance(prediction, str) else ""
     reasoning, tagged = prose.parts(told)
-    answer = read_answer(reasoning, tagged, question=question, options=options, task=task)
+    answer = read_answer(prose.concluding(told, reasoning), tagged, question=question, options=options, task=task)
     steps = prose.steps(reasoning, options)
     said = _claims(steps)
     wanted = _text(record.get("answer")).strip()
@@ -67,8 +68,9 @@ def judge_by_rules(record: Mapping[str, Any], *, silence: Silence = "normal") ->
     found, spoken = _reference(_texts_of(chain))
     told_claims = [claim for claim, _ in said]
     reference = [_as_reference(finding, _state(finding, told_claims)) for finding in found]
-    topics = _topics(spoken, reference, steps)
-    worked = [{"text": step.text, "effective": _effective(step, found, spoken)} for step in steps]
+    topics = _topics(spoken, steps)
+    names = frozenset(topic.name for topic in spoken)
+    worked = [{"text": step.text, "effective": _effective(step, found, names)} for step in steps]
     if worked:
         worked[-1]["effective"] = float(result["correct"]) >= 0.5
     return result | ratios(claims, reference, topics, worked) | {
@@ -106,6 +108,7 @@ def _claims(steps: Sequence[prose.Step]) -> list[tuple[Finding, int]]:
 def _judged(claim: Finding, step: int, record: Any, reading: Reading, silence: Silence) -> dict[str, Any]:
     verdict = judged(claim, reading, silence)
     side_error = hedge_as_fact = False
+    reported = _reported(claim, reading) if claim.status != "absent" else None
     if verdict.verdict != "supported" and claim.status == "present":
         side_error = claim.side in ("left", "right") and _elsewhere(claim, verdict, reading)
         hedge_as_fact = _suspected(claim, reading)
@@ -121,9 +124,16 @@ def _judged(claim: Finding, step: int, record: Any, reading: Reading, silence: S
         "verdict": verdict.verdict,
         "basis": verdict.basis,
         "spans": verdict.spans,
+        "reported": reported,
         "side_error": side_error,
         "hedge_as_fact": hedge_as_fact,
     }
+
+
+def _reported(claim: Finding, reading: Reading) -> str | None:
+    """Whether the report has the finding itself, "present" or "uncertain", whatever its side, severity or course."""
+    statuses = {f.status for f in reading.facts() if f.time == "current" and is_a(f.name, claim.name)}
+    return next((status for status in ("present", "uncertain") if status in statuses), None)
 
 
 def _elsewhere(claim: Finding, verdict: Verdict, reading: Reading) -> bool:
@@ -164,14 +174,14 @@ def _texts_of(chain: Sequence[Any]) -> tuple[tuple[str, bool], ...]:
 
 
 @lru_cache(maxsize=512)
-def _reference(texts: tuple[tuple[str, bool], ...]) -> tuple[tuple[Finding, ...], frozenset[str]]:
-    """The findings of a reference chain, and the names of all that it speaks of, its plans included.
+def _reference(texts: tuple[tuple[str, bool], ...]) -> tuple[tuple[Finding, ...], frozenset[prose.Topic]]:
+    """The findings of a reference chain, and all that it speaks of, its plans included.
 
     Each name and side comes once; what is there goes before what isn't. Kept, since all answers to one question share
     their reference.
     """
     found: dict[tuple[str, str | None], Finding] = {}
-    spoken: set[str] = set()
+    spoken: set[prose.Topic] = set()
     for text, claims in texts:
         spoken |= prose.named_in(text)
         for claim in prose.claims_of(text) if claims else ():
@@ -223,17 +233,32 @@ def _as_reference(finding: Finding, state: str) -> dict[str, Any]:
     }
 
 
-def _topics(
-    spoken: frozenset[str], reference: Sequence[Mapping[str, Any]], steps: Sequence[prose.Step]
-) -> list[dict[str, Any]]:
+def _topics(spoken: frozenset[prose.Topic], steps: Sequence[prose.Step]) -> list[dict[str, Any]]:
     """What the reference chain speaks of, and whether the prediction does."""
-    named = {name for step in steps for name in step.named}
-    special = [name for name in spoken if not LEXICON.is_region(name)]
-    return [{"finding": name, "named": name in named} for name in sorted(special or spoken)]
+    told: dict[str, list[prose.Topic]] = {}
+    for topic in frozenset().union(*(step.named for step in steps)):
+        told.setdefault(topic.name, []).append(topic)
+    special = [topic for topic in spoken if not LEXICON.is_region(topic.name)]
+    ordered = sorted(special or spoken, key=lambda topic: (topic.name, topic.side or "", topic.site or ""))
+    return [
+        {
+            "finding": topic.name,
+            "side": topic.side,
+            "site": topic.site,
+            "named": any(_there(seen, topic) for seen in told.get(topic.name, ())),
+        }
+        for topic in ordered
+    ]
+
+
+def _there(seen: prose.Topic, topic: prose.Topic) -> bool:
+    """Whether who speaks of `seen` speaks of the place of `topic`: of that side or of none, and at that height."""
+    return sides_meet(seen.side, topic.side) and (topic.site is None or same_height(seen.site, topic.site))
 
 
 def _effective(step: prose.Step, reference: Sequence[Finding], spoken: frozenset[str]) -> bool:
-    if not step.named & spoken:
+    """`spoken`: the names of all that the reference chain speaks of."""
+    if all(topic.name not in spoken for topic in step.named):
         return False
     return not any(_opposes(claim, finding) for claim in step.claims for finding in reference)
 

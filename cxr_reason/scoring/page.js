@@ -2,7 +2,7 @@
 // as text, never as HTML. Cases stand in the page as blocks of JSON and are read when they are looked at.
 "use strict";
 (() => {
-  const ROW = 60; // pixels, as in page.css
+  const ROW = 68; // pixels, as in page.css
   const $ = (id) => document.getElementById(id);
   const index = JSON.parse($("index").textContent);
   const [list, rows, article, form] = [$("list"), $("rows"), $("case"), $("filters")];
@@ -127,6 +127,7 @@
     const pair = make("div", { parent: article, kind: "pair" });
     const chains = make("div", { parent: pair });
     const beside = make("div", { parent: pair, kind: "beside", tabindex: "0", role: "region", "aria-label": "Report" });
+    films(told, beside);
     const lit = report(told, beside);
     told.by.forEach((attempt, number) => {
       chain(attempt, make("section", { parent: chains, kind: number ? "other" : "own" }), number ? null : lit);
@@ -195,6 +196,18 @@
         text: `${SIGNS[claim.verdict] ?? ""} ${what} (${notes.filter(Boolean).join(", ")})`,
       });
       if (lit) button.addEventListener("click", () => lit(button, claim.spans ?? []));
+    }
+  }
+
+  function films(told, parent) {
+    if (!told.films || !told.films.length) return;
+    const row = make("div", { parent, kind: "films" });
+    for (const film of told.films) {
+      const figure = make("figure", { parent: row });
+      if (film.picture) make("img", { parent: figure, src: JSON.parse($(film.picture).textContent), alt: film.label });
+      const caption = make("figcaption", { parent: figure });
+      if (film.link) make("a", { parent: caption, href: film.link, text: film.label });
+      else caption.textContent = film.missing ? `${film.label}: ${film.missing}` : film.label;
     }
   }
 

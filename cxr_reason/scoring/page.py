@@ -16,7 +16,8 @@ from typing import Any
 from cxr_reason import pages
 from cxr_reason.records import dumps_plain
 from cxr_reason.scoring import tables
-from cxr_reason.scoring.tally import MEASURES, THINK_ANSWER, criticals, measured, task_of
+from cxr_reason.scoring.figures import Figures
+from cxr_reason.scoring.tally import MEASURES, criticals, measured, task_of
 from cxr_reason.sinks import Sink
 from cxr_reason.streams import Input, stable_hash
 
@@ -25,12 +26,8 @@ CASES = 5000
 _EXCERPT = 90
 Line = Mapping[str, Any]
 
-_SCORES = {measure: measure.replace("_", " ").replace("radrscore", "RadRScore") for measure in MEASURES}
-_NAMES = {**_SCORES, THINK_ANSWER: "chain supports its answer"}
-_SHORT = {
-    **{measure: name.replace("positive", "pos.") for measure, name in _SCORES.items()},
-    "balanced_radrscore": "balanced",
-}
+_SHORT = {measure: tables.name_of(measure).replace("positive", "pos.") for measure in MEASURES}
+_SHORT["balanced_radrscore"] = "balanced"
 
 
 def write(
@@ -42,15 +39,17 @@ def write(
     reports: bool = True,
     count: int = CASES,
     seed: int = 0,
+    figures: Figures | None = None,
 ) -> None:
     """Write the page of `score` into `sink`, with the cases of `details` (lines as `judge` makes them).
 
     `others` has those of the other model, paired by id. Without `reports` no report text is in it, nor what quotes it.
+    `figures` gives the films of the cases, which the page has only where it is given.
     """
     chosen = _chosen(_lines(details), count, seed)
     wanted = _by_id(others, set(chosen.values())) if others else {}
     style, script = (pages.asset(__package__, f"page.{kind}") for kind in ("css", "js"))
-    sink.write(_encoded(pages.head(_title(score), style=style, script=script)))
+    sink.write(_encoded(pages.head(_title(score), style=style, script=script, images=figures is not None)))
     sink.write(_encoded(_header(score, len(chosen), reports=reports)))
     sink.write(_encoded(_figures(score)))
     sink.write(_encoded(_CASES.format(tasks="".join(f"<option>{escape(task)}</option>" for task in score["tasks"]))))
@@ -58,7 +57,12 @@ def write(
     for number, line in enumerate(_lines(details)):
         if number in chosen:
             other = wanted.get(chosen[number])
-            sink.write(_block(f"case-{len(index)}", case(line, other, reports=reports)))
+            told = case(line, other, reports=reports)
+            if figures:
+                told["films"] = figures.of(line)
+                for name, data in figures.fresh():
+                    sink.write(_block(name, data))
+            sink.write(_block(f"case-{len(index)}", told))
             index.append(entry(line))
     sink.write(_block("index", index))
     sink.write(_encoded(f"<script>{script}</script>\n</body>\n</html>\n"))
@@ -160,7 +164,7 @@ def _attempt(line: Line, reports: bool) -> dict[str, Any]:
             for name in ("model", "chosen", "answer_read", "correct", "supports_answer")
             if name in line
         },
-        "scores": [[_SCORES[name], value] for name, value in measured(line).items() if name != "accuracy"],
+        "scores": [[tables.name_of(name), value] for name, value in measured(line).items() if name != "accuracy"],
         "zero": list(line.get("zero_denominators") or ()),
         "prediction": line.get("prediction"),
         "steps": [
@@ -252,7 +256,7 @@ def _bars(score: Mapping[str, Any]) -> str:
             left, width = 100 * told["low"], 100 * (told["high"] - told["low"])
             band = f'<i class="band" style="left:{left:.2f}%;width:{width:.2f}%"></i>'
         rows.append(
-            f'<tr><th scope="row">{escape(_NAMES[measure])}</th><td>{escape(tables.with_range(told))}</td>'
+            f'<tr><th scope="row">{escape(tables.name_of(measure))}</th><td>{escape(tables.with_range(told))}</td>'
             f'<td class="track" aria-hidden="true"><div>{band}{"".join(marks)}'
             f'<i class="mean" style="left:{100 * told["value"]:.2f}%"></i></div></td></tr>'
         )
@@ -268,21 +272,32 @@ def _by_task(score: Mapping[str, Any]) -> str:
     rows = [(task, figures, "") for task, figures in score["tasks"].items()]
     rows.append(("mean over tasks", score["overall"], "total"))
     rows += [(f"floor: {name}", floor["overall"], "soft") for name, floor in score["floors"].items()]
-    return _measures_table("By task", "task", rows)
+    return _measures_tables("By task", "task", rows)
 
 
 def _group(field: str, groups: Mapping[str, Any]) -> str:
     rows = [(value, figures, "") for value, figures in groups.items()]
-    return _measures_table(f"By {field}: mean over tasks", field, rows)
+    return _measures_tables(f"By {field}: mean over tasks", field, rows)
 
 
-def _measures_table(title: str, first: str, rows: Sequence[tuple[str, Mapping[str, Any], str]]) -> str:
+def _measures_tables(title: str, first: str, rows: Sequence[tuple[str, Mapping[str, Any], str]]) -> str:
+    """Our measures, and the text metrics of others where there are any."""
+    told = _measures_table(title, first, rows, MEASURES)
+    if texts := tables.texts_of(figures for _, figures, _ in rows):
+        told += _measures_table(f"{title}: text metrics", first, rows, texts)
+    return told
+
+
+def _measures_table(
+    title: str, first: str, rows: Sequence[tuple[str, Mapping[str, Any], str]], measures: Iterable[str]
+) -> str:
+    measures = list(measures)
     body = []
     for name, figures, kind in rows:
-        n = max((one["n"] for one in figures.values()), default=0)
-        cells = "".join(_cell(figures.get(measure)) for measure in MEASURES)
+        n = max((figures[one]["n"] for one in measures if one in figures), default=0)
+        cells = "".join(_cell(figures.get(measure)) for measure in measures)
         body.append(f'<tr class="{kind}"><th scope="row">{escape(name)}</th><td>{n:,}</td>{cells}</tr>\n')
-    return _table(title, [first, "items", *(_SHORT[measure] for measure in MEASURES)], body)
+    return _table(title, [first, "items", *(_SHORT.get(measure, measure) for measure in measures)], body)
 
 
 def _cell(told: tables.Figure | None) -> str:
@@ -304,7 +319,7 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[str], *, folded: b
 
 def _against(against: Mapping[str, Any]) -> str:
     rows = [
-        f'<tr><th scope="row">{escape(_NAMES[measure])}</th><td>{told["n"]:,}</td><td>{told["ours"]:.3f}</td>'
+        f'<tr><th scope="row">{escape(tables.name_of(measure))}</th><td>{told["n"]:,}</td><td>{told["ours"]:.3f}</td>'
         f"<td>{told['theirs']:.3f}</td><td>{escape(tables.difference_of(told))}</td><td>{told['p']:.4f}</td></tr>\n"
         for measure, told in against["overall"].items()
     ]

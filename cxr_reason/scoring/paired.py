@@ -8,43 +8,47 @@ patient's answers.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import add
 from typing import Any
 
 from cxr_reason.scoring import statistics
 from cxr_reason.scoring.tables import FEW, figure
-from cxr_reason.scoring.tally import MEASURES, THINK_ANSWER, Note
+from cxr_reason.scoring.tally import Note, Tally, in_order
 
 NAMED = 1000
 """Ids that only one of the two has: so many are named, the rest counted."""
 
 
 def compare(
-    ours: Mapping[str, Note],
-    theirs: Mapping[str, Note],
+    ours: Tally,
+    theirs: Tally,
     *,
     name: str,
     draws: int = statistics.DRAWS,
     permutations: int = statistics.PERMUTATIONS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Ours minus theirs; both as `Tally.held` has them, by id. `name` is what the other is called.
+    """Ours minus theirs, two tallies that hold their items. `name` is what the other is called.
 
     Needs numpy. Each figure has "ours" and "theirs", the means over the same pairs, and "p", two-sided.
     """
+    mine, others = ours.held, theirs.held
     drawn = statistics.Replicates(draws, seed=seed)
     flipped = statistics.Replicates(permutations, seed=seed, kind="signs")
     sums: dict[tuple[str, str], list[float]] = {}
-    for identity, mine in ours.items():
-        if identity in theirs:
-            _add(mine, theirs[identity], sums, drawn, flipped)
+    for identity, note in mine.items():
+        if identity in others:
+            _add(note, others[identity], sums, drawn, flipped)
     tasks = sorted({task for task, _ in sums})
     return {
         "name": name,
-        "pairs": sum(identity in theirs for identity in ours),
+        "pairs": len(mine.keys() & others.keys()),
         "permutations": permutations,
         "overall": _differences(sums, tasks, drawn, flipped),
         "tasks": {task: _differences(sums, [task], drawn, flipped) for task in tasks},
-        "unmatched": {"ours": _only(ours, theirs), "theirs": _only(theirs, ours)},
+        "unmatched": {"ours": _only(mine, others), "theirs": _only(others, mine)},
+        "repeated": {"ours": ours.counts["repeated"], "theirs": theirs.counts["repeated"]},
     }
 
 
@@ -79,10 +83,8 @@ def _differences(
     flipped: statistics.Replicates,
 ) -> dict[str, Any]:
     found = {}
-    for measure in (*MEASURES, THINK_ANSWER):
+    for measure in in_order(measure for task, measure in sums if task in tasks):
         own = [task for task in tasks if (task, measure) in sums]
-        if not own:
-            continue
         entries = [sums[task, measure] for task in own]
         ours, theirs = (sum(entry[which] / entry[2] for entry in entries) / len(entries) for which in (0, 1))
         by_draw = [statistics.ratio(drawn.sums((t, measure)), drawn.sums((t, measure, "n"))) for t in own]
@@ -90,10 +92,10 @@ def _differences(
         told = figure(
             ours - theirs,
             int(sum(entry[2] for entry in entries)),
-            sum(by_draw[1:], start=by_draw[0]) / len(own),
+            statistics.interval(reduce(add, by_draw) / len(own)),
             few=any(entry[2] < FEW for entry in entries),
         )
-        p = statistics.p_value(ours - theirs, sum(by_flip[1:], start=by_flip[0]) / len(own))
+        p = statistics.p_value(ours - theirs, reduce(add, by_flip) / len(own))
         found[measure] = {**told, "ours": round(ours, 6), "theirs": round(theirs, 6), "p": round(p, 6)}
     return found
 

@@ -122,10 +122,11 @@ class Replicates:
         np = self._numpy
         bits = np.random.Philox(key=stable_hash("replicates", self.kind, self.seed, cluster))
         if self.kind == "signs":
-            coins = np.unpackbits(bits.random_raw(-(-self.draws // 64)).view(np.uint8))[: self.draws]
-            drawn = 2 * coins.astype(np.int8) - 1
+            raw = bits.random_raw(-(-self.draws // 64)).astype("<u8")
+            drawn = 2 * np.unpackbits(raw.view(np.uint8))[: self.draws].astype(np.int8) - 1
         else:
-            drawn = _poisson()[bits.random_raw(-(-self.draws // 4)).view(np.uint16)[: self.draws]]
+            raw = bits.random_raw(-(-self.draws // 4)).astype("<u8")
+            drawn = _poisson()[raw.view("<u2")[: self.draws]]
         return cast("Weights", drawn)
 
 
@@ -147,6 +148,20 @@ def interval(values: Floats, *, level: float = LEVEL) -> tuple[float, float] | N
         return None
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def exact(value: float, n: int, counts: Floats, *, level: float = LEVEL) -> tuple[float, float]:
+    """The interval of a share or a mean over `n` items that is 0 or 1: there every replicate is alike.
+
+    Clopper and Pearson's (1934, doi 10.1093/biomet/26.4.404): from (alpha/2)^(1/k) to 1. k is the number of patients,
+    or rather of as many with equally many items (Kish's): n^2 over the sum of their squares, which is the variance of
+    `counts`, the replicates of n. Any other value is given back as it is.
+    """
+    if value not in (0, 1):
+        return value, value
+    patients = n * n / float(counts.var())
+    margin = 1 - ((1 - level) / 2) ** (1 / patients)
+    return (0.0, margin) if value == 0 else (1 - margin, 1.0)
 
 
 def ratio(above: Floats, below: Floats) -> Floats:

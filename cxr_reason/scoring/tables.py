@@ -7,13 +7,15 @@ object's schema is told in docs/scoring.md and tested.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from cxr_reason import __version__, console
 from cxr_reason.scoring import statistics
 from cxr_reason.scoring.floors import FREQUENT, LITANY
-from cxr_reason.scoring.tally import ALL, CELLS, MEASURES, NAMED, THINK_ANSWER, Tally
+from cxr_reason.scoring.tally import ALL, CELLS, MEASURES, NAMED, THINK_ANSWER, Tally, floor_group, in_order
 
 if TYPE_CHECKING:
     from cxr_reason.scoring.statistics import Floats
@@ -26,10 +28,20 @@ Figure = dict[str, Any]
 """{"value": in [0, 1] or null, "low" and "high": its 95 % interval or null, "n": items, "few": whether n < 20}"""
 
 
-def figure(value: float | None, n: int, replicates: Floats | None = None, *, few: bool | None = None) -> Figure:
+class Mean(NamedTuple):
+    """`total` over `n` items: a mean or a share; `above` and `below` are the replicates of the two, shape (draws,)."""
+
+    total: float
+    n: int
+    above: Floats | None = None
+    below: Floats | None = None
+
+
+def figure(
+    value: float | None, n: int, bounds: tuple[float, float] | None = None, *, few: bool | None = None
+) -> Figure:
     """`value` over `n` items with its interval. `few` where not n itself tells whether the items are too few."""
-    bounds = statistics.interval(replicates) if replicates is not None and value is not None and n > 1 else None
-    low, high = bounds or (None, None)
+    low, high = bounds if bounds and value is not None and n > 1 else (None, None)
     return {
         "value": _rounded(value),
         "low": _rounded(low),
@@ -37,6 +49,28 @@ def figure(value: float | None, n: int, replicates: Floats | None = None, *, few
         "n": n,
         "few": n < FEW if few is None else few,
     }
+
+
+def mean_of(means: Sequence[Mean]) -> Figure:
+    """The mean of `means`, one of each task, as a figure."""
+    value = sum(one.total / one.n for one in means) / len(means)
+    few = any(one.n < FEW for one in means)
+    return figure(value, sum(one.n for one in means), _interval(means), few=few)
+
+
+def _interval(means: Sequence[Mean]) -> tuple[float, float] | None:
+    drawn, alone = [], []
+    for one in means:
+        if one.above is None or one.below is None:
+            return None
+        drawn.append(statistics.ratio(one.above, one.below))
+        alone.append(statistics.exact(one.total / one.n, one.n, one.below))
+    bounds = statistics.interval(reduce(add, drawn) / len(drawn))
+    if bounds is None or bounds[0] < bounds[1]:
+        return bounds
+    # All replicates are alike, which of tasks that are all 0 or 1 says little: the mean of their own intervals.
+    low, high = (sum(ends) / len(alone) for ends in zip(*alone, strict=True))
+    return low, high
 
 
 def _rounded(value: float | None) -> float | None:
@@ -54,7 +88,7 @@ def result(tally: Tally, *, judge: str, **about: Any) -> dict[str, Any]:
         "version": __version__,
         "judge": judge,
         **about,
-        "models": sorted(key.partition("/")[2] for key in counts if key.startswith("model/") and key != "model/"),
+        "models": sorted(filter(None, tally.met.get("models", []))),
         "items": counts["items"],
         "intervals": {
             "level": statistics.LEVEL,
@@ -88,89 +122,75 @@ def result(tally: Tally, *, judge: str, **about: Any) -> dict[str, Any]:
 
 def of_task(tally: Tally, group: str, task: str) -> dict[str, Figure]:
     """The measures of one task in `group`: means over items."""
-    return {measure: _mean(tally, group, [task], measure) for measure in _measures(tally, group, task)}
+    return {measure: mean_of([_mean(tally, group, task, measure)]) for measure in _measures(tally, group, task)}
 
 
 def over_items(tally: Tally, group: str) -> dict[str, Figure]:
     """The measures of `group`: means over all its items, whatever their task."""
     found: dict[str, Figure] = {}
     for measure in _measures(tally, group):
-        tasks = tally.tasks(group, measure)
-        total = sum(tally.sums[group, task, measure][0] for task in tasks)
-        n = int(sum(tally.sums[group, task, measure][1] for task in tasks))
-        replicates = None
-        if tally.replicates and not _is_floor(group):
-            above = sum(tally.replicates.sums((group, task, measure)) for task in tasks)
-            below = sum(tally.replicates.sums((group, task, measure, "n")) for task in tasks)
-            replicates = statistics.ratio(above, below)  # type: ignore[arg-type]  # never of nothing
-        found[measure] = figure(total / n, n, replicates)
+        means = [_mean(tally, group, task, measure) for task in tally.tasks(group, measure)]
+        found[measure] = mean_of([_together(means)])
     return found
 
 
 def over_tasks(tally: Tally, group: str) -> dict[str, Figure]:
     """The measures of `group`: means over tasks of the means over their items."""
-    return {measure: _mean(tally, group, tally.tasks(group, measure), measure) for measure in _measures(tally, group)}
+    return {
+        measure: mean_of([_mean(tally, group, task, measure) for task in tally.tasks(group, measure)])
+        for measure in _measures(tally, group)
+    }
 
 
-def _mean(tally: Tally, group: str, tasks: Sequence[str], measure: str) -> Figure:
-    sums = [tally.sums[group, task, measure] for task in tasks]
-    value = sum(total / n for total, n in sums) / len(sums)
-    replicates = None
-    if tally.replicates and not _is_floor(group):
-        by_task = [
-            statistics.ratio(
-                tally.replicates.sums((group, task, measure)), tally.replicates.sums((group, task, measure, "n"))
-            )
-            for task in tasks
-        ]
-        replicates = sum(by_task[1:], start=by_task[0]) / len(by_task)
-    n = int(sum(n for _, n in sums))
-    return figure(value, n, replicates, few=any(n < FEW for _, n in sums))
+def _mean(tally: Tally, group: str, task: str, measure: str, items: str | None = None) -> Mean:
+    """A measure of a task in `group`; `items` is the group in which its items are counted, if that is another."""
+    items = group if items is None else items
+    total, n = tally.sums[group, task, measure][0], int(tally.sums[items, task, measure][1])
+    if tally.replicates is None:
+        return Mean(total, n)
+    sums = tally.replicates.sums
+    return Mean(total, n, sums((group, task, measure)), sums((items, task, measure, "n")))
 
 
-def _measures(tally: Tally, group: str, task: str | None = None) -> Iterator[str]:
+def _together(means: Sequence[Mean]) -> Mean:
+    """All items of `means` as those of one."""
+    total, n = sum(one.total for one in means), sum(one.n for one in means)
+    above = [one.above for one in means if one.above is not None]
+    below = [one.below for one in means if one.below is not None]
+    return Mean(total, n, reduce(add, above), reduce(add, below)) if above else Mean(total, n)
+
+
+def _measures(tally: Tally, group: str, task: str | None = None) -> list[str]:
     """The measures that `group` has, in the order of the tables."""
-    met = {key[2] for key in tally.sums if key[0] == group and task in (None, key[1])}
-    yield from (measure for measure in (*MEASURES, THINK_ANSWER) if measure in met)
-
-
-def _is_floor(group: str) -> bool:
-    return group.startswith("floor/")
+    return in_order(key[2] for key in tally.sums if key[0] == group and task in (None, key[1]))
 
 
 def _floors(tally: Tally) -> dict[str, Any]:
     """The floors, over the tasks and by task: {floor: {"overall", "tasks", "answers"}}."""
     found = {}
     for floor in (LITANY, FREQUENT):
-        tasks, answers = {}, {}
-        for task in tally.tasks():
-            for answer in tally.answers_of(floor, task)[:1]:
-                tasks[task] = _floor(tally, f"floor/{floor}/{answer}", task)
-                if answer:
-                    answers[task] = answer
-        if tasks:
-            found[floor] = {"overall": _over(tasks), "tasks": tasks, "answers": answers}
+        chosen = {task: answers[0] for task in tally.tasks() if (answers := tally.answers_of(floor, task))}
+        if chosen:
+            found[floor] = _floor(tally, floor, chosen)
     return found
 
 
-def _floor(tally: Tally, group: str, task: str) -> dict[str, Figure]:
-    """A floor's measures in a task, over all its items: where its answer isn't offered it has nothing to say."""
-    found = {}
-    for measure in _measures(tally, group, task):
-        n = int(tally.sums[f"floor/{LITANY}/", task, measure][1])
-        found[measure] = figure(tally.sums[group, task, measure][0] / n, n)
-    return found
-
-
-def _over(tasks: Mapping[str, Mapping[str, Figure]]) -> dict[str, Figure]:
-    """The mean over tasks of figures that are known by task."""
-    found = {}
-    for measure in (*MEASURES, THINK_ANSWER):
-        told = [figures[measure] for figures in tasks.values() if measure in figures]
-        if told:
-            mean = sum(one["value"] for one in told) / len(told)
-            found[measure] = figure(mean, sum(one["n"] for one in told), few=any(one["few"] for one in told))
-    return found
+def _floor(tally: Tally, floor: str, chosen: Mapping[str, str]) -> dict[str, Any]:
+    """The measures of a floor with the answer that it gives in each task."""
+    tasks: dict[str, dict[str, Figure]] = {}
+    over: dict[str, list[Mean]] = {}
+    for task, answer in chosen.items():
+        tasks[task] = {}
+        group = floor_group(floor, answer)
+        for measure in _measures(tally, group, task):
+            mean = _mean(tally, group, task, measure, floor_group(floor))
+            tasks[task][measure] = mean_of([mean])
+            over.setdefault(measure, []).append(mean)
+    return {
+        "overall": {measure: mean_of(over[measure]) for measure in in_order(over)},
+        "tasks": tasks,
+        "answers": {task: answer for task, answer in chosen.items() if answer},
+    }
 
 
 def _counts(tally: Tally) -> dict[str, Any]:
@@ -199,19 +219,16 @@ def _findings(tally: Tally) -> dict[str, Any]:
 
 def _finding(tally: Tally, name: str) -> dict[str, Any]:
     cells = tally.cells[name]
-    drawn = {cell: tally.replicates.sums(("finding", name, cell)) for cell in CELLS} if tally.replicates else None
 
     def share(above: Mapping[str, int], below: Mapping[str, int]) -> Figure:
+        """The share of weighted cells in others, over the items of the latter."""
         n = sum(cells[cell] for cell in below)
-        total = sum(weight * cells[cell] for cell, weight in below.items())
-        value = sum(weight * cells[cell] for cell, weight in above.items()) / total if total else None
-        replicates = None
-        if drawn is not None:
-            replicates = statistics.ratio(
-                sum(weight * drawn[cell] for cell, weight in above.items()),  # type: ignore[arg-type]
-                sum(weight * drawn[cell] for cell, weight in below.items()),  # type: ignore[arg-type]
-            )
-        return figure(value, n, replicates)
+        total, whole = (sum(weight * cells[cell] for cell, weight in part.items()) for part in (above, below))
+        if tally.replicates is None or not whole:
+            return figure(total / whole if whole else None, n)
+        drawn = {cell: tally.replicates.sums(("finding", name, cell)) for cell in below}
+        sums = [reduce(add, [weight * drawn[cell] for cell, weight in part.items()]) for part in (above, below)]
+        return figure(total / whole, n, _interval([Mean(total, whole, *sums)]))
 
     return {
         "n": cells.total(),
@@ -236,9 +253,19 @@ HEADINGS = {
     "positive_completeness": "pos.compl",
     "balanced_radrscore": "balanced",
 }
+_NAMES = {
+    "radrscore": "RadRScore",
+    "balanced_radrscore": "balanced RadRScore",
+    THINK_ANSWER: "chain supports its answer",
+}
 FEW_MARK = "*"
 SHOWN_FINDINGS = 20
 SHOWN_IDS = 10
+
+
+def name_of(measure: str) -> str:
+    """A measure for people."""
+    return _NAMES.get(measure, measure.replace("_", " ") if measure in MEASURES else measure)
 
 
 def text_of(told: Figure | None) -> str:
@@ -273,8 +300,7 @@ def show(score: Mapping[str, Any], file: TextIO) -> None:
     _show_counts(score, file)
     _show_findings(score, file)
     for field, groups in score["groups"].items():
-        rows = [(value, *_row(figures)) for value, figures in groups.items()]
-        _table(f"By {field}: mean over tasks", [field, "items", *HEADINGS.values()], rows, file)
+        _show_groups(field, groups, file)
     if against := score.get("against"):
         _show_against(against, file)
     if _has_few(score):
@@ -286,29 +312,43 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], fi
     console.table(title, columns, rows, file=file)
 
 
-def _row(figures: Mapping[str, Figure]) -> tuple[str, ...]:
-    n = max((one["n"] for one in figures.values()), default=0)
-    return (f"{n:,}", *(text_of(figures.get(measure)) for measure in HEADINGS))
+def texts_of(rows: Iterable[Mapping[str, Figure]]) -> list[str]:
+    """The text metrics among the measures of `rows`."""
+    return in_order({measure for figures in rows for measure in figures if measure not in (*MEASURES, THINK_ANSWER)})
 
 
 def _show_tasks(score: Mapping[str, Any], file: TextIO) -> None:
-    rows = [(task, *_row(figures)) for task, figures in score["tasks"].items()]
-    rows.append(("mean over tasks", *_row(score["overall"])))
-    rows += [(f"floor: {name}", *_row(floor["overall"])) for name, floor in score["floors"].items()]
+    rows = list(score["tasks"].items())
+    rows.append(("mean over tasks", score["overall"]))
+    rows += [(f"floor: {name}", floor["overall"]) for name, floor in score["floors"].items()]
     models = ", ".join(score["models"])
     title = f"Score of {models}, judge: {score['judge']}" if models else f"Score, judge: {score['judge']}"
-    console.table(title, ["task", "items", *HEADINGS.values()], rows, file=file)
+    _show_measures(title, "task", rows, file)
+
+
+def _show_groups(field: str, groups: Mapping[str, Mapping[str, Figure]], file: TextIO) -> None:
+    file.write("\n")
+    _show_measures(f"By {field}: mean over tasks", field, list(groups.items()), file)
+
+
+def _show_measures(title: str, first: str, rows: Sequence[tuple[str, Mapping[str, Figure]]], file: TextIO) -> None:
+    """Our measures, and the text metrics of others where there are any."""
+    console.table(title, [first, "items", *HEADINGS.values()], [_row(*row, HEADINGS) for row in rows], file=file)
+    if texts := texts_of(figures for _, figures in rows):
+        _table("Text metrics", [first, "items", *texts], [_row(*row, texts) for row in rows], file)
+
+
+def _row(name: str, figures: Mapping[str, Figure], measures: Iterable[str]) -> tuple[str, ...]:
+    told = [figures.get(measure) for measure in measures]
+    n = max((one["n"] for one in told if one), default=0)
+    return (name, f"{n:,}", *map(text_of, told))
 
 
 def _show_overall(score: Mapping[str, Any], file: TextIO) -> None:
     """The mean over tasks once more, with intervals."""
     if not score["intervals"]["draws"]:
         return
-    names = {**HEADINGS, THINK_ANSWER: "chain supports its answer"}
-    rows = [
-        (measure.replace("_", " ") if measure in HEADINGS else names[measure], text_of(told), range_of(told))
-        for measure, told in score["overall"].items()
-    ]
+    rows = [(name_of(measure), text_of(told), range_of(told)) for measure, told in score["overall"].items()]
     _table(f"Mean over tasks, with 95 % intervals ({clusters(score)})", ["part", "mean", "95 %"], rows, file)
 
 
@@ -367,7 +407,7 @@ def _show_findings(score: Mapping[str, Any], file: TextIO) -> None:
 def _show_against(against: Mapping[str, Any], file: TextIO) -> None:
     rows = [
         (
-            measure.replace("_", " "),
+            name_of(measure),
             told["n"],
             text_of({**told, "value": told["ours"]}),
             text_of({**told, "value": told["theirs"]}),
@@ -379,6 +419,8 @@ def _show_against(against: Mapping[str, Any], file: TextIO) -> None:
     title = f"Against {against['name']}: paired differences, mean over tasks"
     _table(title, ["part", "pairs", "ours", "theirs", "difference (95 %)", "p"], rows, file)
     for who in ("ours", "theirs"):
+        if repeated := against["repeated"][who]:
+            file.write(f"ids that came before in {who}, of which the last counts: {repeated:,}\n")
         unmatched = against["unmatched"][who]
         if unmatched["items"]:
             named = ", ".join(unmatched["named"][:SHOWN_IDS])

@@ -32,10 +32,13 @@ MEASURES: dict[str, str] = {
 }
 """Each measure, and the field of a details line that has it: a number in [0, 1], a bool, or null where not judged."""
 THINK_ANSWER = "think_answer_agreement"
+TEXT_METRICS = "text_metrics"
+"""The field of a details line with the values of `metrics.METRICS`, by measure, where they were asked for."""
 
 NAMED = 1000
 """Critical misses, and false criticals, whose ids are held; the rest are counted."""
-GROUPS_PER_FIELD = 40
+TOLD_APART = 40
+"""Values of a field, tasks, models or answers that are told apart: each costs memory, and records may hold anything."""
 OTHERS = "(others)"
 CELLS = ("tp", "fp", "tn", "fn")
 
@@ -79,7 +82,15 @@ def measured(line: Line) -> dict[str, float]:
         value = line.get(field)
         if isinstance(value, bool | int | float):
             values[name] = float(value)
-    return values
+    texts = line.get(TEXT_METRICS)
+    return values | {name: float(value) for name, value in texts.items()} if isinstance(texts, Mapping) else values
+
+
+def in_order(measures: Iterable[str]) -> list[str]:
+    """`measures` as tables have them: ours, whether the chain supports its answer, then text metrics by name."""
+    known = (*MEASURES, THINK_ANSWER)
+    given = set(measures)
+    return [name for name in known if name in given] + sorted(given.difference(known))
 
 
 def cluster_of(line: Line) -> tuple[str, str]:
@@ -110,9 +121,9 @@ def cells(line: Line) -> dict[str, str]:
 
     The truth is the reference chain's, present or absent; for what that doesn't have, the verdict of the model's own
     claim. A call is a claim that the finding is there or may be there (a hedge alarms the reader too); whoever doesn't
-    mention it hasn't called it. What is uncertain in the reference, and claims that nobody can verify, are left out,
-    and so are whole regions ("the lungs are clear"). A wrong side doesn't make a call wrong: side errors are counted
-    apart.
+    mention it hasn't called it. What is uncertain in the reference or, where that is silent, in the report is left out,
+    and so are claims that nobody can verify and whole regions ("the lungs are clear"). A wrong side, severity or course
+    of what is there doesn't make a call wrong: it costs factuality, and side errors are counted apart.
     """
     called: dict[str, bool] = {}
     truth: dict[str, bool] = {}
@@ -122,8 +133,10 @@ def cells(line: Line) -> dict[str, str]:
             continue
         calls = status != "absent"
         called[finding] = called.get(finding, False) or calls
-        if claim.get("side_error"):
+        if claim.get("side_error") or claim.get("reported") == "present":
             truth[finding] = True
+        elif claim.get("reported") == "uncertain":
+            continue
         elif verdict in ("supported", "contradicted") and finding not in truth:
             truth[finding] = calls == (verdict == "supported")
     for fact in _objects(line.get("reference")):
@@ -159,6 +172,7 @@ def criticals(line: Line) -> tuple[list[str], list[str]]:
         if claim.get("status") == "present"
         and claim.get("verdict") == "contradicted"
         and not claim.get("side_error")
+        and not claim.get("reported")  # it is there or suspected, if not like this
         and is_critical(claim.get("finding"))
     ]
     return sorted(set(missed)), sorted(set(invented))
@@ -204,6 +218,8 @@ class Tally:
         self.invented: list[list[Any]] = state.get("invented", [])
         self.groups: dict[str, list[str]] = state.get("groups", {})
         """The values met of each field that groups are made by."""
+        self.met: dict[str, list[str]] = state.get("met", {})
+        """The tasks, the models, and of each floor and task the answers that were met, up to `TOLD_APART` of each."""
         self.held: dict[str, Note] = state.get("held", {})
         if self.replicates:
             self.replicates.restore(state.get("replicates"))
@@ -216,15 +232,20 @@ class Tally:
             "missed": self.missed,
             "invented": self.invented,
             "groups": self.groups,
+            "met": self.met,
             "held": self.held,
             "replicates": self.replicates.state() if self.replicates else None,
         }
 
     def add(self, notes: Iterable[Note]) -> None:
         for note in notes:
+            note = note | {"task": _among(self.met.setdefault("tasks", []), note["task"])}
             self._count(note)
-            self._sum(note)
-            self._floors(note)
+            columns: dict[Hashable, float] = {("finding", finding, cell): 1.0 for finding, cell in note["cells"]}
+            self._sum(note, columns)
+            self._floors(note, columns)
+            if self.replicates:
+                self.replicates.add(note["cluster"], columns, batch=note["task"])
             if self.hold:
                 self._hold(note)
 
@@ -232,7 +253,7 @@ class Tally:
         task = note["task"]
         self.counts["items"] += 1
         self.counts[f"items/{task}"] += 1
-        self.counts[f"model/{note['model']}"] += 1
+        _among(self.met.setdefault("models", []), note["model"])
         self.counts[f"cluster/{note['kind']}"] += 1
         for name in ("unread", "judged"):
             self.counts[f"{name}/{task}"] += note[name]
@@ -251,43 +272,40 @@ class Tally:
         for finding, cell in note["cells"]:
             self.cells.setdefault(finding, Counter())[cell] += 1
 
-    def _sum(self, note: Note) -> None:
-        task, columns = note["task"], dict[Hashable, float]()
-        for group in (ALL, *(self._group(field, value) for field, value in note["groups"])):
+    def _sum(self, note: Note, columns: dict[Hashable, float]) -> None:
+        task = note["task"]
+        by = [f"{field}={_among(self.groups.setdefault(field, []), value)}" for field, value in note["groups"]]
+        for group in (ALL, *by):
             for measure, value in note["values"].items():
-                self._add(group, task, measure, value)
-                columns[group, task, measure] = value
+                self._add(group, task, measure, value, columns)
                 columns[group, task, measure, "n"] = 1.0
-        if self.replicates:
-            columns |= {("finding", finding, cell): 1.0 for finding, cell in note["cells"]}
-            self.replicates.add(note["cluster"], columns, batch=task)
 
-    def _group(self, field: str, value: str) -> str:
-        """The group of a value; what comes late in a field of very many values is one group together."""
-        met = self.groups.setdefault(field, [])
-        if value not in met:
-            if len(met) >= GROUPS_PER_FIELD:
-                value = OTHERS
-            if value not in met:
-                met.append(value)
-        return f"{field}={value}"
+    def _floors(self, note: Note, columns: dict[Hashable, float]) -> None:
+        """`floors`: for each floor its values, by the answer that it gives ("" where it gives but one).
 
-    def _floors(self, note: Note) -> None:
-        """`floors`: for each floor its values, by the answer that it gives ("" where it gives but one)."""
+        Items are counted under the floor itself: where an answer isn't offered it has nothing to say, and gets nothing.
+        """
         task = note["task"]
         for floor, by_answer in note.get("floors", {}).items():
+            answers = self.met.setdefault(f"{floor}/{task}", [])
             for answer, values in by_answer.items():
+                if _among(answers, answer) != answer:
+                    continue  # what comes so late is hardly the most frequent
                 for measure, value in values.items():
-                    self._add(f"floor/{floor}/{answer}", task, measure, value)
+                    self._add(floor_group(floor, answer), task, measure, value, columns)
+            for measure in {measure for values in by_answer.values() for measure in values}:
+                self._add(floor_group(floor), task, measure, 0.0, columns)
+                columns[floor_group(floor), task, measure, "n"] = 1.0
 
-    def _add(self, group: str, task: str, measure: str, value: float) -> None:
+    def _add(self, group: str, task: str, measure: str, value: float, columns: dict[Hashable, float]) -> None:
         entry = self.sums.setdefault((group, task, measure), [0.0, 0])
         entry[0] += value
         entry[1] += 1
+        if value:  # most of a floor's are 0, and wait in memory
+            columns[group, task, measure] = value
 
     def _hold(self, note: Note) -> None:
-        if note["id"] in self.held:
-            self.counts["repeated ids"] += 1
+        self.counts["repeated"] += note["id"] in self.held
         self.held[note["id"]] = {name: note[name] for name in ("cluster", "task", "values")}
 
     # What `tables` asks for.
@@ -299,10 +317,23 @@ class Tally:
 
     def answers_of(self, floor: str, task: str) -> list[str]:
         """The answers that `floor` gives, or might always give, in `task`; the one that is right most often first."""
-        prefix = f"floor/{floor}/"
-        found = {key[0].removeprefix(prefix) for key in self.sums if key[0].startswith(prefix) and key[1] == task}
 
         def right(answer: str) -> float:
-            return self.sums.get((prefix + answer, task, "accuracy"), [0.0])[0]
+            return self.sums.get((floor_group(floor, answer), task, "accuracy"), [0.0])[0]
 
-        return sorted(found, key=lambda answer: (-right(answer), answer))
+        met = self.met.get(f"{floor}/{task}", [])
+        return sorted((answer for answer in met if answer != OTHERS), key=lambda answer: (-right(answer), answer))
+
+
+def floor_group(floor: str, answer: str | None = None) -> str:
+    """The group of a floor that always gives `answer`; without one, that in which the floor's items are counted."""
+    return f"floor/{floor}" if answer is None else f"floor/{floor}/{answer}"
+
+
+def _among(met: list[str], value: str) -> str:
+    """`value`, noted in `met`; `OTHERS` where it comes late among very many."""
+    if value not in met and len(met) >= TOLD_APART:
+        value = OTHERS
+    if value not in met:
+        met.append(value)
+    return value

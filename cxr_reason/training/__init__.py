@@ -1,0 +1,1 @@
+"""Training: records to datasets, supervised fine-tuning, checkpoints that survive a kill."""

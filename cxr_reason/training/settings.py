@@ -1,0 +1,240 @@
+"""The settings of a training run: recipe < file < flags < ``--set``, resolved once and written beside the model.
+
+Our own settings are the fields of `Settings`; everything else goes to TRL's trainer by its own name. Names are checked
+against both, so a slip of the pen is an error and not a setting that does nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cxr_reason import records
+from cxr_reason.errors import CxrError, InputError
+
+RECIPES = Path(__file__).with_name("recipes.toml")
+
+OURS_TO_DECIDE = {
+    "output_dir": "-o names the folder",
+    "per_device_train_batch_size": "batch_size and micro_batch decide it",
+    "per_device_eval_batch_size": "micro_batch decides it",
+    "gradient_accumulation_steps": "batch_size and micro_batch decide it",
+    "save_strategy": "save_steps alone decides",
+    "eval_strategy": "eval_steps alone decides",
+    "save_total_limit": "keep decides it",
+    "save_only_model": "a run could not be continued",
+    "load_best_model_at_end": "best_metric decides which model is kept",
+    "metric_for_best_model": "best_metric decides it",
+    "greater_is_better": "best_metric decides it",
+    "packing": "TRL packs no films",
+    "padding_free": "TRL can't with films",
+    "remove_unused_columns": "films would be among them",
+    "dataset_text_field": "records become conversations",
+    "assistant_only_loss": "the loss is on the completion",
+    "completion_only_loss": "the loss is on the completion",
+    "disable_tqdm": "progress is ours",
+    "push_to_hub": "nothing is sent anywhere",
+    "enable_jit_checkpoint": "SIGTERM is answered already",
+    "restore_callback_states_from_checkpoint": "runs are continued already",
+    "resume_from_checkpoint": "runs are continued by themselves",
+    "model_init_kwargs": "--model and dtype decide it",
+}
+"""Arguments of TRL's trainer that may not be set, and why."""
+
+
+@dataclass(slots=True)
+class Settings:
+    """Everything that decides what a run trains; `trainer` are TRL's arguments by name."""
+
+    batch_size: int = 16
+    """Items a step, over all processes: however a run is started, it takes the same steps."""
+    micro_batch: int = 4
+    """Items that a device holds at once, at most."""
+    max_length: int = 4096
+    """Tokens of an item, films included; nothing is ever cut."""
+    max_pixels: int = 448 * 448
+    answer_only_share: float = 0.0
+    """Share of the items that are trained without reasoning, in [0, 1]."""
+    task_weights: dict[str, float] = field(default_factory=dict)
+    """Copies of each item of a task, in expectation; 1 where nothing is said."""
+    mix: dict[str, float] = field(default_factory=dict)
+    """Share of each input among the items seen; empty: as they come."""
+    instruction: str | None = None
+    """Instead of the standing one (`engines.prompts`)."""
+    eval_share: float = 0.02
+    """Share of the patients who are kept for validation, where the input has no split."""
+    eval_items: int = 100
+    """Items that are answered at each evaluation; 0 for the loss alone."""
+    eval_tokens: int = 512
+    """Longest answer at an evaluation."""
+    best_metric: str = "balanced_radrscore"
+    """By which the best checkpoint is known: a measure of `cxr score`, or ``loss``."""
+    keep: int = 2
+    """Newest checkpoints that are kept; the best is kept beside them."""
+    lora_rank: int = 0
+    """0 trains all weights."""
+    lora_alpha: int | None = None
+    """Twice the rank where nothing is said."""
+    lora_dropout: float = 0.05
+    freeze_vision: bool = False
+    dtype: str = "float32"
+    """Of the weights in memory; ``bf16`` of the trainer computes in bfloat16 all the same."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Flat, as a file for ``--config`` has it."""
+        told = asdict(self)
+        return {**told.pop("trainer"), **told}
+
+    def hash(self) -> str:
+        return records.config_hash(self.as_dict())
+
+
+OWN = tuple(entry.name for entry in fields(Settings) if entry.name != "trainer")
+
+WHAT_ITEMS_ARE = ("max_length", "max_pixels", "answer_only_share", "task_weights", "mix", "instruction", "eval_share")
+"""Settings that decide the items, and so have to be the same where a run goes on; `eval_items` may change."""
+
+
+@cache
+def recipes(stage: str) -> dict[str, dict[str, Any]]:
+    """The settings of each recipe that has a `stage`."""
+    told = tomllib.loads(RECIPES.read_text(encoding="utf-8"))
+    return {name: stages[stage] for name, stages in told.items() if stage in stages}
+
+
+def resolve(
+    stage: str,
+    *,
+    known: Iterable[str],
+    recipe: str | None = None,
+    file: Mapping[str, Any] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    sets: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Settings:
+    """The settings of a run. `known` are the names that TRL's trainer takes.
+
+    Raises CxrError for a name that nobody knows, for one that is `OURS_TO_DECIDE`, and for a value of another kind.
+    """
+    told: dict[str, Any] = {**(defaults or {}), **(recipes(stage)[recipe] if recipe else {})}
+    for source, values in (("--config", file), ("the flags", flags), ("--set", sets)):
+        for name, value in (values or {}).items():
+            _check_name(name, set(known), source)
+            told[name] = value
+    own = {name: told.pop(name) for name in OWN if name in told}
+    settings = Settings(**{name: _of_kind(name, value) for name, value in own.items()}, trainer=told)
+    _check(settings)
+    return settings
+
+
+def _check_name(name: str, known: set[str], source: str) -> None:
+    if name in OWN:
+        return
+    if why := OURS_TO_DECIDE.get(name):
+        raise CxrError(f"{name} can't be set: {why}", where=source)
+    if name not in known:
+        near = difflib.get_close_matches(name, [*OWN, *known], n=1)
+        hint = f"Is {near[0]} meant?" if near else "`cxr sft -h` and TRL's SFTConfig name the settings."
+        raise CxrError(f"there is no setting {name!r}", where=source, hint=hint)
+
+
+def _of_kind(name: str, value: Any) -> Any:
+    """`value` as the setting `name` has it: YAML reads 1e-4 as a text, and 1 where 1.0 is meant."""
+    kinds = {entry.name: str(entry.type) for entry in fields(Settings)}
+    kind = kinds[name]
+    if value is None and "None" in kind:
+        return None
+    if isinstance(value, bool) != (kind == "bool"):
+        raise CxrError(f"{name} can't be {value!r}", where="settings")
+    try:
+        if kind.startswith("int"):
+            if float(value) != int(value):
+                raise ValueError
+            return int(value)
+        if kind == "float":
+            return float(value)
+        if kind.startswith("dict"):
+            return {str(key): float(weight) for key, weight in dict(value).items()}
+    except (TypeError, ValueError):
+        raise CxrError(f"{name} can't be {value!r}", where="settings") from None
+    return value if kind == "bool" else str(value)
+
+
+def _check(settings: Settings) -> None:
+    for name in ("batch_size", "micro_batch", "max_length", "max_pixels", "keep"):
+        if getattr(settings, name) < 1:
+            raise CxrError(f"{name} must be 1 or more", where="settings")
+    for name in ("answer_only_share", "eval_share", "lora_dropout"):
+        if not 0 <= getattr(settings, name) <= 1:
+            raise CxrError(f"{name} is a share: give it in [0, 1]", where="settings")
+    unknown = sorted(set(settings.task_weights) - set(records.TASKS))
+    if unknown:
+        raise CxrError(
+            f"task_weights: there is no task {unknown[0]!r}",
+            where="settings",
+            hint=f"Tasks: {', '.join(records.TASKS)}.",
+        )
+    if any(weight < 0 for weight in [*settings.task_weights.values(), *settings.mix.values()]):
+        raise CxrError("a weight can't be negative", where="settings")
+
+
+def accumulation(settings: Settings, *, world: int) -> tuple[int, int]:
+    """(items a device holds, micro-steps a step), so that a step takes `batch_size` items over `world` processes.
+
+    Raises CxrError where that doesn't divide.
+    """
+    share, rest = divmod(settings.batch_size, world)
+    if rest or not share:
+        raise CxrError(
+            f"batches of {settings.batch_size} can't be dealt to {world} processes",
+            where="--batch-size",
+            hint=f"Take a multiple of {world}.",
+        )
+    micro = next(size for size in range(min(settings.micro_batch, share), 0, -1) if share % size == 0)
+    return micro, share // micro
+
+
+def read_file(path: str | Path) -> dict[str, Any]:
+    """The settings in a YAML file. Raises InputError where it can't be read as such."""
+    import yaml
+
+    try:
+        told = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"no settings can be read here ({type(error).__name__})", where=str(path)) from None
+    if not isinstance(told, dict):
+        raise InputError("a file of settings is a list of NAME: VALUE", where=str(path))
+    return {str(name): _number(value) for name, value in told.items()}
+
+
+def value_of(text: str) -> Any:
+    """What stands behind ``--set name=``, read as YAML: a number, true, a text, a {map}."""
+    import yaml
+
+    try:
+        return _number(yaml.safe_load(text))
+    except yaml.YAMLError:
+        return text
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 takes 1e-4 for a text, because it has no point."""
+    if isinstance(value, str):
+        try:
+            return float(value) if value[:1] in "0123456789.-+" else value
+        except ValueError:
+            return value
+    return value
+
+
+def write(settings: Settings, path: Path, *, about: str) -> None:
+    """Write `settings` as a file that ``--config`` reads."""
+    import yaml
+
+    path.write_text(f"# {about}\n" + yaml.safe_dump(settings.as_dict(), sort_keys=True), encoding="utf-8")
