@@ -42,7 +42,7 @@ bench: venv  ## measure speed and memory (minutes)
 	@for script in $(filter-out benchmarks/generate.py benchmarks/learning.py,$(wildcard benchmarks/*.py)); do \
 	  echo "$$script"; $(BIN)/python "$$script"; done
 
-DEMO_STUDIES := 400
+DEMO_STUDIES := 1200
 demo: venv  ## films, chains, training, answers and scores, into demo/ (minutes)
 	@mkdir -p demo
 	@echo '1. cxr demo draws $(DEMO_STUDIES) studies whose findings are known, and writes a report on each.'
@@ -50,17 +50,17 @@ demo: venv  ## films, chains, training, answers and scores, into demo/ (minutes)
 	@echo
 	@echo '2. cxr mine turns the reports into questions with chains of reasoning; cxr refine holds every claim of every'
 	@echo '   chain against its report, mends what it can and rejects the rest.'
-	$(BIN)/cxr mine demo/reports.jsonl --tasks binary -q | $(BIN)/cxr refine -o demo/chains.jsonl --force
-	$(BIN)/cxr mine demo/reports.jsonl --tasks binary --split test -q | $(BIN)/cxr refine -q -o demo/test.jsonl --force
+	$(BIN)/cxr mine demo/reports.jsonl --tasks binary,anomaly -q | $(BIN)/cxr refine -o demo/chains.jsonl --force
+	$(BIN)/cxr mine demo/reports.jsonl --tasks binary,anomaly --split test -q | $(BIN)/cxr refine -q -o demo/test.jsonl --force
 	@echo
 	@echo '3. cxr sft trains the tiny model that comes with the package on the chains, some minutes; patients of the test'
 	@echo '   split stay out.'
 	$(BIN)/cxr sft demo/chains.jsonl --model tiny --recipe tiny -o demo/sft --force \
-	  --eval-items 10 --set eval_tokens=160
+	  --eval-items 20 --eval-every 200 --set eval_tokens=200 --set num_train_epochs=4
 	@echo
 	@echo '4. cxr infer answers the questions of the test split, from the films alone, and cxr score tells how well it'
 	@echo '   answers and reasons. The floors are what two models get that never look.'
-	$(BIN)/cxr infer demo/test.jsonl --ckpt demo/sft --engine transformers --max-tokens 160 -o demo/predictions.jsonl --force
+	$(BIN)/cxr infer demo/test.jsonl --ckpt demo/sft --engine transformers --max-tokens 200 -o demo/predictions.jsonl --force
 	$(BIN)/cxr score demo/predictions.jsonl --html demo/report.html --films thumbnail --force
 	@echo
 	@echo 'Where to look:'
