@@ -43,6 +43,7 @@ from PIL import Image, PngImagePlugin
 from playwright.sync_api import sync_playwright
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.sr.codedict import codes
 from pydicom.uid import (
     MPEG2MPML,
     UID,
@@ -431,9 +432,11 @@ def test_the_view_that_a_file_tells(film: Callable[..., Path], elements: dict[st
 
 
 def test_the_view_as_a_code_and_of_other_files(film: Callable[..., Path]) -> None:
-    code = Dataset()
-    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "R-10206", "SNM3", "antero-posterior"
-    assert view(film(dicom(TWELVE, ViewCodeSequence=[code]))) == "AP"
+    known = {"AnteroPosterior": "AP", "PosteroAnterior": "PA", "RightLateral": "LAT", "LeftLateral": "LAT"}
+    for name, expected in {**known, "LateralProjection": "LAT", "LeftOblique": "other"}.items():
+        code, told = getattr(codes.cid4010, name), Dataset()
+        told.CodeValue, told.CodingSchemeDesignator, told.CodeMeaning = code.value, code.scheme_designator, code.meaning
+        assert view(film(dicom(TWELVE, ViewCodeSequence=[told]))) == expected
     assert view(film(png(Image.fromarray(RAMP)))) is None
     assert view(film(dicom(TWELVE, ViewPosition="PA")[:900])) == "PA"  # no pixels are read
     with pytest.raises(FilmError):

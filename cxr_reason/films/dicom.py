@@ -56,9 +56,10 @@ NOT_FILMS = {
 """Modalities that are no radiographs. Whatever else stands there, or nothing, is let through."""
 
 _VIEW_CODES = {
-    **{"399348003": "AP", "R-10206": "AP", "399132005": "PA", "R-10214": "PA"},
-    **{"399173006": "LAT", "R-10236": "LAT", "399198007": "LAT", "R-10232": "LAT"},
+    **{"399348003": "AP", "R-10206": "AP", "272479007": "PA", "R-10214": "PA"},
+    **dict.fromkeys(("399067008", "399173006", "399198007", "R-10236", "R-10232"), "LAT"),
 }
+"""Codes of CID 4010, DX View: SNOMED CT, and those that it had before. Any other is `other` too."""
 
 MAX_STRETCH = 4
 """Pixels that are said to be longer than this are taken for square: somebody mistyped."""
