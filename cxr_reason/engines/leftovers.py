@@ -1,4 +1,4 @@
-"""A small program that ends what its parent leaves behind: ``python leftovers.py``, started by `vllm` beside itself.
+"""A small program that ends what its parent leaves behind: ``leftovers.py PID``, started by `vllm` beside itself.
 
 vLLM's processes wait for ever for the next word of a parent that was killed (kill -9, out of memory), and keep the
 device's memory; the next run would find it taken. This one watches its parent, and when it has gone, and its children
@@ -23,7 +23,7 @@ GRACE_SECONDS = 2.0
 def watch_over_us() -> None:
     """Start the program for this process. It ends with it, a little later."""
     subprocess.Popen(
-        [sys.executable, "-I", __file__],
+        [sys.executable, "-I", __file__, str(os.getpid())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -32,7 +32,7 @@ def watch_over_us() -> None:
 
 
 def main() -> None:
-    parent = os.getppid()
+    parent = int(sys.argv[1])  # not whoever has adopted us, where it died before we looked
     known: dict[int, str] = {}
     while os.getppid() == parent:
         known = family([parent])
