@@ -4,18 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from cxr_reason import engines
 from cxr_reason.engines.base import Sampling
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+from ._options import Command
+
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 PLANNED = (
     "engine", "endpoint", "allow_remote", "batch_size", "dtype", "lora", "tensor_parallel", "trust_remote_code",
 )  # fmt: skip
+
+
+def trust_option(command: Command) -> Command:
+    """`trust_remote_code`."""
+    return click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")(command)
+
+
+def max_tokens_option(what: str) -> Callable[[Command], Command]:
+    """`max_tokens`; `what` says of what."""
+    return click.option(
+        "--max-tokens",
+        type=click.IntRange(min=1),
+        default=Sampling().max_tokens,
+        show_default=True,
+        metavar="N",
+        help=what,
+    )
+
+
+def temperature_option(what: str) -> Callable[[Command], Command]:
+    """`temperature`; `what` says what it does."""
+    return click.option(
+        "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, metavar="T", help=what
+    )
 
 
 def engine_options(command: Command) -> Command:
@@ -27,7 +52,7 @@ def engine_options(command: Command) -> Command:
         return command(*args, engine_settings=settings, **given)
 
     for option in (
-        click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
+        trust_option,
         click.option(
             "--tensor-parallel",
             type=click.IntRange(min=1),
@@ -76,11 +101,11 @@ def sampling_options(command: Command) -> Command:
         temperature: float,
         top_p: float,
         top_k: int | None,
+        repetition_penalty: float,
         n: int,
         seed: int,
         **given: Any,
     ) -> Any:
-        repetition_penalty = given.pop("repetition_penalty")
         if n > 1 and not temperature:
             raise click.UsageError("--n asks for several texts, and without --temperature they would all be the same.")
         sampling = Sampling(
@@ -113,22 +138,8 @@ def sampling_options(command: Command) -> Command:
             metavar="P",
             help="Draw among the likeliest tokens that make up P together.",
         ),
-        click.option(
-            "--temperature",
-            type=click.FloatRange(min=0),
-            default=0.0,
-            show_default=True,
-            metavar="T",
-            help="0 takes the likeliest token, always.",
-        ),
-        click.option(
-            "--max-tokens",
-            type=click.IntRange(min=1),
-            default=Sampling().max_tokens,
-            show_default=True,
-            metavar="N",
-            help="Longest text, in tokens; what is longer is cut off, and counted.",
-        ),
+        temperature_option("0 takes the likeliest token, always."),
+        max_tokens_option("Longest text, in tokens; what is longer is cut off, and counted."),
     ):
         told = option(told)
     return told  # type: ignore[return-value]

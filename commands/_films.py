@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from cxr_reason.films import MAX_PIXELS, Films
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+from ._options import Command
 
 _SIDE = 448
 assert _SIDE * _SIDE == MAX_PIXELS
@@ -41,6 +40,17 @@ def image_root_option(command: Command) -> Command:
     )(command)
 
 
+def film_cache_option(command: Command) -> Command:
+    """`film_cache`: a folder, or None."""
+    return click.option(
+        "--film-cache",
+        type=click.Path(file_okay=False),
+        metavar="FOLDER",
+        help="Keep the films here as the model sees them, for the next time. They are patients' pictures.  "
+        "[default: keep none]",
+    )(command)
+
+
 def film_options(command: Command) -> Command:
     """`films`: the `Films` that ``--image-root``, ``--max-pixels`` and ``--film-cache`` ask for."""
 
@@ -50,13 +60,7 @@ def film_options(command: Command) -> Command:
         return command(*args, films=Films(root=root, max_pixels=max_pixels, cache=cache), **given)
 
     for option in (
-        click.option(
-            "--film-cache",
-            type=click.Path(file_okay=False),
-            metavar="FOLDER",
-            help="Keep the films here as the model sees them, for the next time. They are patients' pictures.  "
-            "[default: keep none]",
-        ),
+        film_cache_option,
         click.option(
             "--max-pixels",
             type=PixelsType(),

@@ -9,7 +9,7 @@ import click
 
 from cxr_reason.training.refusals import ALLOWABLE
 
-from ._films import PixelsType, image_root_option
+from ._films import PixelsType, film_cache_option, image_root_option
 from ._options import Command, ShareType
 
 Callback = Callable[[click.Context, click.Parameter, tuple[str, ...]], dict[str, Any]]
@@ -58,12 +58,7 @@ def data_options(command: Command) -> Command:
             show_default=True,
             help="Records that may be unusable, or without their film, before the exit code is 3.",
         ),
-        click.option(
-            "--film-cache",
-            type=click.Path(file_okay=False),
-            metavar="FOLDER",
-            help="Keep the films here as the model sees them, for the next time. They are patients' pictures.",
-        ),
+        film_cache_option,
         click.option(
             "--apart-from",
             multiple=True,

@@ -55,14 +55,7 @@ def _instruction(ctx: click.Context, param: click.Parameter, value: str | None) 
     type=click.Choice(BLIND),
     help="A control: a blank film of the same size, or another patient's, in the place of each.",
 )
-@click.option(
-    "--no-reports",
-    "reports",
-    is_flag=True,
-    flag_value=False,
-    default=True,
-    help="Leave report text out of the predictions.",
-)
+@_options.no_reports_option("the predictions")
 @_films.film_options
 @_options.output_options
 @_options.part_options

@@ -11,7 +11,7 @@ from cxr_reason import cli
 from cxr_reason.records import dumps_plain
 from cxr_reason.training.settings import read_file, recipes, resolve
 
-from . import _options, _training
+from . import _engines, _options, _training
 
 
 @click.command()
@@ -42,7 +42,7 @@ from . import _options, _training
 @click.option("--eval-share", type=_options.ShareType(), help="Share of the patients kept for validation.")
 @_training.data_options
 @_training.trainer_options
-@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
+@_engines.trust_option
 @click.option("--force", is_flag=True, help="Start over, also where a run could be continued.")
 @_options.seed_option
 @cli.verbosity_options

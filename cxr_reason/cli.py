@@ -27,9 +27,8 @@ class Listed(NamedTuple):
     """What is known of a command before it is loaded."""
 
     line: str  # its help's first line (a test compares them), so that help and completion import nothing
-    needs: tuple[str, ...] = (
-        "base",
-    )  # the groups of constraints.txt without which it can't run; of a|b, one is enough
+    # The groups of constraints.txt without which it can't run; of a|b, one is enough.
+    needs: tuple[str, ...] = ("base",)
 
 
 # In the order in which they are used.

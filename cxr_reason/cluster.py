@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FrameType, TracebackType
+from typing import Self
 
 from cxr_reason.errors import CxrError, Terminated
 
@@ -66,23 +68,21 @@ def shard_from_environment(environment: Mapping[str, str] | None = None) -> Shar
     )
 
 
-class StopSignals:
-    """Turn Ctrl-C and SIGTERM into exceptions that never tear a step in two.
+class Handlers(ABC):
+    """Inside its ``with`` block `signals` go to `_arrived`; afterwards to whoever had them before.
 
-    Inside ``with StopSignals() as signals``, SIGINT raises KeyboardInterrupt and SIGTERM raises `Terminated` at once,
-    also out of a blocked read; inside ``with signals.held():`` they wait for the end of the block. Outside the main
-    thread, where Python allows no handlers, nothing is changed.
+    One that is ignored on purpose (nohup, a background job of a script) stays ignored. Outside the main thread, where
+    Python allows no handlers, nothing is changed.
     """
 
+    signals: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
+
     def __init__(self) -> None:
-        self._holding = False
-        self._pending: int | None = None
         self._previous: dict[int, signal._HANDLER] = {}
 
-    def __enter__(self) -> StopSignals:
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                # Ignored on purpose (nohup, a background job of a script): stays ignored.
+            for number in self.signals:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._arrived)
         return self
@@ -92,6 +92,22 @@ class StopSignals:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    @abstractmethod
+    def _arrived(self, number: int, frame: FrameType | None) -> None: ...
+
+
+class StopSignals(Handlers):
+    """Turn Ctrl-C and SIGTERM into exceptions that never tear a step in two.
+
+    Inside ``with StopSignals() as signals``, SIGINT raises KeyboardInterrupt and SIGTERM raises `Terminated` at once,
+    also out of a blocked read; inside ``with signals.held():`` they wait for the end of the block.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._holding = False
+        self._pending: int | None = None
 
     def held(self) -> _Held:
         """A block that runs to its end before a signal that arrives in it is raised."""

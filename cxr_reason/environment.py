@@ -6,7 +6,6 @@ versions that were tried together are those of constraints.txt, which is shipped
 
 from __future__ import annotations
 
-import importlib.metadata
 import locale
 import os
 import platform
@@ -62,6 +61,8 @@ def packages() -> tuple[Package, ...]:
 
 def installed(name: str) -> str | None:
     """The version of the distribution `name`, or None."""
+    import importlib.metadata  # not at the start of commands that ask for nothing here: it takes 10 ms
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -31,7 +31,7 @@ from typing import Any
 
 from cxr_reason import __version__, arrow
 from cxr_reason.errors import CxrError
-from cxr_reason.sinks import FileSink
+from cxr_reason.sinks import FileSink, whole
 
 PART_ROWS = 50_000
 # A row group ends at whichever comes first; bytes are those of the columns in memory.
@@ -149,12 +149,8 @@ class ParquetSink(FileSink):
                 path.unlink()
         rows = sum(part["rows"] for part in self._parts)
         told = {"format": "parquet", "schema": arrow.SCHEMA_VERSION, "version": __version__, "rows": rows}
-        fresh = self._target / f"{INDEX}.partial"
-        with open(fresh, "w", encoding="utf-8") as file:
-            file.write(json.dumps({**told, "parts": self._parts}, indent=1, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, index)
+        with whole(index, sync=True) as file:
+            file.write(json.dumps({**told, "parts": self._parts}, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def _groups(batches: Iterator[Any], *, part_rows: int | None) -> Iterator[tuple[int, Any]]:
@@ -172,8 +168,8 @@ def _groups(batches: Iterator[Any], *, part_rows: int | None) -> Iterator[tuple[
         return number, Table.from_batches(waiting, arrow.schema()).combine_chunks()
 
     nothing = True
-    for whole in batches:
-        batch = whole
+    for given in batches:
+        batch = given
         while len(batch):
             take = min(len(batch), GROUP_ROWS - held, len(batch) if left is None else left)
             waiting.append(batch.slice(0, take))

@@ -53,6 +53,8 @@ STEP_KINDS = ("plan", "observe", "conclude")
 BASES = ("stated", "region", "silent")
 VERDICTS = ("supported", "contradicted", "unverifiable")
 ENDS = ("stop", "length")
+REPORT_TEXT = ("report", "prior_report")
+"""The fields that hold text of reports, which ``--no-reports`` leaves out."""
 
 Test = Callable[[Any], bool]
 Explain = Callable[[str, Any], list[str]]

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from cxr_reason.errors import ClosedPipe, CxrError
 
@@ -241,6 +241,21 @@ class FileSink:
     def _release(self) -> None:
         os.close(self._descriptor)
         self._descriptor = -1
+
+
+@contextlib.contextmanager
+def whole(path: Path, *, sync: bool = False) -> Iterator[BinaryIO]:
+    """A small file of ours that appears whole or not at all; with `sync`, also where the machine goes down.
+
+    Written to ``NAME.partial`` and renamed. Unlike `opened` it takes no lock: nobody else writes it.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    with open(partial, "wb") as file:
+        yield file
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+    os.replace(partial, path)
 
 
 @contextlib.contextmanager

@@ -542,6 +542,13 @@ def stable_id(*parts: object) -> str:
     return f"{stable_hash(*parts):016x}"
 
 
+def with_id(record: dict[str, Any]) -> dict[str, Any]:
+    """`record` itself, given an `id` of its study, question and report where it has none."""
+    if not record.get("id"):
+        record["id"] = stable_id(record.get("study_id"), record.get("question"), record.get("report"))
+    return record
+
+
 class Seen:
     """Which keys were met, in a fixed 4 MiB: a Bloom filter, whose yes is wrong for 1 key in 6,000 at a million keys.
 

@@ -14,8 +14,6 @@ from conftest import ROOT, environment
 
 from cxr_reason import phantoms, tiny
 
-pytest.importorskip("transformers", reason="models need the extra `models`")
-
 # Libraries below warn of their own affairs; whoever runs models in this suite runs one at a time.
 pytestmark = [pytest.mark.xdist_group("models"), pytest.mark.filterwarnings("ignore")]
 
@@ -213,7 +211,6 @@ if __name__ == "__main__":
 
 @pytest.mark.vllm
 def test_vllm_writes_the_same(tmp_path: Path, greedy: list[str]) -> None:
-    pytest.importorskip("vllm")
     paths = [str(tmp_path / f"{number}.png") for number in range(FILMS)]
     for film, path in zip(films(FILMS), paths, strict=True):
         film.save(path)

@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any, Literal, TypeVar
 
@@ -88,7 +88,7 @@ class Asker:
         assert sampling.n == 1
         self.model = model
         self.sampling = sampling
-        self.identity: dict[str, Any] = {"model": model, "engine": identity, "sampling": _as_dict(sampling)}
+        self.identity: dict[str, Any] = {"model": model, "engine": identity, "sampling": asdict(sampling)}
         self.ahead = ahead
         self._load = load
         self._cache = cache
@@ -264,10 +264,6 @@ def _reply(completion: Completion) -> Reply:
 def _with_counts(result: Result, counts: Counter[str]) -> Result:
     result.counts = {**counts, **result.counts}
     return result
-
-
-def _as_dict(sampling: Sampling) -> dict[str, Any]:
-    return {name: getattr(sampling, name) for name in Sampling.__slots__}
 
 
 def tell(counts: Mapping[str, int]) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cxr_reason import tiny
 from cxr_reason.errors import CxrError, InputError
 
 TINY = "tiny"
@@ -89,7 +90,8 @@ def _folder(name: str, trust_remote_code: bool) -> Path:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         return Path(name).resolve()
     if name == TINY:
-        return _tiny()
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        return tiny.path()
     if Path(name).exists():
         raise InputError("a model is a folder, and this is a file", where=name)
     # "sft/best" beside a folder sft is a slip of the pen, and nobody else's business.
@@ -98,17 +100,6 @@ def _folder(name: str, trust_remote_code: bool) -> Path:
             "there is no such folder", where=name, hint="Name a folder, or a model of the hub: owner/name."
         )
     return _downloaded(name, trust_remote_code)
-
-
-def _tiny() -> Path:
-    import importlib
-
-    try:
-        module = importlib.import_module("cxr_reason.tiny")
-    except ModuleNotFoundError:
-        raise InputError("this version of cxr has no model of that name", where=TINY) from None
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    return Path(module.path())
 
 
 def _downloaded(name: str, trust_remote_code: bool) -> Path:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from cxr_reason.errors import TooManyFailures
 from cxr_reason.films import FilmError, Films
 from cxr_reason.inference import blind as blinding
 from cxr_reason.inference import voting
-from cxr_reason.streams import Input, Row, stable_id
+from cxr_reason.streams import Input, Row, with_id
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,7 +34,6 @@ READERS = min(4, os.cpu_count() or 1)
 """Threads that read films: decoding is native code, which runs beside the rest."""
 SAVE_SECONDS = 0.2
 """A completion may have cost minutes of a GPU: it waits no longer than this until it is saved."""
-REPORT_TEXT = ("report", "prior_report")
 # What was said of an earlier prediction.
 _OF_ANOTHER = frozenset(
     {name for name, known in records.FIELDS.items() if known.stages in (("infer",), ("score",))}
@@ -80,11 +79,6 @@ class Pace:
         self.taken = time.monotonic() - self.started
 
 
-def units(rows: Iterator[Row]) -> Iterator[Row]:
-    """Each row a unit; items of RadRBench-CXR become records here."""
-    return radrbench.records_of(rows)
-
-
 def infer(
     source: Input,
     plan: engines.Plan,
@@ -105,7 +99,9 @@ def infer(
     shuffle = None
     if settings.blind == "shuffle":
         assert source.path is not None
-        shuffle = blinding.Shuffle(units(Input(source.path, formats=("jsonl",)).rows()), seed=sampling.seed)
+        shuffle = blinding.Shuffle(
+            radrbench.records_of(Input(source.path, formats=("jsonl",)).rows()), seed=sampling.seed
+        )
     config = {
         "model": plan.model,
         "engine": plan.identity,
@@ -123,7 +119,7 @@ def infer(
         source,
         lambda rows: _work(rows, None if dry_run else plan, asker, answerer, sampling, pace),
         stage=STAGE,
-        units=units,
+        units=radrbench.records_of,
         config=config,
         in_stream=True,
         dry_run=dry_run,
@@ -214,11 +210,9 @@ class _Asker:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _item(self, row: Row) -> _Item:
-        record = dict(row.data or {})
-        if not record.get("id"):
-            record["id"] = stable_id(record.get("study_id"), record.get("question"), record.get("report"))
+        record, told = with_id(dict(row.data or {})), self.settings
         try:
-            prompts.prompt_of(record)
+            prompt = prompts.prompt_of(record, think=told.think, instruction=told.instruction)
             images = self._images(record)
         except FilmError as error:
             console.warn(f"{row.file}:{row.line}: {error.where}: {error.what}", kind="films that can't be used")
@@ -227,8 +221,7 @@ class _Asker:
             return _Item(record, reject=_reject(record, error.check, str(error)))
         except ValueError as error:
             return _Item(record, reject=_reject(record, "question", str(error)))
-        told = self.settings
-        return _Item(record, prompts.prompt_of(record, images=images, think=told.think, instruction=told.instruction))
+        return _Item(record, replace(prompt, images=tuple(images)))
 
     def _images(self, record: Mapping[str, Any]) -> Sequence[Image]:
         if not record.get("images"):
@@ -269,7 +262,7 @@ class _Answerer:
             return runner.Result(rejects=[_reject(item.record, "engine", completion.error)])
         if not completion.texts:  # a dry run
             return runner.Result(counts={"asked": 1})
-        dropped = _OF_ANOTHER | (frozenset() if self.settings.reports else frozenset(REPORT_TEXT))
+        dropped = _OF_ANOTHER | (frozenset() if self.settings.reports else frozenset(records.REPORT_TEXT))
         record = {name: value for name, value in item.record.items() if name not in dropped}
         record |= self._prediction(record, completion)
         policies = {"blind": self.settings.blind} if self.settings.blind else {}

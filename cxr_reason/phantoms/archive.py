@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +68,8 @@ def row(case: Case) -> dict[str, Any]:
 
 
 def _save(case: Case, path: Path, size: int) -> None:
-    partial = path.with_name(path.name + ".partial")
     try:
-        Image.fromarray(case.film(size)).save(partial, format="PNG")
-        os.replace(partial, path)
+        with sinks.whole(path) as file:
+            Image.fromarray(case.film(size)).save(file, format="PNG")
     except OSError as error:
         raise CxrError(error.strerror or "can't be written", where=str(path)) from None

@@ -22,12 +22,11 @@ from cxr_reason.scoring import floors, metrics, page, paired, statistics, tables
 from cxr_reason.scoring.figures import Figures, Kind
 from cxr_reason.scoring.tally import TEXT_METRICS, Tally, measured, noted
 from cxr_reason.sinks import opened
-from cxr_reason.streams import Row, Seen, Source, stable_hash, stable_id
+from cxr_reason.streams import Row, Seen, Source, stable_hash, with_id
 
 STAGE = "score"
 STRATA = ("finding", "status", "verdict", "basis", "task", "model")
 """What claims can be sampled by."""
-REPORT_TEXT = ("report", "prior_report")
 JUDGE_OF_FLOORS = "rules"
 """Floors are texts that nobody but a judge who reads can judge."""
 
@@ -98,9 +97,7 @@ def _record(row: Row) -> dict[str, Any]:
     record.pop(TEXT_METRICS, None)  # of an earlier run
     if "reference_steps" in record:
         record["steps"] = record.pop("reference_steps")
-    if not record.get("id"):
-        record["id"] = stable_id(record.get("study_id"), record.get("question"), record.get("report"))
-    return record
+    return with_id(record)
 
 
 def _details(
@@ -110,7 +107,7 @@ def _details(
     if "steps" in record:
         told["reference_steps"] = record["steps"]
     if not reports:
-        told = {name: value for name, value in told.items() if name not in REPORT_TEXT}
+        told = {name: value for name, value in told.items() if name not in records.REPORT_TEXT}
     return records.stamp(told, stage=STAGE, config=config, backend=judge)
 
 

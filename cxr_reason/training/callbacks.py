@@ -8,52 +8,40 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import resource
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from transformers import TrainerCallback
 
 from cxr_reason import console
+from cxr_reason.cluster import Handlers
+from cxr_reason.sinks import whole
 from cxr_reason.training import ranks
 
 METRICS = "metrics.jsonl"
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-"""Slurm sends the first when a job's time is up, and the second before where ``--signal=USR1@300`` asks for it."""
 LIKE_SPEED = ("_runtime", "_per_second", "total_flos", "_preparation_time")
 
 
-class StopOnSignal(TrainerCallback):  # type: ignore[misc]
+class StopOnSignal(Handlers, TrainerCallback):  # type: ignore[misc]
     """SIGTERM, SIGUSR1 or Ctrl-C: the step is ended, a checkpoint saved, and training stops, in all processes at once.
 
     A context manager, which puts the handlers back. `received` is the signal, in the process that got it; `stopped` is
     true in all of them once the run has been stopped for one. A second Ctrl-C doesn't wait.
     """
 
+    signals = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    """Slurm sends the first when a job's time is up, and the second before where ``--signal=USR1@300`` asks for it."""
+
     def __init__(self) -> None:
+        super().__init__()
         self.received: int | None = None
         self.stopped = False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> StopOnSignal:
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._previous[number] = signal.signal(number, self._arrived)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.received == signal.SIGINT:
@@ -94,9 +82,8 @@ class Numbers(TrainerCallback):  # type: ignore[misc]
         if not self._first:
             return
         lines = [json.dumps(row) + "\n" for row in read_metrics(self._path) if row["step"] <= state.global_step]
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(lines), encoding="utf-8")
-        os.replace(partial, self._path)
+        with whole(self._path) as file:
+            file.write("".join(lines).encode())
         self._progress = console.progress("sft", state.max_steps, unit="steps")
         self._progress.__enter__()
         self._progress.count = state.global_step

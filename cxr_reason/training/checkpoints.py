@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_reason import __version__, console, environment
+from cxr_reason.sinks import whole
 
 FILE = "cxr.json"
 SAVING = ".saving"
@@ -63,13 +64,8 @@ def seal(folder: Path, about: Mapping[str, Any]) -> None:
 
 
 def _write(path: Path, told: Mapping[str, Any]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump(told, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with whole(path, sync=True) as file:
+        file.write(json.dumps(told, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def read(folder: Path) -> dict[str, Any] | None:

@@ -31,7 +31,8 @@ from cxr_reason.engines.prompts import completion_of, prompt_of
 from cxr_reason.errors import CxrError, InputError, TooManyFailures
 from cxr_reason.films import FilmError, Films
 from cxr_reason.mining.apart import SPLIT_NAMES, Guard
-from cxr_reason.streams import Group, Input, Row, Seen, stable_hash, stable_id
+from cxr_reason.sinks import whole
+from cxr_reason.streams import Group, Input, Row, Seen, stable_hash, with_id
 from cxr_reason.training.refusals import Refusals
 from cxr_reason.training.settings import WHAT_ITEMS_ARE, Settings
 
@@ -112,10 +113,8 @@ def spooled(folder: Path) -> Path:
     """stdin, written to ``OUT/data/stdin.jsonl``: a run that is continued, and `cxr rl` after it, need it again."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / "stdin.jsonl"
-    partial = target.with_suffix(".partial")
-    with open(partial, "wb") as file:
+    with whole(target) as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
-    os.replace(partial, target)
     return target
 
 
@@ -214,8 +213,7 @@ class Reader:
 
     def _problem(self, record: dict[str, Any]) -> str | None:
         """Why `record` is no item, in words."""
-        if not record.get("id"):
-            record["id"] = stable_id(record.get("study_id"), record.get("question"), record.get("report"))
+        with_id(record)
         if problems := records.check(record):
             return problems[0]
         missing = next((name for name in ("question", "answer") if not record.get(name)), None)

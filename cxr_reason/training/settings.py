@@ -91,9 +91,6 @@ class Settings:
         told = asdict(self)
         return {**told.pop("trainer"), **told}
 
-    def hash(self) -> str:
-        return records.config_hash(self.as_dict())
-
 
 OWN = tuple(entry.name for entry in fields(Settings) if entry.name != "trainer")
 

@@ -24,6 +24,7 @@ from cxr_reason.engines import models
 from cxr_reason.engines.chat import Chat
 from cxr_reason.errors import CxrError, Terminated
 from cxr_reason.films import Films
+from cxr_reason.sinks import whole
 from cxr_reason.training import checkpoints, curves, data, ranks, settings
 from cxr_reason.training.refusals import Refusals
 from cxr_reason.training.settings import Settings
@@ -545,6 +546,5 @@ def _draw(out: Path) -> None:
 
     rows = read_metrics(out / METRICS)
     if rows:
-        partial = out / f"{CURVES}.partial"
-        partial.write_text(curves.svg(rows, title=out.name), encoding="utf-8")
-        os.replace(partial, out / CURVES)
+        with whole(out / CURVES) as file:
+            file.write(curves.svg(rows, title=out.name).encode())
