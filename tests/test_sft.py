@@ -499,6 +499,17 @@ def test_items_are_made_once(world: Path, records: list[dict[str, Any]], tmp_pat
     assert prepared(world, tmp_path, records[:-1]).identity != first.identity
 
 
+def test_a_run_may_go_on_with_another_number_of_questions_at_its_evaluations(
+    world: Path, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    unsplit = [{**record, "split": None} for record in records]
+    few, more = (
+        prepared(world, tmp_path, unsplit, settings={"eval_share": 0.5, "eval_items": count}) for count in (1, 2)
+    )
+    assert more.identity == few.identity  # or the run would be taken for another one
+    assert len(data.sample_of(more)) == 2
+
+
 def test_a_mix_takes_from_its_inputs_by_their_shares(
     world: Path, records: list[dict[str, Any]], tmp_path: Path
 ) -> None:

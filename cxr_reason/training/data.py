@@ -81,13 +81,17 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """What `prepare` made. `validate` is None where no patient was kept."""
+    """What `prepare` made."""
 
     folder: Path
     sources: tuple[Source, ...]
     validated: int
+    """How many are kept for validation."""
+    sample: int
+    """How many records were wanted for evaluations."""
     counts: Mapping[str, Any]
     identity: str
+    """Changes with all that decides the items, and so not with `sample`."""
 
 
 # --------------------------------------------------------------------------------------------------------- identity
@@ -401,10 +405,10 @@ def prepare(
     decided = {name: value for name, value in settings.as_dict().items() if name in WHAT_ITEMS_ARE}
     identity = records.config_hash(
         {**decided, **(about or {}), "seed": seed, "digests": digests, "apart_from": list(apart_from),
-         "eval_items": settings.eval_items, "allowed": sorted(refusals.allowed), "root": str(films.root)}
+         "allowed": sorted(refusals.allowed), "root": str(films.root)}
     )  # fmt: skip
     folder = out / FOLDER
-    if (items := load_manifest(out)) and items.identity == identity:
+    if (items := load_manifest(out)) and (items.identity, items.sample) == (identity, settings.eval_items):
         return items
     building = out / f".{FOLDER}.partial"
     shutil.rmtree(building, ignore_errors=True)
@@ -440,6 +444,7 @@ def prepare(
             for path, digest, writer in zip(sources, digests, writers, strict=True)
         ],
         "validated": validate.count,
+        "sample": settings.eval_items,
         "counts": reader.counts.as_dict(),
     }
     (building / MANIFEST).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
@@ -462,7 +467,7 @@ def load_manifest(out: Path) -> Items | None:
     try:
         told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         sources = tuple(Source(entry["path"], entry["blake2b"], entry["items"]) for entry in told["sources"])
-        return Items(folder, sources, told["validated"], told["counts"], told["identity"])
+        return Items(folder, sources, told["validated"], told["sample"], told["counts"], told["identity"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
