@@ -1,14 +1,21 @@
-"""Does a model learn to look? The tiny model trained on chains about phantoms, asked about films that it never saw.
+"""Does a model learn to look, and what do process rewards add? The tiny model trained on phantoms, asked about others.
 
     python benchmarks/learning.py --work DIR            # three seeds; goes on where it was stopped, by arm and seed
+    python benchmarks/learning.py --arms sft            # supervised training alone
 
-Films and truth are drawn (`cxr_reason.phantoms`). The chains, at most 64 tokens, are made of what `cxr mine` reads in
-the reports and held against these by `cxr refine`, as a hospital's would be: what a report gets wrong is in them. The
-1,000 questions of the test come from another world, each on a film of its own, 200 a finding, half of them Yes by the
-drawn truth. The truth also judges the answers; RadRScore judges the reasoning by the reports.
+Films and truth are drawn (`cxr_reason.phantoms`). A chain, at most 64 tokens, goes through five findings that were
+fixed beforehand, the one that is asked for last. "No" is always A: a model of this size doesn't learn in a thousand
+steps to look letters up. It is made of what `cxr mine` reads in the report and held against it
+by `cxr refine`, as a hospital's would be: what a report gets wrong, or leaves out, is in it. The 1,000 questions of the
+test come from another world, each on a film of its own, 200 a finding, half of them Yes by the drawn truth. The truth
+also judges the claims; RadRScore judges the reasoning by the reports.
 
-Rows beside each arm: *blind*, the same model with every film exchanged for another patient's; and two floors that look
-at nothing, the constant normal chain and always the same answer.
+Arms, each with every seed: `sft` (supervised), and from its model, by `cxr rl` on films that it never saw: `outcome`
+(format and accuracy), `process` (and process, shared by all tokens), `steps` (and process, step by step), `answers`
+(accuracy alone, without thinking). Rows beside: *blind*, the same model with every film exchanged for another
+patient's; and two floors that look at nothing, the constant normal chain and always Yes.
+
+Differences to `outcome` are pooled over seeds and paired by film; their 95 % intervals are bootstrapped over films.
 """
 
 from __future__ import annotations
@@ -29,27 +36,33 @@ from typing import Any
 from cxr_reason.streams import stable_id
 
 FINDINGS = ("pleural effusion", "cardiomegaly", "pneumothorax", "consolidation", "pulmonary edema")
+SIDED = frozenset(("pleural effusion", "pneumothorax", "consolidation"))
 SIZE = 128
-TRAIN_WORLD, TEST_WORLD = 5, 6
-STUDIES, PER_ANSWER = 12_000, 900
-TEST_STUDIES, TEST_PER_ANSWER = 6_000, 100
+TRAIN_WORLD, RL_WORLD, TEST_WORLD = 5, 7, 6
+CHAINS, RL_CHAINS = 10_000, 3_000
+TEST_PER_ANSWER = 100
 QUESTIONS = ("Does this chest X-ray show {}?", "Is there {} on this film?", "Can {} be seen on this chest radiograph?")
 LONGEST = 64
-ARMS = {
-    "sft": (
-        "--recipe",
-        "tiny",
-        "--set",
-        "eval_tokens=64",
-        "--eval-items",
-        "100",
-        "--eval-every",
-        "400",
-        "--save-every",
-        "400",
-    )
+SFT = (
+    *("--recipe", "tiny", "--set", "num_train_epochs=1", "--answer-only-share", "10%", "--freeze-vision"),
+    *("--eval-every", "0", "--save-every", "500"),
+)
+RL = (
+    *("--recipe", "tiny", "--max-tokens", "72", "--max-steps", "120", "--eval-every", "0", "--save-every", "60"),
+    *("--answer-only-share", "0"),
+)
+OUTCOME = ("--reward", "format=1", "--reward", "accuracy=1")
+ARMS: dict[str, tuple[str, ...]] = {
+    "sft": SFT,
+    "outcome": (*RL, *OUTCOME, "--credit", "sequence"),
+    "process": (*RL, *OUTCOME, "--reward", "process=1", "--credit", "sequence"),
+    "steps": (*RL, *OUTCOME, "--reward", "process=1", "--credit", "step"),
+    "answers": (*RL, "--reward", "accuracy=1", "--credit", "sequence", "--answer-only-share", "1"),
 }
+WITHOUT_THINKING = frozenset(("answers",))
+COMPARED_TO = "outcome"
 SEEDS = (0, 1, 2)
+DRAWS = 10_000
 CXR = [sys.executable, "-m", "cxr_reason"]
 
 
@@ -58,46 +71,50 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "cxr-learning")
     parser.add_argument("--model", default="tiny", help="what is trained")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="further options of cxr sft")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="further options of cxr sft and cxr rl")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    train, test = prepared(options.work / "data", options.model)
+    files = prepared(options.work / "data", options.model)
     results = []
     for seed in options.seeds:
-        for arm in ARMS:
-            results.append(measured(options.work, arm, seed, train, test, options.model, options.more))
-            show(results, floors(test))
+        for arm in options.arms:
+            results.append(measured(options.work, arm, seed, files, options.model, options.more))
+            show(results, floors(files["test"]))
+    compare(results)
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
 
 
-def prepared(folder: Path, model: str) -> tuple[Path, Path]:
-    """The chains to train on and the questions of the test, made once."""
-    train, test = folder / "train.jsonl", folder / "test.jsonl"
-    if test.exists():
-        return train, test
+def prepared(folder: Path, model: str) -> dict[str, Path]:
+    """The chains to train on, supervised and reinforced, and the questions of the test, made once."""
+    files = {name: folder / f"{name}.jsonl" for name in ("train", "rl", "test")}
+    if files["test"].exists():
+        return files
     folder.mkdir(exist_ok=True)
-    chains = list(evenly(mined(folder, TRAIN_WORLD, STUDIES)))
-    longest = max(lengths(chains, model))
-    assert longest <= LONGEST, f"the longest chain has {longest} tokens"
-    draw(folder, TRAIN_WORLD, chains)
-    write(train, chains)
-    questions = list(chosen(mined(folder, TEST_WORLD, TEST_STUDIES)))
+    for name, world, count in (("train", TRAIN_WORLD, CHAINS), ("rl", RL_WORLD, RL_CHAINS)):
+        chains = list(evenly(mined(folder, world, count * 3), count // (2 * len(FINDINGS))))
+        longest = max(lengths(chains, model))
+        assert longest <= LONGEST, f"the longest chain has {longest} tokens"
+        draw(folder, world, chains)
+        write(files[name], chains)
+        told = Counter((record["asked"], answer_of(record)) for record in chains)
+        print(f"{name}: {len(chains):,} chains, the longest of {longest} tokens", file=sys.stderr)
+        print({f"{what}: {answer}": number for (what, answer), number in sorted(told.items())}, file=sys.stderr)
+    questions = list(chosen(mined(folder, TEST_WORLD, 12_000)))
     draw(folder, TEST_WORLD, questions)
-    write(test, questions)
-    told = Counter((record["asked"], answer_of(record)) for record in chains)
-    print(f"{len(chains):,} chains, the longest of {longest} tokens; {len(questions):,} questions", file=sys.stderr)
-    print({f"{name}: {answer}": number for (name, answer), number in sorted(told.items())}, file=sys.stderr)
-    return train, test
+    write(files["test"], questions)
+    return files
 
 
 def mined(folder: Path, world: int, count: int) -> Iterator[dict[str, Any]]:
-    """Yes/no questions about `FINDINGS` with short chains, made of what the reports of a world say, and refined.
+    """A question on each film of a world with a short chain, made of what its report says, and refined.
 
-    `cxr mine` balances its answers for hospitals, where normal films are many; here they are asked evenly. So
-    the reading is that of `cxr mine --findings`, question and steps are worded here, and `cxr refine` holds them
-    against the report. `truth` is what is drawn; nothing that is trained on comes from it.
+    `cxr mine` balances its answers for hospitals, where normal films are many, and its chains keep to what a question
+    asks; here films are read from top to bottom. So the reading is that of `cxr mine --findings`, question and steps
+    are worded here, and `cxr refine` holds them against the report, all of its checks but that steps bear on the
+    question. `truth` is what is drawn; nothing that is trained on comes from it.
     """
     from cxr_reason import phantoms
 
@@ -120,56 +137,67 @@ def mined(folder: Path, world: int, count: int) -> Iterator[dict[str, Any]]:
         )
         run("mine", str(reports), "--findings", "-q", "-o", str(readings), "--force")
         write(questions, (question for reading in read(readings) for question in asked(reading)))
-        run("refine", str(questions), "-q", "-o", str(chains), "--force")
+        run("refine", str(questions), "--checks", "-relevant", "-q", "-o", str(chains), "--force")
     yield from read(chains)
 
 
 def asked(reading: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A question for each of `FINDINGS` that a report calls there or not there, without a hedge."""
-    for finding in FINDINGS:
-        told = [
-            found
-            for found in reading["findings"]
-            if found["name"] == finding and found.get("time", "current") == "current"
-        ]
-        states = {found["status"] for found in told}
-        sure = not any(found.get("conflict") or found.get("bound") for found in told)
-        if (
-            not sure
-            or states not in ({"present"}, {"absent"})
-            or any(f.get("certainty", "definite") != "definite" for f in told)
-        ):
-            continue
-        there = states == {"present"}
-        identity = stable_id("learning", reading["id"], finding)
-        dice = int(identity, 16)
-        options = ["No", "Yes"] if dice % 2 else ["Yes", "No"]
-        answer = "AB"[options.index("Yes" if there else "No")]
-        first = told[0]
-        words = (
-            " ".join(filter(None, [first.get("severity"), first.get("side"), finding])) if there else f"no {finding}"
-        )
-        yield {
-            **{name: reading[name] for name in ("study_id", "patient_id", "images", "report", "truth")},
-            "id": identity,
-            "task": "binary",
-            "question": QUESTIONS[dice // 2 % len(QUESTIONS)].format(finding),
-            "options": options,
-            "answer": answer,
-            "steps": [
-                {"text": f"{words[0].upper()}{words[1:]} is seen.", "kind": "observe"},
-                {"text": f"So the answer is {answer}, {'Yes' if there else 'No'}.", "kind": "conclude"},
-            ],
-            "asked": finding,
-        }
+    """A question on one of those of `FINDINGS` that a report tells surely, with its chain."""
+    told = {finding: entries for finding in FINDINGS if (entries := surely_told(reading, finding))}
+    if not told:
+        return
+    identity = stable_id("learning", reading["id"])
+    dice = int(identity, 16)
+    # What is there is told of fewer films than what isn't.
+    there = [finding for finding, entries in told.items() if entries[0]["status"] == "present"]
+    pool = there if there and dice % 3 else list(told)
+    finding = pool[dice // 3 % len(pool)]
+    steps = [sentence(name, told[name]) for name in (*(name for name in told if name != finding), finding)]
+    answer = "B" if finding in there else "A"
+    yield {
+        **{name: reading[name] for name in ("study_id", "patient_id", "images", "report", "truth")},
+        "id": identity,
+        "task": "binary",
+        "question": QUESTIONS[dice // 128 % len(QUESTIONS)].format(finding),
+        "options": ["No", "Yes"],
+        "answer": answer,
+        "steps": [
+            *({"text": step, "kind": "observe"} for step in steps),
+            {"text": f"So the answer is {answer}, {'Yes' if finding in there else 'No'}.", "kind": "conclude"},
+        ],
+        "asked": finding,
+    }
 
 
-def evenly(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """At most `PER_ANSWER` of each finding and answer, the first ones."""
+def surely_told(reading: Mapping[str, Any], finding: str) -> list[Mapping[str, Any]]:
+    """What a report says of `finding`, where it says without a hedge that it is there, or that it isn't."""
+    told = [
+        found for found in reading["findings"] if found["name"] == finding and found.get("time", "current") == "current"
+    ]
+    hedged = any(
+        found.get("conflict") or found.get("bound") or found.get("certainty", "definite") != "definite"
+        for found in told
+    )
+    return told if not hedged and {found["status"] for found in told} in ({"present"}, {"absent"}) else []
+
+
+def sentence(finding: str, entries: Sequence[Mapping[str, Any]]) -> str:
+    if entries[0]["status"] == "absent":
+        return f"No {finding}."
+    sides = {entry.get("side") for entry in entries} - {None}
+    side = "bilateral" if len(sides) > 1 else next(iter(sides), None)
+    grades = {entry.get("severity") for entry in entries} - {None}
+    grade = next(iter(grades)) if len(grades) == 1 and len(sides) < 2 else None
+    words = " ".join(filter(None, [grade, side, finding]))
+    return f"{words[0].upper()}{words[1:]}."
+
+
+def evenly(records: Iterable[dict[str, Any]], most: int) -> Iterator[dict[str, Any]]:
+    """At most `most` of each finding and answer, the first ones."""
     taken: Counter[tuple[str, str]] = Counter()
     for record in records:
         kind = record["asked"], answer_of(record)
-        if taken[kind] < PER_ANSWER:
+        if taken[kind] < most:
             taken[kind] += 1
             yield record
 
@@ -192,6 +220,15 @@ def is_present(truth: Sequence[Mapping[str, Any]], finding: str) -> bool | None:
     """What is drawn of `finding`; None where the truth doesn't speak of it."""
     states = {entry["status"] for entry in truth if entry["name"] == finding}
     return True if "present" in states else False if "absent" in states else None
+
+
+def sides_of(truth: Sequence[Mapping[str, Any]], finding: str) -> set[str]:
+    """The sides on which `finding` is drawn."""
+    sides = set()
+    for entry in truth:
+        if entry["name"] == finding and entry["status"] == "present" and entry.get("side"):
+            sides |= {"left", "right"} if entry["side"] == "bilateral" else {entry["side"]}
+    return sides
 
 
 def chosen(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -226,7 +263,7 @@ def draw(folder: Path, world: int, records: Iterable[Mapping[str, Any]]) -> None
 
 
 def measured(
-    work: Path, arm: str, seed: int, train: Path, test: Path, model: str, more: Sequence[str]
+    work: Path, arm: str, seed: int, files: Mapping[str, Path], model: str, more: Sequence[str]
 ) -> dict[str, Any]:
     """The figures of an arm with a seed, of the model as it is and blind; made once."""
     result = work / f"{arm}-{seed}.json"
@@ -235,40 +272,79 @@ def measured(
         return told
     out = work / f"{arm}-{seed}"
     started = time.monotonic()
-    run("sft", str(train), "--model", model, "-o", str(out), "--seed", str(seed), *ARMS[arm], *more)
+    if arm == "sft":
+        source = ("sft", str(files["train"]), "--model", model)
+    else:
+        source = ("rl", str(files["rl"]), "--ckpt", str(work / f"sft-{seed}"))
+    run(*source, "-o", str(out), "--seed", str(seed), *ARMS[arm], *more)
     told = {"arm": arm, "seed": seed, "seconds": round(time.monotonic() - started)}
+    think = ["--no-think"] if arm in WITHOUT_THINKING else []
     for name, options in (("seeing", []), ("blind", ["--blind", "shuffle"])):
         predictions = work / f"{arm}-{seed}-{name}.jsonl"
-        run("infer", str(test), "--ckpt", str(out), "--engine", "transformers", "--dtype", "float32", "--batch-size",
-            "100", "--max-tokens", "96", "-q", "-o", str(predictions), *options)  # fmt: skip
+        run("infer", str(files["test"]), "--ckpt", str(out), "--engine", "transformers", "--dtype", "float32",
+            "--batch-size", "100", "--max-tokens", "96", "-q", "-o", str(predictions), *think, *options)  # fmt: skip
         told[name] = figures(read(predictions))
-    result.write_text(json.dumps(told, indent=1) + "\n")
+    result.write_text(json.dumps(told) + "\n")
     return told
 
 
+CELLS = ("tp", "fp", "fn", "sided_tp", "sided_fp", "sided_fn")
+
+
 def figures(predictions: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Accuracy and F1 of positive claims by the drawn truth; balanced RadRScore by the reports."""
+    """Accuracy, and precision and recall of positive claims, by the drawn truth; the parts of RadRScore by the reports.
+
+    A claim is that one of `FINDINGS` is there; *sided*, that it is there on a side, for those that have one.
+    """
     from cxr_reason.rewards import judge
 
-    right, balanced, unread = [], [], 0
-    cells: dict[str, Counter[str]] = {finding: Counter() for finding in FINDINGS}
+    by_finding: dict[str, Counter[str]] = {finding: Counter() for finding in FINDINGS}
+    items: dict[str, dict[str, Any]] = {}
+    parts: dict[str, list[float]] = {"factuality": [], "radrscore": [], "balanced_radrscore": []}
+    unread = 0
     for record in predictions:
         line = judge(record)
-        right.append(bool(line["correct"]))
         unread += not line["answer_read"]
-        if line["balanced_radrscore"] is not None:
-            balanced.append(line["balanced_radrscore"])
-        finding = record["asked"]
-        called = any(claim["finding"] == finding and claim["status"] != "absent" for claim in line["claims"])
-        there = is_present(record["truth"], finding)
-        cells[finding]["tp" if called and there else "fp" if called else "fn" if there else "tn"] += 1
+        for name, values in parts.items():
+            if line[name] is not None:
+                values.append(line[name])
+        cells: Counter[str] = Counter()
+        for finding in FINDINGS:
+            told = [c for c in line["claims"] if c["finding"] == finding and c["status"] != "absent"]
+            there = is_present(record["truth"], finding)
+            if there is None:
+                continue
+            cell = "tp" if told and there else "fp" if told else "fn" if there else "tn"
+            by_finding[finding][cell] += 1
+            cells[cell] += 1
+            if finding in SIDED:
+                claimed = {
+                    side for c in told for side in (("left", "right") if c["side"] == "bilateral" else (c["side"],))
+                }
+                drawn = sides_of(record["truth"], finding)
+                cells["sided_tp"] += len(claimed & drawn)
+                cells["sided_fp"] += len(claimed - drawn)
+                cells["sided_fn"] += len(drawn - claimed)
+        items[record["id"]] = {"right": bool(line["correct"]), **{name: cells[name] for name in CELLS}}
     return {
-        "items": len(right),
-        "accuracy": statistics.mean(right),
+        "accuracy": statistics.mean(item["right"] for item in items.values()),
         "unread": unread,
-        "balanced_radrscore": statistics.mean(balanced) if balanced else None,
-        "f1": {finding: f1(cell) for finding, cell in cells.items()},
+        **{name: statistics.mean(values) if values else None for name, values in parts.items()},
+        **rates([*items.values()]),
+        "f1": {finding: f1(cell) for finding, cell in by_finding.items()},
+        "items": items,
     }
+
+
+def rates(items: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Precision and recall of positive claims over `items`."""
+    whole = {name: sum(item[name] for item in items) for name in CELLS}
+    told = {}
+    for kind in ("", "sided_"):
+        true, false, missed = (whole[kind + cell] for cell in ("tp", "fp", "fn"))
+        told[f"{kind}precision"] = true / (true + false) if true + false else 0.0
+        told[f"{kind}recall"] = true / (true + missed) if true + missed else 0.0
+    return told
 
 
 def f1(cell: Mapping[str, int]) -> float:
@@ -278,29 +354,34 @@ def f1(cell: Mapping[str, int]) -> float:
 
 def floors(test: Path) -> dict[str, dict[str, Any]]:
     """What looks at nothing gets."""
-    from cxr_reason.scoring import floors as known
 
-    def always(letter: str) -> Iterator[dict[str, Any]]:
+    def written(chain: str, answer: str) -> Iterator[dict[str, Any]]:
         for record in read(test):
-            yield {**record, "prediction": f"<answer>{'AB'[record['options'].index(letter)]}</answer>"}
+            letter = "AB"[record["options"].index(answer)]
+            yield {**record, "prediction": f"{chain}<answer>{letter}</answer>"}
 
-    normal = ({**record, "prediction": known.litany(record)} for record in read(test))
-    return {"constant normal chain": figures(normal), "always Yes": figures(always("Yes"))}
+    normal = "\n\n".join(f"No {finding}." for finding in FINDINGS)
+    return {
+        "constant normal chain": figures(written(f"<think>{normal}</think>", "No")),
+        "always Yes": figures(written("", "Yes")),
+    }
+
+
+COLUMNS = (
+    "accuracy", "precision", "recall", "sided_precision", "sided_recall", "factuality", "radrscore",
+    "balanced_radrscore",
+)  # fmt: skip
 
 
 def show(results: Sequence[Mapping[str, Any]], beside: Mapping[str, Mapping[str, Any]]) -> None:
-    print(
-        "\n| arm | seed | accuracy | balanced RadRScore | "
-        + " | ".join(f"F1 {name}" for name in FINDINGS)
-        + " | train s |"
-    )
-    print("|---|---|---|---|" + "---|" * (len(FINDINGS) + 1))
+    heads = [*(name.replace("_", " ") for name in COLUMNS), *(f"F1 {name}" for name in FINDINGS), "train s"]
+    print(f"\n| arm | seed | {' | '.join(heads)} |")
+    print("| --- | ---: |" + " ---: |" * len(heads))
 
     def row(arm: str, seed: Any, told: Mapping[str, Any], seconds: Any) -> None:
-        cells = [f"{told['f1'][name]:.2f}" for name in FINDINGS]
-        balanced = told["balanced_radrscore"]
-        score = f"{balanced:.3f}" if balanced is not None else ""
-        print(f"| {arm} | {seed} | {told['accuracy']:.3f} | {score} | {' | '.join(cells)} | {seconds} |")
+        values = [*(told[name] for name in COLUMNS), *(told["f1"][name] for name in FINDINGS)]
+        cells = ["" if value is None else f"{value:.3f}" for value in values]
+        print(f"| {arm} | {seed} | {' | '.join(cells)} | {seconds} |")
 
     for result in results:
         row(result["arm"], result["seed"], result["seeing"], result["seconds"])
@@ -308,6 +389,58 @@ def show(results: Sequence[Mapping[str, Any]], beside: Mapping[str, Mapping[str,
     for name, told in beside.items():
         row(name, "", told, "")
     sys.stdout.flush()
+
+
+def compare(results: Sequence[Mapping[str, Any]]) -> None:
+    """The differences of each arm to `COMPARED_TO`, pooled over seeds, with intervals over films and signs by seed."""
+    arms = {(result["arm"], result["seed"]): result["seeing"]["items"] for result in results}
+    seeds = sorted({seed for arm, seed in arms if arm == COMPARED_TO})
+    others = [arm for arm in dict.fromkeys(arm for arm, _ in arms) if arm != COMPARED_TO]
+    if not seeds or not others:
+        return
+    print(f"\n| minus {COMPARED_TO} | measure | difference | 95 % | by seed |\n| --- | --- | ---: | ---: | ---: |")
+    for arm in others:
+        pairs = [(arms[arm, seed], arms[COMPARED_TO, seed]) for seed in seeds if (arm, seed) in arms]
+        for measure in ("accuracy", "precision", "recall", "sided_precision", "sided_recall"):
+            by_seed = [difference([*one.values()], [*other.values()], measure) for one, other in pairs]
+            value, low, high = pooled(pairs, measure)
+            told = " ".join(f"{one:+.3f}" for one in by_seed)
+            print(f"| {arm} | {measure.replace('_', ' ')} | {value:+.3f} | {low:+.3f} to {high:+.3f} | {told} |")
+    sys.stdout.flush()
+
+
+def difference(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]], measure: str) -> float:
+    if measure == "accuracy":
+        return statistics.mean(item["right"] for item in one) - statistics.mean(item["right"] for item in other)
+    return rates(one)[measure] - rates(other)[measure]
+
+
+def pooled(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], measure: str) -> tuple[float, float, float]:
+    """(difference, low, high) over all seeds together; a film is drawn with its answers of every seed and both arms."""
+    import numpy as np
+
+    films = [*pairs[0][0]]
+    names = ("right", *CELLS)
+    counts = np.array(
+        [[[sum(told[film][name] for told in side) for name in names] for film in films]
+         for side in zip(*pairs, strict=True)], dtype=float,
+    )  # fmt: skip
+    dice = np.random.default_rng(0)
+    kind = "sided_" if measure.startswith("sided") else ""
+    true = names.index(f"{kind}tp")
+    against = names.index(f"{kind}fp" if measure.endswith("precision") else f"{kind}fn")
+
+    def value(weights: Any) -> Any:
+        sums = np.einsum("dn,snk->dsk", weights, counts)
+        if measure == "accuracy":
+            shares = sums[..., 0] / (weights.sum(axis=1, keepdims=True) * len(pairs))
+        else:
+            shares = sums[..., true] / np.maximum(sums[..., true] + sums[..., against], 1)
+        return shares[:, 0] - shares[:, 1]
+
+    draws = dice.multinomial(len(films), np.full(len(films), 1 / len(films)), size=DRAWS).astype(float)
+    low, high = np.quantile(value(draws), [0.025, 0.975])
+    return float(value(np.ones((1, len(films))))[0]), float(low), float(high)
 
 
 # --------------------------------------------------------------------------------------------------------------- shared

@@ -24,6 +24,7 @@ SETTINGS = {
     "gradient_checkpointing": "gradient_checkpointing",
     "seed": "seed",
     "lora": "lora_rank",
+    "max_tokens": "max_completion_length",
 }
 """Flags that name a setting otherwise than the setting is called; the others are called alike."""
 

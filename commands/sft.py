@@ -9,7 +9,7 @@ import click
 
 from cxr_reason import cli
 from cxr_reason.records import dumps_plain
-from cxr_reason.training.settings import read_file, recipes, resolve
+from cxr_reason.training.settings import read_file, recipes
 
 from . import _engines, _options, _training
 
@@ -77,10 +77,9 @@ def sft(
     if not mix and not file:
         cli.stop_if_waiting(ctx, first)
     from cxr_reason.training import sft as training
+    from cxr_reason.training.runs import Run
 
-    settings = resolve(
-        "sft",
-        known=training.known(),
+    settings = training.Sft().settings(
         recipe=recipe,
         file=read_file(file) if file else None,
         flags=_training.given({**flags, "mix": mix}),
@@ -91,7 +90,7 @@ def sft(
     if not settings.mix:
         cli.stop_if_waiting(ctx, first)
     result = training.train(
-        training.Run(
+        Run(
             inputs=tuple(settings.mix) or sources or ("-",),
             model=model,
             out=Path(output),

@@ -36,6 +36,7 @@ COMMANDS = {
     "mine": Listed("Turn reports into questions with chains of reasoning."),
     "refine": Listed("Check chains of reasoning against their reports, mend them or reject them."),
     "sft": Listed("Train a vision-language model on chains of reasoning.", ("base", "arrow", "models", "train")),
+    "rl": Listed("Train a model by what its own answers are worth.", ("base", "arrow", "models", "train")),
     "infer": Listed("Answer questions about films with a model.", ("base", "films", "vllm|models|endpoint")),
     "score": Listed("Score predictions: how well a model answers and how well it reasons."),
     "demo": Listed("Write made-up films with reports, to try everything on.", ("base", "films")),

@@ -27,7 +27,7 @@ from cxr_reason.cli import COMMANDS, load
 # Commands that read no records. All others get the tests of data commands and need an input below.
 WITHOUT_INPUT = {"demo", "doctor"}
 # Commands that read records and write a model: a test file of their own says what they do with both.
-TRAINING = {"sft"}
+TRAINING = {"sft", "rl"}
 DATA_COMMANDS = [name for name in COMMANDS if name not in WITHOUT_INPUT | TRAINING]
 HEAVY = {"torch", "transformers", "datasets", "numpy", "pandas", "pyarrow"}
 # For intervals and films; the help does without.

@@ -148,7 +148,7 @@ def test_the_settings_beside_the_model_make_the_same_run(whole: dict[str, tuple[
     out, _ = whole["full"]
     told = checkpoints.read(out)
     assert told
-    known = {"learning_rate", "max_steps", *told["config"]} - set(settings.OWN)
+    known = {"learning_rate", "max_steps", *told["config"]} - set(settings.own())
     again = settings.resolve("sft", known=known, file=settings.read_file(out / "sft.yaml"))
     assert again.as_dict() == told["config"]
 
@@ -583,14 +583,13 @@ def test_settings_that_make_no_sense_are_refused(sets: dict[str, Any], message: 
 def test_a_step_takes_as_many_items_however_it_is_dealt(
     batch: int, micro: int, world: int, dealt: tuple[int, int]
 ) -> None:
-    chosen = settings.Settings(batch_size=batch, micro_batch=micro)
-    assert settings.accumulation(chosen, world=world) == dealt
+    assert settings.accumulation(batch, micro, world=world) == dealt
     assert dealt[0] * dealt[1] * world == batch
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
     with pytest.raises(CxrError, match=r"can't be dealt to 3 processes"):
-        settings.accumulation(settings.Settings(batch_size=16), world=3)
+        settings.accumulation(16, 4, world=3)
 
 
 def test_half_a_launcher_is_refused() -> None:

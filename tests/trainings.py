@@ -1,4 +1,5 @@
-"""What tests of training share: phantoms with chains, a model of a few thousand weights, and `cxr sft` as a process.
+"""What tests of training share: phantoms with chains, a model of a few thousand weights, and `cxr sft` or `rl` as a
+process.
 
 Processes are forked from a server that has imported the training stack already: real ones, that can be killed, without
 five seconds of imports each.
@@ -20,9 +21,15 @@ from typing import Any
 from conftest import environment
 
 SIZE = 56
-STACK = ["trl.trainer.sft_trainer", "transformers.models.qwen2_vl.modeling_qwen2_vl", "peft", "datasets"]
+STACK = [
+    "trl.trainer.sft_trainer",
+    "trl.trainer.grpo_trainer",
+    "transformers.models.qwen2_vl.modeling_qwen2_vl",
+    "peft",
+    "datasets",
+]
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([*STACK, "cxr_reason.training.sft"])
+_context.set_forkserver_preload([*STACK, "cxr_reason.training.sft", "cxr_reason.training.rl"])
 
 
 @dataclass(frozen=True)
@@ -39,15 +46,15 @@ class Done:
 
 
 class Training:
-    """`cxr sft ARGUMENTS` as a process, its output in files below `folder`."""
+    """`cxr COMMAND ARGUMENTS` as a process, its output in files below `folder`."""
 
-    def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, command: str = "sft", **variables: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._files = [folder / "stdout", folder / "stderr"]
         for file in self._files:
             file.write_text("")
         named = [os.fspath(file) for file in self._files]
-        self.process = _context.Process(target=_run, args=(arguments, *named, environment(**variables)))
+        self.process = _context.Process(target=_run, args=([command, *arguments], *named, environment(**variables)))
         self.process.start()
 
     @property
@@ -82,12 +89,13 @@ def _run(arguments: Sequence[str], stdout: str, stderr: str, variables: dict[str
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
     os.environ.clear()
     os.environ.update(variables)
+    sys.path[:0] = filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))
     import torch
 
     from cxr_reason.cli import main
 
     torch.set_num_threads(1)
-    main(["sft", *arguments], prog_name="cxr")
+    main(list(arguments), prog_name="cxr")
 
 
 def chains(folder: Path, count: int, *, seed: int = 0) -> Path:

@@ -23,7 +23,7 @@ from cxr_reason.errors import CxrError
 
 # Requests that are given out and not returned, as a multiple of those that run at once: a reserve that is ready when
 # others finish, and results that wait for an earlier one.
-RESERVE, WAITING = 0.5, 4
+RESERVE, WAITING = 1.0, 4
 MAX_IMAGES = 16  # of one prompt
 # One study has many questions, which follow on each other: a small cache of prepared images serves them. vLLM's own
 # default is 4 GiB, twice.
@@ -53,7 +53,7 @@ class VllmEngine:
         tensor_parallel: int = 1,
         trust_remote_code: bool = False,
     ) -> None:
-        _set_up()
+        set_up()
         self.model = checkpoint.name
         self.chat = Chat(checkpoint, trust_remote_code=trust_remote_code)
         on_gpu = bool(environment.gpus())
@@ -199,7 +199,7 @@ def _completion(output: Any) -> Completion:
     )
 
 
-def _set_up() -> None:
+def set_up() -> None:
     """What vLLM and its children read of the environment: no reports home, logs to stderr, and few of them."""
     settings = {
         "VLLM_NO_USAGE_STATS": "1",

@@ -68,9 +68,14 @@ class Topic(NamedTuple):
 class Step(NamedTuple):
     """One step of reasoning. `claims` are about the film, `named` is all that it speaks of, plans included."""
 
-    text: str
+    pieces: tuple[str, ...]
+    """Its heading and its sentences."""
     claims: tuple[Finding, ...]
     named: frozenset[Topic]
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.pieces)
 
 
 @lru_cache(maxsize=4096)
@@ -105,6 +110,31 @@ def steps(text: str, options: Sequence[str] = ()) -> list[Step]:
     """The steps of free reasoning that say something; `options` are those of the question. Linear; never raises."""
     known = frozenset(plain(text) for option in options for text in (option, *items(option)))
     return [step for block in _blocks(text[:_LONGEST]) for step in _steps_of(block, known)]
+
+
+_SOLID = re.compile(r"[^\s*_`#\\{}$]")
+
+
+def spans(text: str, told: Sequence[Step]) -> list[tuple[int, int] | None]:
+    """Where in `text` the steps stand that `steps` made of it, as [start, end) in characters; None where not found.
+
+    Steps come in order and don't overlap. Markup and line breaks, which steps lack, don't matter.
+    """
+    places = [match.start() for match in _SOLID.finditer(text)]
+    solid = "".join(text[place] for place in places)
+    found: list[tuple[int, int] | None] = []
+    cursor = 0
+    for step in told:
+        first = last = -1
+        for piece in step.pieces:
+            wanted = "".join(_SOLID.findall(piece))
+            at = solid.find(wanted, cursor) if wanted else -1
+            if at < 0:
+                continue
+            first = at if first < 0 else first
+            last = cursor = at + len(wanted)
+        found.append((places[first], places[last - 1] + 1) if first >= 0 else None)
+    return found
 
 
 def claims_of(text: str) -> tuple[Finding, ...]:
@@ -252,7 +282,7 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
     subject: tuple[Finding, ...] = _findings(heading) if heading else ()
     named = set(_topics(subject))
     if heading and not subject and block.sentences and len(block.sentences[0].split()) < 9:
-        block = block._replace(sentences=[f"{heading}: {block.sentences[0]}", *block.sentences[1:]])
+        block = _Block("", [f"{heading}: {block.sentences[0]}", *block.sentences[1:]])
     texts: list[str] = [block.heading.strip()] if block.heading else []
     claims: list[Finding] = []
     own = False  # whether anything but headings and options was said
@@ -270,7 +300,7 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
         before = bare
         turn = (told.general and bool(claims)) or _TURNS.match(sentence.lower()) is not None
         if not heading and texts and turn and (claims or named):
-            yield Step(" ".join(texts), tuple(claims), frozenset(named))
+            yield Step(tuple(texts), tuple(claims), frozenset(named))
             texts, claims, named = [], [], set()
         texts.append(sentence)
         named.update(_topics(told.named))
@@ -282,7 +312,7 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
         if not heading and (told.general or turn):
             subject = about(told.named[:1], "present")  # nothing where a turn names nothing: "Next, the heart"
     if own and (claims or named):
-        yield Step(" ".join(texts), tuple(claims), frozenset(named))
+        yield Step(tuple(texts), tuple(claims), frozenset(named))
 
 
 _PRONOUN = re.compile(r"(?:it|they) (?=(?:is|are|appears?|looks?|seems?|measures?)\b)", re.IGNORECASE)

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from cxr_reason.radiology import LEXICON, Finding, Reading, Verdict, read
 from cxr_reason.radiology.mentions import sides_meet
@@ -38,31 +38,48 @@ from cxr_reason.streams import stable_hash
 _SURER = {"differential": 0, "possible": 1, "probable": 2, "definite": 3}
 
 
+class Examined(NamedTuple):
+    """A prediction, taken apart and judged."""
+
+    line: dict[str, Any]
+    """The fields of a details line but the record's own."""
+    steps: tuple[prose.Step, ...]
+    """The steps of its reasoning, in order."""
+    reasoning: str
+    """What they were found in."""
+    reference: tuple[Finding, ...]
+    """The findings of the reference chain, as ``line["reference"]`` has them."""
+    judged: bool
+    """Whether there were a report and a reference chain to judge by."""
+
+
 def judge_by_rules(record: Mapping[str, Any], *, silence: Silence = "normal") -> dict[str, Any]:
     """What the rules make of a record with a prediction: the fields of a details line but the record's own."""
+    return examine(record, silence=silence).line
+
+
+def examine(record: Mapping[str, Any], *, silence: Silence = "normal") -> Examined:
+    """The same, with the steps and findings that it was made of."""
     prediction, report = record.get("prediction"), record.get("report")
-    options = _texts(record.get("options"))
-    question, task = _text(record.get("question")), _text(record.get("task")) or None
+    options, question = _texts(record.get("options")), _text(record.get("question"))
     told = prediction if isinstance(prediction, str) else ""
-    reasoning, tagged = prose.parts(told)
-    answer = read_answer(prose.concluding(told, reasoning), tagged, question=question, options=options, task=task)
-    steps = prose.steps(reasoning, options)
+    answer, reasoning = _read(record, told)
+    steps = tuple(prose.steps(reasoning, options))
     said = _claims(steps)
-    wanted = _text(record.get("answer")).strip()
     result: dict[str, Any] = {
         "chosen": answer.chosen,
         "answer_read": answer.read,
-        "correct": _correct(answer, wanted, options),
+        "correct": _correct(answer, _text(record.get("answer")).strip(), options),
     }
     reading = read(report) if isinstance(report, str) else None
     chain = record.get("steps")
     if not isinstance(prediction, str) or reading is None or reading.rejection or not isinstance(chain, list):
-        claims: list[dict[str, Any]] = []
-        return result | unjudged() | {
-            "claims": claims, "reference": [], "topics": [],
+        line = result | unjudged() | {
+            "claims": [], "reference": [], "topics": [],
             "steps": [{"text": step.text, "effective": None} for step in steps],
             "supports_answer": _supports(answer, [c for c, _ in said], question, options),
         }  # fmt: skip
+        return Examined(line, steps, reasoning, (), judged=False)
     key = record.get("id") or stable_hash(question, told)
     claims = [_judged(claim, step, key, reading, silence) for claim, step in said]
     found, spoken = _reference(_texts_of(chain))
@@ -73,10 +90,26 @@ def judge_by_rules(record: Mapping[str, Any], *, silence: Silence = "normal") ->
     worked = [{"text": step.text, "effective": _effective(step, found, names)} for step in steps]
     if worked:
         worked[-1]["effective"] = float(result["correct"]) >= 0.5
-    return result | ratios(claims, reference, topics, worked) | {
+    line = result | ratios(claims, reference, topics, worked) | {
         "claims": claims, "reference": reference, "topics": topics, "steps": worked,
         "supports_answer": _supports(answer, told_claims, question, options),
     }  # fmt: skip
+    return Examined(line, steps, reasoning, found, judged=True)
+
+
+def correctness(record: Mapping[str, Any]) -> float:
+    """How right the prediction's answer is, in [0, 1]: ``correct`` of a details line, and nothing else judged."""
+    told = _text(record.get("prediction"))
+    return float(_correct(_read(record, told)[0], _text(record.get("answer")).strip(), _texts(record.get("options"))))
+
+
+def _read(record: Mapping[str, Any], told: str) -> tuple[Answer, str]:
+    """The answer and the reasoning of a prediction."""
+    reasoning, tagged = prose.parts(told)
+    question, task = _text(record.get("question")), _text(record.get("task")) or None
+    options = _texts(record.get("options"))
+    concluding = prose.concluding(told, reasoning)
+    return read_answer(concluding, tagged, question=question, options=options, task=task), reasoning
 
 
 def _text(value: Any) -> str:
@@ -194,7 +227,7 @@ def _reference(texts: tuple[tuple[str, bool], ...]) -> tuple[tuple[Finding, ...]
 def _state(wanted: Finding, claims: Sequence[Finding]) -> str:
     if any(_tells(claim, wanted) for claim in claims):
         return "told"
-    near = [claim for claim in claims if _same_thing(claim.name, wanted.name)]
+    near = [claim for claim in claims if same_thing(claim.name, wanted.name)]
     meeting = [claim for claim in near if sides_meet(claim.side, wanted.side)]
     if meeting and all((claim.status == "absent") != (wanted.status == "absent") for claim in meeting):
         return "opposite"
@@ -202,7 +235,7 @@ def _state(wanted: Finding, claims: Sequence[Finding]) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _same_thing(one: str, other: str) -> bool:
+def same_thing(one: str, other: str) -> bool:
     """Whether two names may speak of one finding: one is a kind of the other, and no whole region."""
     if one == other:
         return True

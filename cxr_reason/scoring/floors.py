@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
-from cxr_reason.radiology import LEXICON
+from cxr_reason.rewards.guards import denials
 
 LITANY = "all-negative litany"
 FREQUENT = "most frequent answer"
@@ -30,13 +29,6 @@ _NEGATIVE = re.compile(
 _FIXED = frozenset({"binary", "anomaly", "temporal"})
 _TRIED = 8
 OPEN = ("No finding", "Pleural effusion", "Cardiomegaly", "Lung opacity", "Atelectasis")
-
-
-@lru_cache(maxsize=1)
-def denials() -> str:
-    """A sentence of denial for each finding that readers nearly always mention, whole regions left out."""
-    names = [name for name, entry in LEXICON.findings.items() if entry.reported and not LEXICON.is_region(name)]
-    return " ".join(f"There is no {name}." for name in names)
 
 
 def litany(record: Mapping[str, Any]) -> str:

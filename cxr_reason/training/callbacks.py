@@ -69,7 +69,8 @@ class Numbers(TrainerCallback):  # type: ignore[misc]
     had happened. Only the first process writes.
     """
 
-    def __init__(self, out: Path, *, first: bool) -> None:
+    def __init__(self, out: Path, *, name: str, first: bool) -> None:
+        self._name = name
         self._path = out / METRICS
         self._first = first
         self._progress: console.Progress | None = None
@@ -84,7 +85,7 @@ class Numbers(TrainerCallback):  # type: ignore[misc]
         lines = [json.dumps(row) + "\n" for row in read_metrics(self._path) if row["step"] <= state.global_step]
         with whole(self._path) as file:
             file.write("".join(lines).encode())
-        self._progress = console.progress("sft", state.max_steps, unit="steps")
+        self._progress = console.progress(self._name, state.max_steps, unit="steps")
         self._progress.__enter__()
         self._progress.count = state.global_step
 
@@ -115,8 +116,9 @@ class Numbers(TrainerCallback):  # type: ignore[misc]
             self.tokens_per_second = (tokens - self._counted_at_start) / (time.monotonic() - self._started)
 
     def _show(self, told: Mapping[str, float | None], state: Any) -> None:
-        if self._progress is not None and "loss" in told:
-            self._progress.detail = f"loss {told['loss']:.3f}  {memory()}"
+        learnt = next((name for name in ("reward", "loss") if told.get(name) is not None), None)
+        if self._progress is not None and learnt:
+            self._progress.detail = f"{learnt} {told[learnt]:.3f}  {memory()}"
         measures = [
             f"{name.removeprefix('eval_')} {value:.3f}"
             for name, value in told.items()
@@ -124,8 +126,9 @@ class Numbers(TrainerCallback):  # type: ignore[misc]
         ]
         if measures:
             speed = f"{self.tokens_per_second:,.0f} tokens/s  " if self.tokens_per_second else ""
-            loss = next((row["loss"] for row in reversed(state.log_history) if "loss" in row), None)
-            trained = f"loss {loss:.3f}  {speed}" if loss is not None else ""
+            last: Mapping[str, float] = next((row for row in reversed(state.log_history) if "loss" in row), {})
+            shown = "reward" if "reward" in last else "loss"
+            trained = f"{shown} {last[shown]:.3f}  {speed}" if shown in last else ""
             console.note(
                 f"step {state.global_step:,} of {state.max_steps:,}: {trained}evaluation {', '.join(measures)}"
             )

@@ -1,8 +1,9 @@
-"""``training.svg``: how the loss fell and what the evaluations said, as text, without a plotting library."""
+"""``training.svg``: how loss and rewards went and what the evaluations said, as text, without a plotting library."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -11,21 +12,23 @@ WIDTH, HEIGHT, LEFT, TOP, GAP = 720, 200, 60, 30, 50
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df")
 MOST_POINTS = 600
 LOSSES = ("loss", "eval_loss")
+REWARDS = re.compile(r"reward|reward_std|rewards/.*/mean")
 SHOWN = ("accuracy", "radrscore", "balanced_radrscore", "factuality", "completeness")
 Point = tuple[float, float]
 
 
 def svg(rows: Iterable[Mapping[str, Any]], *, title: str) -> str:
-    """A page of two panels, the losses and the measures of the evaluations, by step. `rows` as ``metrics.jsonl``."""
+    """A page of panels, losses, rewards and the measures of the evaluations, by step. `rows` as ``metrics.jsonl``."""
     series: dict[str, list[Point]] = {}
     for row in rows:
         for name, value in row.items():
-            shown = name in LOSSES or name.removeprefix("eval_") in SHOWN
-            if shown and isinstance(value, int | float) and math.isfinite(value):
+            if _panel_of(name) and isinstance(value, int | float) and math.isfinite(value):
                 series.setdefault(name, []).append((float(row["step"]), float(value)))
-    losses = {name: points for name, points in series.items() if name in LOSSES}
-    measures = {name: points for name, points in series.items() if name not in LOSSES}
-    panels = [(name, panel) for name, panel in (("loss", losses), ("evaluation", measures)) if panel]
+    panels = [
+        (name, panel)
+        for name in ("loss", "reward", "evaluation")
+        if (panel := {label: points for label, points in series.items() if _panel_of(label) == name})
+    ]
     height = TOP + max(1, len(panels)) * (HEIGHT + GAP)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
@@ -38,10 +41,20 @@ def svg(rows: Iterable[Mapping[str, Any]], *, title: str) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
+def _panel_of(name: str) -> str | None:
+    if name in LOSSES:
+        return "loss"
+    if REWARDS.fullmatch(name):
+        return "reward"
+    return "evaluation" if name.removeprefix("eval_") in SHOWN else None
+
+
 def _panel(name: str, series: Mapping[str, Sequence[Point]], *, top: float) -> list[str]:
     points = [point for line in series.values() for point in line]
     last = max(x for x, _ in points) or 1
-    low, high = (0.0, 1.0) if name != "loss" else (min(0.0, *(y for _, y in points)), max(y for _, y in points) or 1.0)
+    low, high = (
+        (0.0, 1.0) if name == "evaluation" else (min(0.0, *(y for _, y in points)), max(y for _, y in points) or 1.0)
+    )
     right = WIDTH - 20
 
     def at(x: float, y: float) -> str:

@@ -21,7 +21,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,20 @@ SINGLE_CLASS_FROM = 8
 
 Measure = Callable[[list[dict[str, Any]], str, Sequence[Any]], int]
 """(conversation, completion, films) -> tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What an item holds beside its conversation and its films."""
+
+    completion: bool = True
+    """Whether it ends with what the model shall write; else it holds the record that this is judged by."""
+    chains: bool = True
+    """Whether reasoning needs a chain to be learnt from or judged by."""
+
+
+REWARDED = ("id", "task", "study_id", "patient_id", "question", "options", "answer", "report", "steps")
+"""What of a record a reward may ask for, a column each."""
 
 
 @dataclass(slots=True)
@@ -159,9 +173,13 @@ class _Item:
     completion: str = ""
     films: list[str] = field(default_factory=list)
 
-    def row(self) -> dict[str, Any]:
+    def row(self, shape: Shape) -> dict[str, Any]:
         told = {name: str(self.record.get(name) or "") for name in ("id", "task", "patient_id", "study_id")}
-        return {**told, "prompt": self.messages, "completion": self.completion, "images": self.films}
+        row = {**told, "prompt": self.messages, "images": self.films}
+        if shape.completion:
+            return {**row, "completion": self.completion}
+        judged = {name: self.record.get(name) for name in REWARDED}
+        return {**row, "think": not self.answer_only, "record": records.dumps(judged)}
 
 
 def _given_split(record: Mapping[str, Any]) -> str | None:
@@ -181,7 +199,9 @@ class Reader:
         refusals: Refusals,
         apart_from: Sequence[str] = (),
         max_failed: float = 0.05,
+        shape: Shape | None = None,
     ) -> None:
+        self.shape = shape or Shape()
         self.settings = settings
         self.seed = seed
         self.films = films
@@ -292,7 +312,10 @@ class Reader:
         think = not item.answer_only
         prompt = prompt_of(record, think=think, instruction=settings.instruction)
         item.messages = [{"role": turn.role, "content": turn.text} for turn in prompt.messages]
-        item.completion = completion_of(record, think=think)
+        if self.shape.completion:
+            item.completion = completion_of(record, think=think)
+        elif think and self.shape.chains and not (record.get("steps") and record.get("report")):
+            raise ValueError("a record without a report and steps can't be judged by its reasoning")
         return self.measure(item.messages, item.completion, images) if self.measure else 0
 
     def _taken(self, number: int, item: _Item) -> Iterator[tuple[int, _Item]]:
@@ -305,7 +328,7 @@ class Reader:
         times = copies(record, weight=self.settings.task_weights.get(task, 1.0), seed=self.seed)
         if not times:
             return
-        if not item.answer_only and not was_refined(record):
+        if self.shape.chains and not item.answer_only and not was_refined(record):
             self.refusals.note("unrefined", record["id"])
         counts.repeated += self._texts.add(json.dumps([item.messages, item.completion, item.films]))
         counts.train += times
@@ -344,24 +367,23 @@ class Reader:
 # ----------------------------------------------------------------------------------------------------------- writing
 
 
-def _schema() -> Any:
+def _schema(shape: Shape) -> Any:
     import pyarrow as pa
 
     turn = pa.struct([("role", pa.string()), ("content", pa.string())])
     texts = [(name, pa.string()) for name in ("id", "task", "patient_id", "study_id")]
-    return pa.schema(
-        [*texts, ("prompt", pa.list_(turn)), ("completion", pa.string()), ("images", pa.list_(pa.string()))]
-    )
+    more = [("completion", pa.string())] if shape.completion else [("think", pa.bool_()), ("record", pa.string())]
+    return pa.schema([*texts, ("prompt", pa.list_(turn)), ("images", pa.list_(pa.string())), *more])
 
 
 class _Writer:
     """An Arrow stream, as `datasets` maps it into memory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shape: Shape) -> None:
         import pyarrow as pa
 
         self._pa = pa
-        self._schema = _schema()
+        self._schema = _schema(shape)
         self._file = pa.OSFile(os.fspath(path), "wb")
         self._stream = pa.ipc.new_stream(self._file, self._schema)
         self._rows: list[dict[str, Any]] = []
@@ -395,16 +417,19 @@ def prepare(
     refusals: Refusals,
     apart_from: Sequence[str] = (),
     max_failed: float = 0.05,
+    shape: Shape | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Items:
     """Read `sources` into items below ``out/data``, or find those of an earlier run that were made of the same.
 
     `about` is what else decides them, such as the model. Raises CxrError for what is refused, and TooManyFailures.
     """
+    shape = shape or Shape()
     digests = [digest_of(path) for path in sources]
     decided = {name: value for name, value in settings.as_dict().items() if name in WHAT_ITEMS_ARE}
     identity = records.config_hash(
-        {**decided, **(about or {}), "seed": seed, "digests": digests, "apart_from": list(apart_from),
+        {**decided, **(about or {}), "seed": seed, "digests": digests, "shape": asdict(shape),
+         "apart_from": list(apart_from),
          "allowed": sorted(refusals.allowed), "root": str(films.root)}
     )  # fmt: skip
     folder = out / FOLDER
@@ -421,20 +446,21 @@ def prepare(
         refusals=refusals,
         apart_from=apart_from,
         max_failed=max_failed,
+        shape=shape,
     )
     sample = _Sample(settings.eval_items, seed=seed)
     with ExitStack() as stack, console.progress("sft: reading", unit="records") as progress:
-        writers = [_Writer(building / f"train-{number}.arrow") for number in range(len(sources))]
-        validate = _Writer(building / "validate.arrow")
+        writers = [_Writer(building / f"train-{number}.arrow", shape) for number in range(len(sources))]
+        validate = _Writer(building / "validate.arrow", shape)
         for writer in (*writers, validate):
             stack.callback(writer.close)
         for number, item in reader.items(sources):
             progress.advance(reader.counts.read - progress.count)
             if item.split == "validate":
-                validate.write(item.row())
+                validate.write(item.row(shape))
                 sample.add(item.record, item.films)
             else:
-                writers[number].write(item.row())
+                writers[number].write(item.row(shape))
         reader.close()
     sample.write(building / EVALUATE)
     told = {
@@ -514,11 +540,14 @@ class Opening:
         self.films = films
 
     def __call__(self, batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-        return {
+        told = {
             "prompt": batch["prompt"],
-            "completion": [[{"role": "assistant", "content": text}] for text in batch["completion"]],
             "images": [[self.films.open(path) for path in paths] for paths in batch["images"]],
         }
+        if "completion" in batch:
+            return told | {"completion": [[{"role": "assistant", "content": text}] for text in batch["completion"]]}
+        judged = [records.loads(line) for line in batch["record"]]
+        return told | {"think": batch["think"]} | {name: [row.get(name) for row in judged] for name in REWARDED}
 
 
 def datasets_of(items: Items, settings: Settings, *, films: Films, seed: int) -> tuple[Dataset, Dataset | None]:

@@ -106,16 +106,21 @@ class Examined:
 
     exam: Exam | None = None
     best_metric: str = "loss"
+    with_loss: bool = True
+    """Whether the trainer's own evaluation is made too."""
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         import torch
 
         with torch.random.fork_rng(enabled=True):
-            told: dict[str, float] = super().evaluate(*args, **kwargs)  # type: ignore[misc]
+            told: dict[str, float] = super().evaluate(*args, **kwargs) if self.with_loss else {}  # type: ignore[misc]
             if self.exam is not None:
                 answered = {f"eval_{name}": value for name, value in self.exam(self).items()}
                 self.log(dict(answered))  # type: ignore[attr-defined]
                 told |= answered
+            if not self.with_loss:  # which the trainer's own would have said
+                this: Any = self
+                this.control = this.callback_handler.on_evaluate(this.args, this.state, this.control, told)
         name = f"eval_{self.best_metric}"
         if name not in told:
             console.warn(
@@ -130,7 +135,8 @@ class Examined:
         args, state = self.args, self.state  # type: ignore[attr-defined]
         due = args.eval_strategy == "steps" and state.global_step and state.global_step % state.eval_steps == 0
         return bool(due) and not any(
-            row.get("step") == state.global_step and "eval_loss" in row for row in state.log_history
+            row.get("step") == state.global_step and any(name.startswith("eval_") for name in row)
+            for row in state.log_history
         )
 
     def make_up(self) -> None:

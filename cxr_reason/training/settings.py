@@ -20,6 +20,10 @@ from cxr_reason.errors import CxrError, InputError
 RECIPES = Path(__file__).with_name("recipes.toml")
 
 OURS_TO_DECIDE = {
+    "steps_per_generation": "a step takes the completions of its own questions",
+    "generation_batch_size": "a step takes the completions of its own questions",
+    "reward_weights": "rewards decides it",
+    "log_completions": "ours are written, to a file alone",
     "output_dir": "-o names the folder",
     "per_device_train_batch_size": "batch_size and micro_batch decide it",
     "per_device_eval_batch_size": "micro_batch decides it",
@@ -91,8 +95,60 @@ class Settings:
         told = asdict(self)
         return {**told.pop("trainer"), **told}
 
+    def check(self) -> None:
+        """Raise CxrError for a value that can't be."""
+        for name in ("batch_size", "micro_batch", "max_length", "max_pixels", "keep"):
+            if getattr(self, name) < 1:
+                raise CxrError(f"{name} must be 1 or more", where="settings")
+        for name in ("answer_only_share", "eval_share", "lora_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise CxrError(f"{name} is a share: give it in [0, 1]", where="settings")
+        unknown = sorted(set(self.task_weights) - set(records.TASKS))
+        if unknown:
+            raise CxrError(
+                f"task_weights: there is no task {unknown[0]!r}",
+                where="settings",
+                hint=f"Tasks: {', '.join(records.TASKS)}.",
+            )
+        if any(weight < 0 for weight in [*self.task_weights.values(), *self.mix.values()]):
+            raise CxrError("a weight can't be negative", where="settings")
 
-OWN = tuple(entry.name for entry in fields(Settings) if entry.name != "trainer")
+
+CREDITS = ("step", "sequence")
+
+
+@dataclass(slots=True)
+class RlSettings(Settings):
+    """Those of reinforcement learning: `batch_size` counts questions, `micro_batch` completions."""
+
+    rewards: dict[str, float] = field(default_factory=lambda: {"format": 1.0, "accuracy": 1.0, "process": 1.0})
+    """Weight of each reward: a name of `rewards.functions`, ``radeval:NAME`` or ``package.module:function``."""
+    credit: str = "step"
+    """``step``: a completion's tokens share its advantage, those of its steps more or less by their verdicts;
+    ``sequence``: all alike."""
+    step_weight: float = 0.5
+    """How much the verdicts of the steps count beside the reward of the whole (λ of `training.credit`)."""
+    min_reward_std: float = 0.0
+    """Groups whose rewards differ by less are left out of the step; 0 keeps them."""
+    strict_rewards: bool = False
+    """Whether a reward that fails ends the run."""
+    keep_completions: bool = True
+    """Whether completions go with their rewards and verdicts to ``completions/``."""
+
+    def check(self) -> None:
+        super(RlSettings, self).check()
+        if self.credit not in CREDITS:
+            raise CxrError(f"credit can't be {self.credit!r}", where="settings", hint=f"It is {' or '.join(CREDITS)}.")
+        if self.step_weight < 0 or self.min_reward_std < 0:
+            raise CxrError("step_weight and min_reward_std can't be negative", where="settings")
+        if not self.rewards:
+            raise CxrError("there is no reward", where="settings", hint="Name one: --reward accuracy=1.")
+
+
+def own(kind: type[Settings] = Settings) -> tuple[str, ...]:
+    """The names of our own settings."""
+    return tuple(entry.name for entry in fields(kind) if entry.name != "trainer")
+
 
 WHAT_ITEMS_ARE = ("max_length", "max_pixels", "answer_only_share", "task_weights", "mix", "instruction", "eval_share")
 """Settings that decide the items, and so have to be the same where a run goes on; `eval_items` may change."""
@@ -109,6 +165,7 @@ def resolve(
     stage: str,
     *,
     known: Iterable[str],
+    kind: type[Settings] = Settings,
     recipe: str | None = None,
     file: Mapping[str, Any] | None = None,
     flags: Mapping[str, Any] | None = None,
@@ -122,28 +179,28 @@ def resolve(
     told: dict[str, Any] = {**(defaults or {}), **(recipes(stage)[recipe] if recipe else {})}
     for source, values in (("--config", file), ("the flags", flags), ("--set", sets)):
         for name, value in (values or {}).items():
-            _check_name(name, set(known), source)
+            _check_name(name, own(kind), set(known), source, stage)
             told[name] = value
-    own = {name: told.pop(name) for name in OWN if name in told}
-    settings = Settings(**{name: _of_kind(name, value) for name, value in own.items()}, trainer=told)
-    _check(settings)
+    ours = {name: told.pop(name) for name in own(kind) if name in told}
+    settings = kind(**{name: _of_kind(kind, name, value) for name, value in ours.items()}, trainer=told)
+    settings.check()
     return settings
 
 
-def _check_name(name: str, known: set[str], source: str) -> None:
-    if name in OWN:
+def _check_name(name: str, ours: Iterable[str], known: set[str], source: str, stage: str) -> None:
+    if name in ours:
         return
     if why := OURS_TO_DECIDE.get(name):
         raise CxrError(f"{name} can't be set: {why}", where=source)
     if name not in known:
-        near = difflib.get_close_matches(name, [*OWN, *known], n=1)
-        hint = f"Is {near[0]} meant?" if near else "`cxr sft -h` and TRL's SFTConfig name the settings."
+        near = difflib.get_close_matches(name, [*ours, *known], n=1)
+        hint = f"Is {near[0]} meant?" if near else f"`cxr {stage} -h` and TRL's trainer name the settings."
         raise CxrError(f"there is no setting {name!r}", where=source, hint=hint)
 
 
-def _of_kind(name: str, value: Any) -> Any:
+def _of_kind(settings: type[Settings], name: str, value: Any) -> Any:
     """`value` as the setting `name` has it: YAML reads 1e-4 as a text, and 1 where 1.0 is meant."""
-    kinds = {entry.name: str(entry.type) for entry in fields(Settings)}
+    kinds = {entry.name: str(entry.type) for entry in fields(settings)}
     kind = kinds[name]
     if value is None and "None" in kind:
         return None
@@ -163,38 +220,20 @@ def _of_kind(name: str, value: Any) -> Any:
     return value if kind == "bool" else str(value)
 
 
-def _check(settings: Settings) -> None:
-    for name in ("batch_size", "micro_batch", "max_length", "max_pixels", "keep"):
-        if getattr(settings, name) < 1:
-            raise CxrError(f"{name} must be 1 or more", where="settings")
-    for name in ("answer_only_share", "eval_share", "lora_dropout"):
-        if not 0 <= getattr(settings, name) <= 1:
-            raise CxrError(f"{name} is a share: give it in [0, 1]", where="settings")
-    unknown = sorted(set(settings.task_weights) - set(records.TASKS))
-    if unknown:
-        raise CxrError(
-            f"task_weights: there is no task {unknown[0]!r}",
-            where="settings",
-            hint=f"Tasks: {', '.join(records.TASKS)}.",
-        )
-    if any(weight < 0 for weight in [*settings.task_weights.values(), *settings.mix.values()]):
-        raise CxrError("a weight can't be negative", where="settings")
+def accumulation(batch: int, micro: int, *, world: int) -> tuple[int, int]:
+    """(items a device holds, micro-steps a step), so that a step takes `batch` items over `world` processes.
 
-
-def accumulation(settings: Settings, *, world: int) -> tuple[int, int]:
-    """(items a device holds, micro-steps a step), so that a step takes `batch_size` items over `world` processes.
-
-    Raises CxrError where that doesn't divide.
+    At most `micro` are held at once. Raises CxrError where that doesn't divide.
     """
-    share, rest = divmod(settings.batch_size, world)
+    share, rest = divmod(batch, world)
     if rest or not share:
         raise CxrError(
-            f"batches of {settings.batch_size} can't be dealt to {world} processes",
+            f"batches of {batch} can't be dealt to {world} processes",
             where="--batch-size",
             hint=f"Take a multiple of {world}.",
         )
-    micro = next(size for size in range(min(settings.micro_batch, share), 0, -1) if share % size == 0)
-    return micro, share // micro
+    held = next(size for size in range(min(micro, share), 0, -1) if share % size == 0)
+    return held, share // held
 
 
 def read_file(path: str | Path) -> dict[str, Any]:

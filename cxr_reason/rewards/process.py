@@ -1,0 +1,113 @@
+"""The process reward: how true and how complete the reasoning of one completion is, as a whole and step by step.
+
+*Whole*: the harmonic mean of factuality and completeness, over claims of which each finding of a side counts once.
+
+- A true denial weighs nothing where the reference chain doesn't deny the same, whether the report is silent or says so
+  too: twelve normal organs beside one error are worth no more than the error alone.
+- What is there weighs as much as all that isn't. Of the findings of reference chains three in four are denials; counted
+  alike, denying everything would be worth 0.75. So where the reference chain has ``a`` denials and ``p`` findings that
+  are present or suspected, everything that concerns presence (findings told as there, denials of what is there) has
+  the weight ``a / p``, never less than 1, and the rest 1.
+- What only fills (such a denial, a finding told more than twice) adds `FILLING` to what factuality is divided by, so
+  padding costs.
+
+*Steps*: the share of a step's weighing claims that the report supports. A step that claims nothing that weighs (a plan,
+the answer) has no verdict.
+
+This is the ratio of ChestX-Reasoner's process reward (arXiv 2504.20930 names factuality and completeness and released
+no code) with the guards that `cxr_reason.rewards.guards` tests.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cxr_reason.radiology import Finding
+from cxr_reason.rewards import prose
+from cxr_reason.rewards.rules import Examined, same_thing
+
+FILLING = 0.1
+"""What a claim that only fills adds to the denominator of factuality, in claims."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a completion's reasoning and what it is worth."""
+
+    start: int
+    end: int
+    """Characters of the completion, ``[start, end)``."""
+    verdict: float
+    """Share of its claims that are supported, in [0, 1]."""
+
+
+def score(told: Examined) -> float | None:
+    """The process reward of one completion, in [0, 1]; None where there is nothing to judge by."""
+    if not told.judged:
+        return None
+    claims, reference = told.line["claims"], told.line["reference"]
+    presence = _presence(reference)
+    weights = [_weight(claim, told.reference, presence) for claim in claims]
+    supported = sum(weight for claim, weight in zip(claims, weights, strict=True) if claim["verdict"] == "supported")
+    made = sum(weights) + FILLING * (weights.count(0.0) + _again(told))
+    wanted = [(presence if entry["status"] != "absent" else 1.0, entry["state"] == "told") for entry in reference]
+    whole = sum(weight for weight, _ in wanted)
+    factuality = supported / made if made else 0.0
+    completeness = sum(weight for weight, there in wanted if there) / whole if whole else 0.0
+    return _harmonic(factuality, completeness)
+
+
+def steps(told: Examined, completion: str) -> list[Step]:
+    """The steps of `completion` that claim something that weighs, in order, with their verdicts."""
+    if not told.judged:
+        return []
+    presence = _presence(told.line["reference"])
+    known = {
+        (claim["finding"], claim["side"], claim["status"] == "absent"): (
+            _weight(claim, told.reference, presence),
+            claim["verdict"] == "supported",
+        )
+        for claim in told.line["claims"]
+    }
+    found = []
+    for step, place in zip(told.steps, prose.spans(completion, told.steps), strict=True):
+        made = [known[key] for key in {_key(claim) for claim in step.claims} & known.keys()]
+        weight = sum(weight for weight, _ in made)
+        if place and weight:
+            found.append(Step(*place, sum(weight for weight, true in made if true) / weight))
+    return found
+
+
+def _key(claim: Finding) -> tuple[str, str | None, bool]:
+    return claim.name, claim.side, claim.status == "absent"
+
+
+def _presence(reference: list[dict[str, Any]]) -> float:
+    """What a claim of presence weighs, where one of absence weighs 1."""
+    absent = sum(entry["status"] == "absent" for entry in reference)
+    present = len(reference) - absent
+    return max(1.0, absent / present) if present else 1.0
+
+
+def _weight(claim: Mapping[str, Any], reference: tuple[Finding, ...], presence: float) -> float:
+    if claim["status"] != "absent" or claim["verdict"] == "contradicted":
+        return presence
+    fills = claim["verdict"] == "supported" and not _denied(claim["finding"], reference)
+    return 0.0 if fills else 1.0
+
+
+def _denied(name: str, reference: tuple[Finding, ...]) -> bool:
+    return any(finding.status == "absent" and same_thing(name, finding.name) for finding in reference)
+
+
+def _again(told: Examined) -> int:
+    """How often a finding is told once more than twice: a step and the conclusion may both name it."""
+    times = Counter(key for step in told.steps for key in {_key(claim) for claim in step.claims})
+    return sum(count - 2 for count in times.values() if count > 2)
+
+
+def _harmonic(one: float, other: float) -> float:
+    return 2 * one * other / (one + other) if one + other else 0.0
