@@ -38,9 +38,12 @@ test: lint  ## lint, then all tests but the slow ones
 docs: venv  ## write the commands' help into docs/commands.md
 	$(BIN)/cog -r docs/commands.md
 
-bench: venv  ## measure speed and memory (minutes)
-	@for script in $(filter-out benchmarks/generate.py benchmarks/learning.py,$(wildcard benchmarks/*.py)); do \
-	  echo "$$script"; $(BIN)/python "$$script"; done
+# learning.py, over an hour, is not among them.
+BENCH := mine formats layouts score films metrics robustness phantoms 'infer --untrained build/untrained' \
+  'steps --stage sft' 'steps --stage rl'
+bench: venv  ## measure speed and memory (an hour)
+	@for line in $(BENCH); do set -- $$line; echo "benchmarks/$$1.py $${*:2}"; \
+	  $(BIN)/python "benchmarks/$$1.py" "$${@:2}"; done
 
 DEMO_STUDIES := 1200
 demo: venv  ## films, chains, training, answers and scores, into demo/ (minutes)

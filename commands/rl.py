@@ -66,7 +66,7 @@ LOSSES = ("grpo", "dapo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo")
 @_training.trainer_options
 @_engines.trust_option
 @click.option("--lint", is_flag=True, help="Show what the rewards pay cheats for, on INPUT, and train nothing.")
-@click.option("--force", is_flag=True, help="Start over, also where a run could be continued.")
+@_options.rejects_options
 @_options.seed_option
 @cli.verbosity_options
 @click.pass_context
@@ -83,6 +83,7 @@ def rl(
     image_root: str | None,
     film_cache: str | None,
     max_failed: float,
+    rejects: str | None,
     file: str | None,
     sets: dict[str, Any],
     vllm: str | None,
@@ -130,6 +131,7 @@ def rl(
         image_root=root,
         film_cache=Path(film_cache) if film_cache else None,
         max_failed=max_failed,
+        rejects=Path(rejects) if rejects else None,
         force=force,
         trust_remote_code=trust_remote_code,
     )

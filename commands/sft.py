@@ -43,7 +43,7 @@ from . import _engines, _options, _training
 @_training.data_options
 @_training.trainer_options
 @_engines.trust_option
-@click.option("--force", is_flag=True, help="Start over, also where a run could be continued.")
+@_options.rejects_options
 @_options.seed_option
 @cli.verbosity_options
 @click.pass_context
@@ -60,6 +60,7 @@ def sft(
     image_root: str | None,
     film_cache: str | None,
     max_failed: float,
+    rejects: str | None,
     file: str | None,
     sets: dict[str, Any],
     trust_remote_code: bool,
@@ -100,6 +101,7 @@ def sft(
             image_root=Path(image_root) if image_root else None,
             film_cache=Path(film_cache) if film_cache else None,
             max_failed=max_failed,
+            rejects=Path(rejects) if rejects else None,
             force=force,
             trust_remote_code=trust_remote_code,
         )

@@ -325,7 +325,7 @@ def _process(work: Callable[[Unit], Result], stage: str, writer: Writer, keep_re
     try:
         result = work(unit)
         outcome.output = writer.encode(result.records)
-        outcome.rejects = b"".join(_reject_line(reject, first) for reject in result.rejects) if keep_rejects else b""
+        outcome.rejects = b"".join(reject_line(reject, first) for reject in result.rejects) if keep_rejects else b""
     except CxrError:
         raise
     except Exception as error:
@@ -342,8 +342,14 @@ def _unreadable(row: Row, keep_rejects: bool) -> _Outcome:
     assert row.error is not None
     outcome = _Outcome(1, unreadable=1, warning=f"{row.file}:{row.line}: {row.error}")
     if keep_rejects:
-        outcome.rejects = _line(row.file, row.line, None, "read", [_reason("unreadable", row.error)], {"raw": row.raw})
+        outcome.rejects = unreadable_line(row)
     return outcome
+
+
+def unreadable_line(row: Row) -> bytes:
+    """The line of a file of rejects for a row that can't be read."""
+    reasons = [_reason("unreadable", row.error or "")]
+    return _line(row.file, row.line, None, "read", reasons, {"raw": row.raw})
 
 
 def _failed(error: Exception, row: Row, rows: int, stage: str, keep_rejects: bool) -> _Outcome:
@@ -361,7 +367,8 @@ def _failed(error: Exception, row: Row, rows: int, stage: str, keep_rejects: boo
     return outcome
 
 
-def _reject_line(reject: Reject, row: Row) -> bytes:
+def reject_line(reject: Reject, row: Row) -> bytes:
+    """The line of a file of rejects for what was refused of `row`."""
     line = row.line if reject.line is None else reject.line
     return _line(row.file, line, reject.id, reject.stage, reject.reasons, {"record": reject.record})
 

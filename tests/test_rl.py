@@ -8,15 +8,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import environment
 from small_models import vision_model
-from trainings import Done, Training, chains, read, write
+from trainings import Done, Training, chains, read, torchrun, write
 
 from cxr_reason.errors import CxrError
 from cxr_reason.training import checkpoints, data, rollouts, settings
@@ -62,7 +60,7 @@ def rl(world: Path, log: Path, out: Path, *more: str, model: Path | None = None,
     arguments = (str(world / "films" / "chains.jsonl"), "--ckpt", str(model or world / "model"), "-o", str(out))
     return Training(
         log, *arguments, *COMMON, *(() if "--reward" in more else REWARDS), *more, command="rl",
-        PYTHONPATH=f"{world}{os.pathsep}{environment().get('PYTHONPATH', '')}", **variables,
+        PYTHONPATH=f"{world}{os.pathsep}{environment()['PYTHONPATH']}", **variables,
     )  # fmt: skip
 
 
@@ -169,6 +167,21 @@ def test_groups_without_spread_are_left_out(world: Path, tmp_path: Path) -> None
     assert all((before[name] == after[name]).all() for name in before)
 
 
+def test_questions_that_teach_nothing_are_left_out_beforehand(world: Path, tmp_path: Path) -> None:
+    mine = [record for record in read(world / "films" / "chains.jsonl") if record["split"] != "test"]
+    same, wrong = ([f"<think>a</think><answer>{record['answer']}</answer>"] * 2 for record in mine[:2])
+    tried = [{**mine[0], "predictions": same}, {**mine[1], "predictions": [wrong[0], "no"]}, *mine[2:]]
+    source = write(world / "films" / "tried.jsonl", tried)
+    more = ("--min-reward-std", "0.01", "--max-steps", "1", "--eval-items", "0", "--rejects", str(tmp_path / "rejects"))
+    arguments = (str(source), "--ckpt", str(world / "model"), "-o", str(tmp_path / "out"), *COMMON, *more)
+    done = Training(tmp_path / "log", *arguments, "--eval-share", "0", command="rl").wait()
+    assert done.code == 0, done.stderr
+    assert "left out: 1 whose answers are worth the same" in done.stderr
+    (left_out,) = read(tmp_path / "rejects")
+    assert left_out["id"] == mine[0]["id"]
+    assert left_out["reasons"] == [{"check": "spread", "message": "its 2 predictions are worth the same within 0"}]
+
+
 def test_a_model_is_trained_on_what_it_was_trained_on(world: Path, tmp_path: Path) -> None:
     """sft, then rl with nothing but its folder; then on with the LoRA that came of it."""
     source = shutil.copy(world / "films" / "chains.jsonl", world / "films" / "copy.jsonl")
@@ -234,29 +247,16 @@ def test_sigterm_saves_and_exits_with_143(world: Path, tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ processes
 
-PROCESS = """
-import os, sys, torch
-torch.set_num_threads(1)
-from cxr_reason.cli import main
-main(["rl", *sys.argv[1:]], prog_name="cxr")
-"""
-
 
 def test_two_processes_share_a_step(world: Path, tmp_path: Path) -> None:
     """By torchrun: groups span the processes, and rewards, verdicts and completions come together."""
     from pyarrow import parquet
 
-    script = tmp_path / "process.py"
-    script.write_text(PROCESS)
     out = tmp_path / "out"
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script),
-        str(world / "films" / "chains.jsonl"), "--ckpt", str(world / "model"), "-o", str(out), *COMMON, *REWARDS,
+    done = torchrun(
+        "rl", str(world / "films" / "chains.jsonl"), "--ckpt", str(world / "model"), "-o", str(out), *COMMON, *REWARDS,
         *("--batch-size", "1", "--num-generations", "4", "--max-steps", "2"),
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, encoding="utf-8", timeout=300,
-        env=environment(PYTHONPATH=f"{world}{os.pathsep}{environment().get('PYTHONPATH', '')}"),
+        PYTHONPATH=f"{world}{os.pathsep}{environment()['PYTHONPATH']}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["step"] == 2

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from conftest import environment
 from small_models import vision_model
-from trainings import Done, Training, chains, read, write
+from trainings import Done, Training, chains, read, torchrun, write
 
 from cxr_reason.errors import CxrError, TooManyFailures
 from cxr_reason.films import Films
@@ -290,27 +290,58 @@ def test_a_broken_checkpoint_is_passed_over(whole: dict[str, tuple[Path, Done]],
     assert third is None or third.step < second.step
 
 
+def test_two_processes_refuse_with_one_voice(world: Path, records: list[dict[str, Any]], tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw" / "raw.jsonl", [{**record, "provenance": []} for record in records])
+    more = ("--image-root", str(world / "films"))
+    done = torchrun("sft", *command(world, tmp_path / "out", *more, records=raw))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("error: unrefined: items come with chains that weren't refined") == 1
+    assert 'Traceback (most recent call last):\n  File "<frozen' not in done.stderr.partition("error: unrefined")[0]
+    assert not checkpoints.numbered(tmp_path / "out")
+
+
+def test_items_may_have_several_films_or_none(world: Path, records: list[dict[str, Any]], tmp_path: Path) -> None:
+    mine = [record for record in records if record["split"] != "test"]
+    films = [record["images"] for record in mine]
+    mixed = [
+        {**record, "images": [*images, *films[0]] if number % 3 == 0 else images if number % 3 == 1 else []}
+        for number, (record, images) in enumerate(zip(mine, films, strict=True))
+    ]
+    source = write(tmp_path / "in" / "chains.jsonl", mixed)
+    more = ("--image-root", str(world / "films"), "--max-steps", "3", "--allow", "shared")
+    done = Training(tmp_path / "log", *command(world, tmp_path / "out", *more, records=source)).wait()
+    assert done.code == 0, done.stderr
+    assert done.result["step"] == 3
+
+
+def test_what_is_left_out_goes_to_the_rejects(world: Path, records: list[dict[str, Any]], tmp_path: Path) -> None:
+    mine = [record for record in records if record["split"] != "test"]
+    gone = {**mine[0], "id": "gone", "images": ["nowhere.png"]}
+    unanswered = {**mine[1], "id": "unanswered", "answer": ""}
+    source = write(tmp_path / "in" / "chains.jsonl", [*mine, gone, unanswered])
+    with open(source, "a", encoding="utf-8") as file:
+        file.write("{torn\n")
+    rejects = tmp_path / "rejects.jsonl"
+    more = ("--image-root", str(world / "films"), "--max-steps", "1", "--eval-every", "0", "--max-failed", "50%")
+    done = Training(
+        tmp_path / "log", *command(world, tmp_path / "out", *more, "--rejects", str(rejects), records=source)
+    ).wait()
+    assert done.code == 0, done.stderr
+    told = {row["line"]: row for row in read(rejects)}
+    last = len(mine)
+    assert sorted(told) == [last + 1, last + 2, last + 3]
+    assert [told[last + 1]["id"], told[last + 1]["reasons"][0]["check"]] == ["gone", "film"]
+    assert told[last + 2]["record"]["id"] == "unanswered"
+    assert told[last + 3]["raw"].startswith("{torn")
+
+
 def test_two_processes_are_one_with_the_doubled_batch(world: Path, tmp_path: Path) -> None:
     pair, one = tmp_path / "pair", tmp_path / "one"
     more = ("--max-steps", "4", "--set", "max_grad_norm=0.5")
     alone = Training(tmp_path / "log", *command(world, one, *more)).wait()
     assert alone.code == 0, alone.stderr
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--rdzv-endpoint",
-        "localhost:0",
-    ]
-    done = subprocess.run(
-        [*launcher, "--rdzv-backend", "c10d", "-m", "cxr_reason", "sft", *command(world, pair, *more)],
-        capture_output=True,
-        encoding="utf-8",
-        env=environment(OMP_NUM_THREADS="1"),
-        timeout=200,
-    )
+    done = torchrun("sft", *command(world, pair, *more))
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1
     ours, theirs = read(pair / "metrics.jsonl"), read(one / "metrics.jsonl")

@@ -11,6 +11,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -96,6 +97,18 @@ def _run(arguments: Sequence[str], stdout: str, stderr: str, variables: dict[str
 
     torch.set_num_threads(1)
     main(list(arguments), prog_name="cxr")
+
+
+def torchrun(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """`cxr ARGUMENTS` as two processes of one run, with torchrun."""
+    launcher = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-endpoint", "localhost:0",
+        "--rdzv-backend", "c10d", "-m", "cxr_reason",
+    ]  # fmt: skip
+    return subprocess.run(
+        [*launcher, *arguments], capture_output=True, encoding="utf-8", timeout=300,
+        env=environment(OMP_NUM_THREADS="1", **variables),
+    )  # fmt: skip
 
 
 def chains(folder: Path, count: int, *, seed: int = 0) -> Path:

@@ -24,9 +24,9 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from cxr_reason import console, radrbench, records
+from cxr_reason import console, radrbench, records, runner
 from cxr_reason.engines.prompts import completion_of, prompt_of
 from cxr_reason.errors import CxrError, InputError, TooManyFailures
 from cxr_reason.films import FilmError, Films
@@ -46,6 +46,8 @@ ROWS_A_BATCH = 256
 SINGLE_CLASS_FROM = 8
 """Items of a task from which one and the same answer is no chance."""
 
+Sift = Callable[[Mapping[str, Any], bool], str | None]
+"""(record, whether its reasoning is asked for) -> why it is not worth training on, in words, or None."""
 Measure = Callable[[list[dict[str, Any]], str, Sequence[Any]], int]
 """(conversation, completion, films) -> tokens."""
 
@@ -72,6 +74,8 @@ class Counts:
     unreadable: int = 0
     no_film: int = 0
     test: int = 0
+    sifted: int = 0
+    """Those that `Sift` found not worth training on."""
     train: int = 0
     validate: int = 0
     answer_only: int = 0
@@ -200,8 +204,14 @@ class Reader:
         apart_from: Sequence[str] = (),
         max_failed: float = 0.05,
         shape: Shape | None = None,
+        stage: str = "sft",
+        rejects: BinaryIO | None = None,
+        sift: Sift | None = None,
     ) -> None:
         self.shape = shape or Shape()
+        self.stage = stage
+        self.rejects = rejects
+        self.sift = sift
         self.settings = settings
         self.seed = seed
         self.films = films
@@ -246,6 +256,18 @@ class Reader:
     def _failed(self, row: Row, told: str) -> None:
         self.counts.unreadable += 1
         console.warn(f"{row.file}:{row.line}: {told}", kind="records that can't be used")
+        self._reject(row, "record", told)
+
+    def _reject(self, row: Row, check: str, told: str) -> None:
+        """Write what is left out to the file of rejects, where there is one."""
+        if self.rejects is None:
+            return
+        if row.data is None:
+            self.rejects.write(runner.unreadable_line(row))
+        else:
+            reasons = [{"check": check, "message": told}]
+            reject = runner.Reject(row.data.get("id"), self.stage, reasons, row.data)
+            self.rejects.write(runner.reject_line(reject, row))
 
     def _apart(self, rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row, str]]:
         """Each record with its split; what is not apart is noted."""
@@ -288,15 +310,20 @@ class Reader:
                 length = self._fill(item, row)
             except FilmError as error:
                 self.counts.no_film += 1
-                console.warn(
-                    f"{row.file}:{row.line}: {error.where}: {error.what}", kind="items whose film can't be used"
-                )
+                told = f"{error.where}: {error.what}"
+                console.warn(f"{row.file}:{row.line}: {told}", kind="items whose film can't be used")
+                self._reject(row, "film", told)
                 continue
             except ValueError as error:  # of `prompts`: no chain, where one is wanted
                 self._failed(row, str(error))
                 continue
+            if self.sift and split == "train" and (why := self.sift(item.record, not item.answer_only)):
+                self.counts.sifted += 1
+                self._reject(row, "spread", why)
+                continue
             if length > self.settings.max_length:
                 self.refusals.note("too-long", item.record["id"], f"the first has {length:,} tokens")
+                self._reject(row, "too-long", f"it has {length:,} tokens")
                 continue
             self.counts.longest = max(self.counts.longest, length)
             yield from self._taken(number, item)
@@ -418,11 +445,15 @@ def prepare(
     apart_from: Sequence[str] = (),
     max_failed: float = 0.05,
     shape: Shape | None = None,
+    stage: str = "sft",
+    rejects: Path | None = None,
+    sift: Sift | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Items:
     """Read `sources` into items below ``out/data``, or find those of an earlier run that were made of the same.
 
-    `about` is what else decides them, such as the model. Raises CxrError for what is refused, and TooManyFailures.
+    What is left out goes to the file `rejects`. `about` is what else decides the items, such as the model. Raises
+    CxrError for what is refused, and TooManyFailures.
     """
     shape = shape or Shape()
     digests = [digest_of(path) for path in sources]
@@ -438,18 +469,21 @@ def prepare(
     building = out / f".{FOLDER}.partial"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    reader = Reader(
-        settings,
-        seed=seed,
-        films=films,
-        measure=measure,
-        refusals=refusals,
-        apart_from=apart_from,
-        max_failed=max_failed,
-        shape=shape,
-    )
     sample = _Sample(settings.eval_items, seed=seed)
-    with ExitStack() as stack, console.progress("sft: reading", unit="records") as progress:
+    with ExitStack() as stack, console.progress(f"{stage}: reading", unit="records") as progress:
+        reader = Reader(
+            settings,
+            seed=seed,
+            films=films,
+            measure=measure,
+            refusals=refusals,
+            apart_from=apart_from,
+            max_failed=max_failed,
+            shape=shape,
+            stage=stage,
+            rejects=stack.enter_context(open(rejects, "wb")) if rejects else None,
+            sift=sift,
+        )
         writers = [_Writer(building / f"train-{number}.arrow", shape) for number in range(len(sources))]
         validate = _Writer(building / "validate.arrow", shape)
         for writer in (*writers, validate):

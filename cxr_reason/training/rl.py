@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import stdev
 from typing import Any, cast
 
 from cxr_reason.engines import models
@@ -64,6 +65,15 @@ class Rl(runs.Stage):
         longest = int(run.settings.trainer.get("max_completion_length", TRL_TOKENS))
         return lambda messages, completion, images: ruler(messages, completion, images) + longest
 
+    def sift(self, run: runs.Run) -> data.Sift | None:
+        """A record that comes with several answers of a model (`cxr infer --n`) shows beforehand how they spread."""
+        chosen = cast(RlSettings, run.settings)
+        return Spread(chosen) if chosen.min_reward_std else None
+
+    def decides(self, run: runs.Run) -> dict[str, Any]:
+        chosen = cast(RlSettings, run.settings)
+        return {"min_reward_std": chosen.min_reward_std, "rewards": chosen.rewards if chosen.min_reward_std else None}
+
     def trainer(self, run: runs.Run, model: Any, adapter: Any, *, args: Any, first: bool, **given: Any) -> Any:
         from trl import GRPOTrainer
 
@@ -89,6 +99,32 @@ class Rl(runs.Stage):
         dtype = "bfloat16" if args.bf16 else "float16" if args.fp16 else chosen.dtype
         with rollouts.colocated(dtype=dtype) if args.use_vllm else contextlib.nullcontext():
             return Trainer(model, reward_funcs=functions, args=args, peft_config=adapter, **given)
+
+
+class Spread:
+    """Tells the records whose ``predictions`` are worth the same within `min_reward_std`."""
+
+    def __init__(self, chosen: RlSettings) -> None:
+        self._least = chosen.min_reward_std
+        self._rewards = [
+            (rewarding.Surviving(name, rewarding.resolve(name), strict=chosen.strict_rewards), weight)
+            for name, weight in chosen.rewards.items()
+        ]
+
+    def __call__(self, record: Mapping[str, Any], think: bool) -> str | None:
+        told = record.get("predictions")
+        if not isinstance(told, list) or len(told) < 2 or not all(isinstance(text, str) for text in told):
+            return None
+        columns = {name: [record.get(name)] * len(told) for name in data.REWARDED} | {"think": [think] * len(told)}
+        completions = [[{"role": "assistant", "content": text}] for text in told]
+        prompts = [[{"role": "user", "content": record["question"]}]] * len(told)
+        sums = [0.0] * len(told)
+        for reward, weight in self._rewards:
+            for number, value in enumerate(reward(prompts=prompts, completions=completions, **columns)):
+                sums[number] += weight * (value or 0.0)
+        if (std := stdev(sums)) >= self._least:
+            return None
+        return f"its {len(told)} predictions are worth the same within {std:.3g}"
 
 
 def _no_films(config: Any) -> dict[int, float]:

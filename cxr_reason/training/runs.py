@@ -69,6 +69,8 @@ class Run:
     image_root: Path | None = None
     film_cache: Path | None = None
     max_failed: float = 0.05
+    rejects: Path | None = None
+    """Where records go that are left out, with reasons."""
     force: bool = False
     trust_remote_code: bool = False
 
@@ -109,8 +111,12 @@ class Stage(ABC):
     def trainer(self, run: Run, model: Any, adapter: Any, *, args: Any, first: bool, **given: Any) -> Any:
         """TRL's trainer with our checkpoints and our evaluation; `given` are its data, processor and callbacks."""
 
-    def identity(self, run: Run) -> dict[str, Any]:
-        """What decides the run beside its settings, its items and its model."""
+    def sift(self, run: Run) -> data.Sift | None:
+        """What says which records aren't worth training on."""
+        return None
+
+    def decides(self, run: Run) -> dict[str, Any]:
+        """What decides its items, beside `settings.WHAT_ITEMS_ARE`."""
         return {}
 
     @property
@@ -233,10 +239,16 @@ def _prepared(
         apart_from=run.apart_from,
         max_failed=run.max_failed,
         shape=stage.shape,
-        about={"template": records.config_hash({"template": chat.template, "tokenizer": len(chat.tokenizer)})},
+        stage=stage.name,
+        rejects=run.rejects,
+        sift=stage.sift(run),
+        about={
+            **stage.decides(run),
+            "template": records.config_hash({"template": chat.template, "tokenizer": len(chat.tokenizer)}),
+        },
     )
     decides = {name: value for name, value in run.settings.as_dict().items() if name not in stage.may_change}
-    identity = records.config_hash({**decides, **stage.identity(run), "items": items.identity, "model": fingerprint})
+    identity = records.config_hash({**decides, "items": items.identity, "model": fingerprint})
     about: dict[str, Any] = {
         "stage": stage.name,
         "identity": identity,
@@ -296,6 +308,7 @@ def _tell(stage: Stage, items: data.Items, chosen: Settings) -> None:
         "of the split test": counts["test"],
         "unreadable": counts["unreadable"],
         "without their film": counts["no_film"],
+        "whose answers are worth the same": counts["sifted"],
     }
     told = ", ".join(f"{number:,} {name}" for name, number in left_out.items() if number)
     console.note(
