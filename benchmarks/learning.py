@@ -142,15 +142,16 @@ def mined(folder: Path, world: int, count: int) -> Iterator[dict[str, Any]]:
 
 
 def asked(reading: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A question on one of those of `FINDINGS` that a report tells surely, with its chain."""
-    told = {finding: entries for finding in FINDINGS if (entries := surely_told(reading, finding))}
-    if not told:
+    """A question on one of those of `FINDINGS` that a report tells surely, with a chain of all that it tells."""
+    told = {finding: entries for finding in FINDINGS if (entries := current(reading, finding))}
+    sure = [finding for finding, entries in told.items() if entries[0]["status"] != "uncertain"]
+    if not sure:
         return
     identity = stable_id("learning", reading["id"])
     dice = int(identity, 16)
     # What is there is told of fewer films than what isn't.
     there = [finding for finding, entries in told.items() if entries[0]["status"] == "present"]
-    pool = there if there and dice % 3 else list(told)
+    pool = there if there and dice % 3 else sure
     finding = pool[dice // 3 % len(pool)]
     steps = [sentence(name, told[name]) for name in (*(name for name in told if name != finding), finding)]
     answer = "B" if finding in there else "A"
@@ -169,27 +170,29 @@ def asked(reading: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     }
 
 
-def surely_told(reading: Mapping[str, Any], finding: str) -> list[Mapping[str, Any]]:
-    """What a report says of `finding`, where it says without a hedge that it is there, or that it isn't."""
+def current(reading: Mapping[str, Any], finding: str) -> list[Mapping[str, Any]]:
+    """What a report says of `finding` on its film, where all of it is the same: there, denied, or hedged alike."""
     told = [
         found for found in reading["findings"] if found["name"] == finding and found.get("time", "current") == "current"
     ]
-    hedged = any(
-        found.get("conflict") or found.get("bound") or found.get("certainty", "definite") != "definite"
-        for found in told
-    )
-    return told if not hedged and {found["status"] for found in told} in ({"present"}, {"absent"}) else []
+    limited = any(found.get("conflict") or found.get("bound") for found in told)
+    kinds = {(found["status"], found.get("certainty", "definite")) for found in told}
+    return told if not limited and len(kinds) == 1 else []
+
+
+HEDGES = {"probable": "Probable", "possible": "Possible", "differential": "Possible"}
 
 
 def sentence(finding: str, entries: Sequence[Mapping[str, Any]]) -> str:
-    if entries[0]["status"] == "absent":
+    """What is told of `finding`, with its side; not how severe it is, which takes more than a model of this size."""
+    first = entries[0]
+    if first["status"] == "absent":
         return f"No {finding}."
     sides = {entry.get("side") for entry in entries} - {None}
     side = "bilateral" if len(sides) > 1 else next(iter(sides), None)
-    grades = {entry.get("severity") for entry in entries} - {None}
-    grade = next(iter(grades)) if len(grades) == 1 and len(sides) < 2 else None
-    words = " ".join(filter(None, [grade, side, finding]))
-    return f"{words[0].upper()}{words[1:]}."
+    hedge = HEDGES.get(first.get("certainty", "definite"), "Possible") if first["status"] == "uncertain" else None
+    words = " ".join(filter(None, [hedge, side, finding]))
+    return f"{words[0].upper()}{words[1:]}{'' if side or hedge else ' is present'}."
 
 
 def evenly(records: Iterable[dict[str, Any]], most: int) -> Iterator[dict[str, Any]]:

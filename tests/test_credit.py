@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -11,45 +10,56 @@ import pytest
 
 from cxr_reason.training import credit
 
-NAN = float("nan")
-
 
 @dataclass
 class Step:
     start: int
     end: int
-    verdict: float
 
 
-def by_step(
-    whole: list[float], verdicts: list[list[float]], std: list[float], weight: float = 0.5
-) -> list[list[float]]:
+def by_step(whole: list[float], credits: list[list[float]], std: list[float], weight: float = 0.5) -> list[list[float]]:
     import torch
 
-    told = credit.by_step(torch.tensor(whole), torch.tensor(verdicts), torch.tensor(std), weight=weight)
+    told = credit.by_step(torch.tensor(whole), torch.tensor(credits), torch.tensor(std), weight=weight)
     rows: list[list[float]] = told.tolist()
     return rows
 
 
 def test_advantages_by_hand() -> None:
-    # Four tokens of steps, their mean verdict (1 + 1 + 0 + 0.5) / 4 = 0.625; sigma 0.5, lambda 0.5.
-    (row,) = by_step([0.8], [[NAN, 1.0, 1.0, 0.0, 0.5, NAN]], [0.5])
-    assert row == pytest.approx([0.8, 0.8 + 0.375, 0.8 + 0.375, 0.8 - 0.625, 0.8 - 0.125, 0.8])
+    # Two completions. Both speak of effusion, one truly: its mean is 0.5. Only the first speaks of the heart.
+    group = [[[("effusion", 1.0, True)], [("heart", 2.0, False)]], [[("effusion", 1.0, False)]]]
+    (first, second), (other,) = credit.relative(group)
+    assert (first, second, other) == (0.5, 0.0, -0.5)
+    rows = by_step([0.8, -0.8], [[0.0, first, first, second, 0.0], [0.0, other, 0.0, 0.0, 0.0]], [0.5, 0.5])
+    assert rows[0] == pytest.approx([0.8, 1.3, 1.3, 0.8, 0.8])
+    assert rows[1] == pytest.approx([-0.8, -1.3, -0.8, -0.8, -0.8])
 
 
-def test_corrections_sum_to_nothing() -> None:
-    for row, whole in zip(by_step([0.3, -1.0], [[1, 0, 0.2, NAN], [0, 0, 1, 1]], [0.4, 2.0]), [0.3, -1.0], strict=True):
-        assert sum(value - whole for value in row) == pytest.approx(0, abs=1e-6)
+def test_a_step_with_several_claims_has_their_mean_by_weight() -> None:
+    group = [[[("effusion", 3.0, True), ("heart", 1.0, True)]], [[("effusion", 3.0, False)], [("heart", 1.0, True)]]]
+    assert credit.relative(group) == [[pytest.approx(0.375)], [pytest.approx(-0.5), 0.0]]
 
 
-def test_steps_of_one_verdict_change_nothing() -> None:
-    (row,) = by_step([1.25], [[0.5, 0.5, NAN, 0.5]], [0.3])
-    assert row == [1.25] * 4
-    assert by_step([-0.5], [[NAN] * 3], [0.3]) == [[-0.5] * 3]
+def test_easy_findings_are_not_held_against_hard_ones() -> None:
+    """All deny a pneumothorax truly, and half are right about the effusion: nobody is praised for the denial."""
+    easy, right, wrong = [("pneumothorax", 1.0, True)], [("effusion", 1.0, True)], [("effusion", 1.0, False)]
+    assert credit.relative([[easy, right], [easy, wrong]]) == [[0.0, 0.5], [0.0, -0.5]]
+
+
+def test_corrections_of_a_finding_sum_to_nothing() -> None:
+    group = [[[("effusion", 1.0, true)]] for true in (True, True, False, True, False)]
+    assert sum(row[0] for row in credit.relative(group)) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("true", [True, False])
+def test_steps_of_one_verdict_change_nothing(true: bool) -> None:
+    group = [[[("effusion", 1.0, true)], [("heart", 2.0, true)]], [[("heart", 1.0, true)]], []]
+    assert credit.relative(group) == [[0.0, 0.0], [0.0], []]
+    assert by_step([1.25], [[0.0, 0.0]], [0.3]) == [[1.25, 1.25]]
 
 
 def test_a_group_without_spread_makes_no_giants() -> None:
-    (row,) = by_step([0.0], [[1.0, 0.0]], [0.0])
+    (row,) = by_step([0.0], [[0.5, -0.5]], [0.0])
     assert row == pytest.approx([0.5 * 0.5 / credit.LEAST_STD, -0.5 * 0.5 / credit.LEAST_STD])
 
 
@@ -94,6 +104,6 @@ def test_ids_that_no_tokenizer_would_choose_have_their_places_too(tokenizer: Any
 
 
 def test_a_token_belongs_to_the_step_where_it_ends() -> None:
-    steps = [Step(2, 6, 1.0), Step(8, 12, 0.0)]
-    told = credit.verdicts_of([(0, 3), (3, 6), (6, 7), (7, 9), (9, 12), (12, 12), (12, 14)], steps)
-    assert [None if math.isnan(value) else value for value in told] == [1.0, 1.0, None, 0.0, 0.0, None, None]
+    steps = [Step(2, 6), Step(8, 12)]
+    spans = [(0, 3), (3, 6), (6, 7), (7, 9), (9, 12), (12, 12), (12, 14)]
+    assert credit.by_token(spans, steps, [1.0, 0.0]) == [1.0, 1.0, None, 0.0, 0.0, None, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,16 @@ def test_completions_may_be_conversations_or_texts() -> None:
     turns = [{"role": "assistant", "content": text}]
     for function in (functions.format, functions.accuracy, functions.process):
         assert function([turns], **columns()) == function([text], **columns()) == [1.0]
+
+
+@pytest.mark.parametrize("name", ["format", "accuracy", "process"])
+def test_trl_imports_and_calls_them(name: str) -> None:
+    """As TRL's script finds a function by its path, and as its trainer calls it."""
+    module, function = f"cxr_reason.rewards.functions.{name}".rsplit(".", 1)
+    reward = getattr(importlib.import_module(module), function)
+    turns = [[{"role": "assistant", "content": completion(*CHAIN)}]] * 2
+    more = {"completion_ids": [[1], [2]], "trainer_state": None, "log_extra": print, "log_metric": print}
+    assert reward(prompts=[[], []], completions=turns, **more, **columns(2), images=[None, None]) == [1.0, 1.0]
 
 
 def test_accuracy_reads_the_answer() -> None:

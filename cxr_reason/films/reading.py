@@ -118,11 +118,13 @@ def _opened(path: Path) -> Iterator[io.BufferedReader]:
 class _Quiet:
     """While a film is read, no warning and no log of the decoders, which quote what stands in a file's header.
 
-    Filters and levels belong to the whole process. Where films are read in threads, the first reader sets them and the
-    last one puts them back.
+    Filters and loggers belong to the whole process. Where films are read in threads, the first reader sets them and the
+    last one puts them back. What is logged stops at a handler that drops it: a logger's level would do as well, but to
+    set one clears what all loggers of the process remember, which beside a training stack takes longer than a film.
     """
 
-    _LOGGERS = ("PIL", "pydicom", "pylibjpeg")
+    _LOGGERS = tuple(map(logging.getLogger, ("PIL", "pydicom", "pylibjpeg")))
+    _DROPS = logging.NullHandler()
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -134,9 +136,10 @@ class _Quiet:
             if self._readers == 0:
                 self._before.enter_context(warnings.catch_warnings())
                 warnings.simplefilter("ignore")
-                for logger in map(logging.getLogger, self._LOGGERS):
-                    self._before.callback(logger.setLevel, logger.level)
-                    logger.setLevel(logging.CRITICAL + 1)
+                for logger in self._LOGGERS:
+                    self._before.callback(setattr, logger, "propagate", logger.propagate)
+                    logger.addHandler(self._DROPS)  # which is there once, however often
+                    logger.propagate = False
             self._readers += 1
 
     def __exit__(self, *_: object) -> None:

@@ -40,8 +40,13 @@ class Step:
     start: int
     end: int
     """Characters of the completion, ``[start, end)``."""
-    verdict: float
-    """Share of its claims that are supported, in [0, 1]."""
+    claims: tuple[tuple[str, float, bool], ...]
+    """What it claims of each finding, once: (finding, weight, whether the report supports it)."""
+
+    @property
+    def verdict(self) -> float:
+        """The share of its claims that are supported, by weight, in [0, 1]."""
+        return sum(weight for _, weight, true in self.claims if true) / sum(weight for _, weight, _ in self.claims)
 
 
 def score(told: Examined) -> float | None:
@@ -74,10 +79,10 @@ def steps(told: Examined, completion: str) -> list[Step]:
     }
     found = []
     for step, place in zip(told.steps, prose.spans(completion, told.steps), strict=True):
-        made = [known[key] for key in {_key(claim) for claim in step.claims} & known.keys()]
-        weight = sum(weight for weight, _ in made)
-        if place and weight:
-            found.append(Step(*place, sum(weight for weight, true in made if true) / weight))
+        made = dict.fromkeys(key for claim in step.claims if (key := _key(claim)) in known)
+        claims = tuple((key[0], *known[key]) for key in made if known[key][0])
+        if place and claims:
+            found.append(Step(*place, claims))
     return found
 
 

@@ -135,17 +135,31 @@ class Rollouts:
         import torch
 
         told = self._rewarded
-        verdicts = torch.full((len(told["texts"]), length), float("nan"))
-        for row, (ids, text, steps) in enumerate(zip(told["ids"], told["texts"], told["steps"], strict=True)):
+        credits = torch.zeros((len(told["texts"]), length))
+        inside = 0
+        rows = zip(told["ids"], told["texts"], told["steps"], self._credits(told["steps"]), strict=True)
+        for row, (ids, text, steps, values) in enumerate(rows):
             if steps:
                 spans = credit.token_spans(self._tokenizer, ids, text)  # type: ignore[attr-defined]
-                verdicts[row, : len(ids)] = torch.tensor(credit.verdicts_of(spans, steps))
+                found = credit.by_token(spans, steps, values)
+                credits[row, : len(ids)] = torch.tensor([value or 0.0 for value in found])
+                inside += sum(value is not None for value in found)
         std = told["std"] if self.scale_rewards != "none" else torch.ones_like(told["std"])  # type: ignore[attr-defined]
-        by_step = credit.by_step(advantages, verdicts.to(advantages.device), std, weight=self.chosen.step_weight)
-        inside = ~verdicts.isnan()
-        self._note("credit/tokens_in_steps", float(inside.float().mean()))
+        by_step = credit.by_step(advantages, credits.to(advantages.device), std, weight=self.chosen.step_weight)
+        self._note("credit/tokens_in_steps", inside / max(1, sum(map(len, told["ids"]))))
         self._note("credit/mean_correction", float((by_step - advantages.unsqueeze(1)).abs().mean()))
         return by_step
+
+    def _credits(self, mine: Sequence[Sequence[process.Step]]) -> list[list[float]]:
+        """What the steps of our completions are worth beside those of their groups, which may span processes."""
+        told = [[step.claims for step in steps] for steps in mine]
+        together = [row for part in ranks.gathered([told]) for row in part]
+        size = self.num_generations  # type: ignore[attr-defined]
+        worth = [
+            row for start in range(0, len(together), size) for row in credit.relative(together[start : start + size])
+        ]
+        first = self.accelerator.process_index * len(mine)  # type: ignore[attr-defined]
+        return worth[first : first + len(mine)]
 
     def _leave_out(self, made: dict[str, Any], spread: Tensor) -> None:
         """Take the completions of groups without spread out of the loss, and of what it is divided by."""
