@@ -6,8 +6,10 @@ its rewards and verdicts to ``completions/`` as Parquet.
 
 **Films and vLLM.** TRL 1.16 hands vLLM prompts whose image tokens are expanded already, with the images, and vLLM
 expands them again: the policy that samples sees another prompt than the one that is trained, importance ratios fall to
-0.003, gradients vanish, and nothing says so. Here vLLM gets one placeholder an image, as it wants; and whatever the
-cause, a run whose mean importance ratio leaves `RATIOS` ends with an error.
+0.003, gradients vanish, and nothing says so. Here vLLM gets one placeholder an image, as it wants. And vLLM keeps what
+its vision tower made of a film, which TRL doesn't clear when it brings new weights: a film that comes again is seen
+with old ones. Here it forgets. Whatever the cause, a run whose mean importance ratio leaves `RATIOS` ends with an
+error.
 """
 
 from __future__ import annotations
@@ -79,7 +81,13 @@ class Rollouts:
     def _generate_single_turn(self, prompt_ids: Any, images: Any, *given: Any, **more: Any) -> Any:
         if self.use_vllm and images is not None:  # type: ignore[attr-defined]
             prompt_ids = self._with_placeholders
+            self._forget_films()
         return super()._generate_single_turn(prompt_ids, images, *given, **more)  # type: ignore[misc]
+
+    def _forget_films(self) -> None:
+        """Let vLLM see films with the weights that it is about to get: it keeps what its vision tower made of them."""
+        if self.vllm_mode == "colocate" and self.state.global_step != self._last_loaded_step:  # type: ignore[attr-defined]
+            self.vllm_generation.llm.llm_engine.engine_core.reset_encoder_cache()  # type: ignore[attr-defined]
 
     # --------------------------------------------------------------------------------------------------------- rewards
 
