@@ -49,7 +49,7 @@ SFT = (
 )
 RL = (
     *("--recipe", "tiny", "--max-tokens", "72", "--max-steps", "120", "--eval-every", "0", "--save-every", "60"),
-    *("--answer-only-share", "0"),
+    *("--answer-only-share", "0", "--freeze-vision"),
 )
 OUTCOME = ("--reward", "format=1", "--reward", "accuracy=1")
 ARMS: dict[str, tuple[str, ...]] = {
