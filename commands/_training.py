@@ -49,7 +49,7 @@ def pairs(*, numbers: bool) -> Callback:
 
 
 def data_options(command: Command) -> Command:
-    """What is trained on: `allow`, `apart_from`, `image_root`, `film_cache`, `max_failed`."""
+    """What is trained on: `mix`, the shares, `allow`, `apart_from`, `image_root`, `film_cache`, `max_failed`."""
     command = image_root_option(command)
     for option in (
         click.option(
@@ -72,6 +72,17 @@ def data_options(command: Command) -> Command:
             multiple=True,
             type=click.Choice(ALLOWABLE),
             help="Train although this would be refused. Repeatable.",
+        ),
+        click.option("--eval-share", type=ShareType(), help="Share of the patients kept for validation."),
+        click.option(
+            "--answer-only-share", type=ShareType(), help="Share of the items that are trained without reasoning."
+        ),
+        click.option(
+            "--mix",
+            multiple=True,
+            metavar="FILE=WEIGHT",
+            callback=pairs(numbers=True),
+            help="Inputs by their share of what is seen: --mix a.jsonl=0.7 --mix b.jsonl=0.3, instead of INPUT.",
         ),
     ):
         command = option(command)

@@ -51,17 +51,6 @@ LOSSES = ("grpo", "dapo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo")
 @click.option("--loss-type", type=click.Choice(LOSSES), help="As TRL names them.")
 @click.option("--vllm", type=click.Choice(["colocate", "server"]), help="Let vLLM generate; else transformers does.")
 @click.option("--strict-rewards", is_flag=True, default=None, help="End the run where a reward fails.")
-@click.option(
-    "--mix",
-    multiple=True,
-    metavar="FILE=WEIGHT",
-    callback=_training.pairs(numbers=True),
-    help="Inputs by their share of what is seen, instead of INPUT.",
-)
-@click.option(
-    "--answer-only-share", type=_options.ShareType(), help="Share of the items that are asked without reasoning."
-)
-@click.option("--eval-share", type=_options.ShareType(), help="Share of the patients kept for validation.")
 @_training.data_options
 @_training.trainer_options
 @_engines.trust_option
@@ -116,8 +105,7 @@ def rl(
     inputs = tuple(settings.mix) or sources
     root = Path(image_root) if image_root else None
     if not inputs and parent:
-        inputs, root = parent.inputs, root or parent.image_root
-        training.check_inputs(ckpt, inputs)
+        inputs, root = parent.inputs(), root or parent.image_root
         console.note(f"rl: trained on what {ckpt} was trained on: {', '.join(inputs)}")
     if not inputs:
         cli.stop_if_waiting(ctx, None)

@@ -22,13 +22,6 @@ from . import _engines, _options, _training
 )
 @click.option("--recipe", type=click.Choice(list(recipes("sft"))), help="Settings that belong together.")
 @click.option(
-    "--mix",
-    multiple=True,
-    metavar="FILE=WEIGHT",
-    callback=_training.pairs(numbers=True),
-    help="Inputs by their share of what is seen: --mix a.jsonl=0.7 --mix b.jsonl=0.3, instead of INPUT.",
-)
-@click.option(
     "--task-weight",
     "task_weights",
     multiple=True,
@@ -36,10 +29,6 @@ from . import _engines, _options, _training
     callback=_training.pairs(numbers=True),
     help="Items of a task this many times, in expectation: binary=2. Repeatable.",
 )
-@click.option(
-    "--answer-only-share", type=_options.ShareType(), help="Share of the items that are trained without reasoning."
-)
-@click.option("--eval-share", type=_options.ShareType(), help="Share of the patients kept for validation.")
 @_training.data_options
 @_training.trainer_options
 @_engines.trust_option

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import environment
 from small_models import vision_model
-from trainings import Done, Training, chains, read, torchrun, write
+from trainings import Done, Training, chains, read, torchrun, weights, write
 
 from cxr_reason.errors import CxrError
 from cxr_reason.training import checkpoints, data, rollouts, settings
@@ -72,13 +72,6 @@ def whole(world: Path) -> dict[str, tuple[Path, Done]]:
         out = world / f"whole-{kind}"
         found[kind] = out, rl(world, world / f"log-{kind}", out, *more, "--report-to", "tensorboard").wait()
     return found
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    from safetensors.numpy import load_file
-
-    (file,) = folder.glob("*.safetensors")
-    return dict(load_file(file))
 
 
 def curve(out: Path) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from conftest import environment
 from small_models import vision_model
-from trainings import Done, Training, chains, read, torchrun, write
+from trainings import Done, Training, chains, read, torchrun, weights, write
 
 from cxr_reason.errors import CxrError, TooManyFailures
 from cxr_reason.films import Films
@@ -70,13 +70,6 @@ def whole(world: Path) -> dict[str, tuple[Path, Done]]:
         tracked = ("--report-to", "tensorboard", "--set", "logging_steps=1")
         found[kind] = out, Training(world / f"log-{kind}", *command(world, out, *more, *tracked)).wait()
     return found
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    from safetensors.numpy import load_file
-
-    (file,) = folder.glob("*.safetensors")
-    return dict(load_file(file))
 
 
 def assert_same_weights(one: Path, other: Path) -> None:

@@ -133,6 +133,14 @@ def chains(folder: Path, count: int, *, seed: int = 0) -> Path:
     return folder / "chains.jsonl"
 
 
+def weights(folder: Path) -> dict[str, Any]:
+    """The tensors of the one safetensors file in `folder`, by name."""
+    from safetensors.numpy import load_file
+
+    (file,) = folder.glob("*.safetensors")
+    return dict(load_file(file))
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 

@@ -42,11 +42,15 @@ def texts(completions: Sequence[Any]) -> list[str]:
 
 def format(completions: Sequence[Any], think: Sequence[bool] | None = None, **columns: Any) -> list[float]:
     """1 where the tags are there, once and in order, with something in each; `think`: whether reasoning is asked."""
-    asked = think if think is not None else [True] * len(completions)
     return [
         float((_THOUGHT if thinks else _ANSWERED).fullmatch(text) is not None)
-        for text, thinks in zip(texts(completions), asked, strict=True)
+        for text, thinks in zip(texts(completions), _thinks(completions, think), strict=True)
     ]
+
+
+def _thinks(completions: Sequence[Any], think: Sequence[bool] | None) -> Sequence[bool]:
+    """Whether reasoning was asked for each completion; everywhere, where nothing is said."""
+    return [True] * len(completions) if think is None else think
 
 
 def accuracy(completions: Sequence[Any], **columns: Any) -> list[float]:
@@ -77,9 +81,8 @@ def _reasoned(
     columns: Mapping[str, Any],
     value: Callable[[rules.Examined], float | None],
 ) -> list[float | None]:
-    asked = think if think is not None else [True] * len(completions)
     told = examined(completions, **columns)
-    return [value(one) if thinks else None for one, thinks in zip(told, asked, strict=True)]
+    return [value(one) if thinks else None for one, thinks in zip(told, _thinks(completions, think), strict=True)]
 
 
 REWARDS: dict[str, Reward] = {

@@ -7,7 +7,7 @@ its claims earn (`training.credit`). Everything else is as in `cxr sft`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import stdev
@@ -144,41 +144,42 @@ def _need_gpu(why: str) -> None:
 class Parent:
     """What a checkpoint of `cxr sft` or `cxr rl` tells of the records that it was trained on."""
 
-    inputs: tuple[str, ...]
+    digests: Mapping[str, str]
+    """Of each file of records, by its path (`data.digest_of`)."""
     image_root: Path | None
     settings: Mapping[str, Any]
     """Those of `OF_THE_DATA`."""
 
+    def inputs(self) -> tuple[str, ...]:
+        """The files. Raises InputError where one is gone or has changed since."""
+        for path, digest in self.digests.items():
+            if not Path(path).exists():
+                raise InputError(
+                    "the records that this checkpoint was trained on are gone",
+                    where=path,
+                    hint="Name a file: cxr rl FILE.",
+                )
+            if data.digest_of(Path(path)) != digest:
+                raise InputError(
+                    "the records have changed since this checkpoint was trained on them",
+                    where=path,
+                    hint="Name the file to take it as it is: cxr rl FILE.",
+                )
+        return tuple(self.digests)
 
-def parent_of(checkpoint: str) -> Parent | None:
-    """What the ``cxr.json`` of `checkpoint` tells; None where there is none."""
-    path = models.resolve(checkpoint).adapter or models.resolve(checkpoint).path
-    told = checkpoints.read(Path(path))
+
+def parent_of(name: str) -> Parent | None:
+    """What the ``cxr.json`` of the checkpoint `name` tells; None where there is none."""
+    checkpoint = models.resolve(name)
+    told = checkpoints.read(checkpoint.adapter or checkpoint.path)
     if told is None or "data" not in told:
         return None
     root, config = told.get("image_root"), told.get("config") or {}
     return Parent(
-        tuple(entry["path"] for entry in told["data"]),
+        {entry["path"]: entry["blake2b"] for entry in told["data"]},
         Path(root) if root else None,
         {name: config[name] for name in OF_THE_DATA if config.get(name) is not None},
     )
-
-
-def check_inputs(checkpoint: str, inputs: Sequence[str]) -> None:
-    """Raise InputError where the records that `checkpoint` was trained on are gone or changed since."""
-    told = checkpoints.read(Path(models.resolve(checkpoint).adapter or models.resolve(checkpoint).path)) or {}
-    known = {entry["path"]: entry["blake2b"] for entry in told.get("data", ())}
-    for path in inputs:
-        if not Path(path).exists():
-            raise InputError(
-                "the records that this checkpoint was trained on are gone", where=path, hint="Name a file: cxr rl FILE."
-            )
-        if known.get(path) != data.digest_of(Path(path)):
-            raise InputError(
-                "the records have changed since this checkpoint was trained on them",
-                where=path,
-                hint="Name the file to take it as it is: cxr rl FILE.",
-            )
 
 
 def train(run: runs.Run) -> dict[str, Any]:
