@@ -49,9 +49,18 @@ def pairs(*, numbers: bool) -> Callback:
 
 
 def data_options(command: Command) -> Command:
-    """What is trained on: `mix`, the shares, `allow`, `apart_from`, `image_root`, `film_cache`, `max_failed`."""
+    """What is trained on: `mix`, the shares, `allow`, `apart_from`, `image_root`, `film_cache`, `max_failed`,
+    and `dry_run`.
+    """
     command = image_root_option(command)
     for option in (
+        click.option(
+            "-n",
+            "--dry-run",
+            is_flag=True,
+            help="Read the records, refuse what would spoil the run, keep the items for the run itself, and stop "
+            "before a model is loaded.",
+        ),
         click.option(
             "--max-failed",
             type=ShareType(),

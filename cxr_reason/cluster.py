@@ -1,16 +1,23 @@
-"""What a scheduler tells us: which share of the input is ours, and when to stop.
+"""What a scheduler tells us: which share of the input is ours, which process of a run we are, and when to stop.
 
-Slurm describes a job array in ``SLURM_ARRAY_TASK_ID``, ``_MIN``, ``_MAX``, ``_STEP`` and ``_COUNT``. The array's
-indices need not start at 0 nor be 1 apart (``--array=10-40:10`` is four tasks): the shard is the task's rank in it.
+*Shards.* Slurm describes a job array in ``SLURM_ARRAY_TASK_ID``, ``_MIN``, ``_MAX``, ``_STEP`` and ``_COUNT``. The
+array's indices need not start at 0 nor be 1 apart (``--array=10-40:10`` is four tasks): the shard is the task's rank in
+it. What Slurm doesn't tell is whether an array is a whole: ``--array=3`` may be the one task of a run that failed, and
+would then take the whole input. ``CXR_SHARDS=8`` says of how many shards indices are, and then any of them may be
+there: shard 3 is task 3.
+
+*Ranks.* torchrun and accelerate set RANK, LOCAL_RANK and WORLD_SIZE. Where srun alone has started several tasks, its
+own variables say the same. Nothing here starts a process.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Self
@@ -41,31 +48,85 @@ class Shard:
         return cls(int(index), int(count))
 
 
+SHARDS = "CXR_SHARDS"
+
+
 def shard_from_environment(environment: Mapping[str, str] | None = None) -> Shard | None:
     """The shard of this Slurm array task, None outside an array.
 
-    Raises CxrError where the array has gaps (``--array=1,3,7``): Slurm tells a task its index and the array's size but
-    not its rank, and a guess would mine some studies twice and others never.
+    Raises CxrError where that isn't sure: an array with gaps (``--array=1,3,7``) or of a single task, without
+    CXR_SHARDS. A guess would take some studies twice and others never.
     """
     environment = os.environ if environment is None else environment
     task = environment.get("SLURM_ARRAY_TASK_ID")
     if task is None:
         return None
+    whole = environment.get(SHARDS)
     try:
+        index = int(task)
+        if whole:
+            return Shard(index, int(whole))
         first = int(environment["SLURM_ARRAY_TASK_MIN"])
         last = int(environment["SLURM_ARRAY_TASK_MAX"])
         step = int(environment.get("SLURM_ARRAY_TASK_STEP", "1"))
         count = int(environment["SLURM_ARRAY_TASK_COUNT"])
-        rank, rest = divmod(int(task) - first, step)
-        whole = rest == 0 and (last - first) // step + 1 == count
-        if whole:
+        rank, rest = divmod(index - first, step)
+        if count > 1 and rest == 0 and (last - first) // step + 1 == count:
             return Shard(rank, count)
     except (KeyError, ValueError, ZeroDivisionError):
         pass
+    if whole:
+        told = f"its index is {task}, and {SHARDS} is {whole}: indices go from 0 to {SHARDS} - 1"
+    else:
+        told = f"Slurm doesn't tell whether the array is whole (it has gaps, or this task alone) without {SHARDS}"
     raise CxrError(
-        f"Slurm's variables don't say which part of its array task {task} is (an array with gaps?).",
-        hint="Give --shard i/n, 0-based: for example --shard 0/1 for the whole input.",
+        f"it isn't clear which part of the input array task {task} is: {told}",
+        hint=f"Say of how many shards these are: {SHARDS}=8 sbatch --array=1,3,7 …; or give --shard i/n, 0-based.",
     )
+
+
+RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+
+
+def ranks_from_environment(environment: MutableMapping[str, str] | None = None) -> tuple[int, int]:
+    """(rank, processes) as a launcher tells them, (0, 1) without one.
+
+    Where it is srun alone, RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are set in `environment` for
+    torch, as Slurm tells them. Raises CxrError where a launcher tells only half.
+    """
+    environment = os.environ if environment is None else environment
+    there = [name for name in RANKS if name in environment]
+    # A batch script has SLURM_PROCID and SLURM_NTASKS too; this one is of what srun starts.
+    tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+    if not there and tasks > 1:
+        environment.update(RANK=environment["SLURM_PROCID"], LOCAL_RANK=environment["SLURM_LOCALID"])
+        environment["WORLD_SIZE"] = str(tasks)
+        if "MASTER_ADDR" not in environment:
+            environment["MASTER_ADDR"] = _first_host(environment)
+        environment.setdefault("MASTER_PORT", str(20_000 + int(environment.get("SLURM_JOB_ID", "0")) % 10_000))
+    elif not there:
+        return 0, 1
+    elif len(there) < len(RANKS):
+        missing = ", ".join(name for name in RANKS if name not in there)
+        raise CxrError(
+            f"{', '.join(there)} {'is' if len(there) == 1 else 'are'} set and {missing} not, so it isn't clear whether "
+            "this is one process of several",
+            hint="Start it by torchrun or accelerate launch, or unset them for a run of one process.",
+        )
+    return int(environment["RANK"]), int(environment["WORLD_SIZE"])
+
+
+def _first_host(environment: Mapping[str, str]) -> str:
+    """Where the first process of a step runs."""
+    if environment.get("SLURM_STEP_NUM_NODES", "1") == "1":
+        return "127.0.0.1"
+    command = ["scontrol", "show", "hostnames", environment["SLURM_STEP_NODELIST"]]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        raise CxrError(
+            "Slurm doesn't tell the name of the first node", hint="Set MASTER_ADDR to it, or start by torchrun."
+        ) from None
 
 
 class Handlers(ABC):

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from cxr_reason.cluster import Shard, StopSignals, shard_from_environment
+from cxr_reason.cluster import Shard, StopSignals, ranks_from_environment, shard_from_environment
 from cxr_reason.errors import CxrError, Terminated
 
 
@@ -36,7 +36,10 @@ def test_shards_are_parsed_or_explained():
         (array(4, 1, 4, 1, 4), Shard(3, 4)),
         (array(30, 10, 40, 10, 4), Shard(2, 4)),
         (array(4, 0, 5, 2, 3), Shard(2, 3)),  # --array=0-5:2 has the tasks 0, 2 and 4
-        (array(7, 7, 7, 1, 1), Shard(0, 1)),
+        ({**array(7, 7, 7, 1, 1), "CXR_SHARDS": "8"}, Shard(7, 8)),  # one that failed, once more
+        ({**array(3, 1, 7, 1, 3), "CXR_SHARDS": "8"}, Shard(3, 8)),
+        ({**array(2, 0, 3, 1, 4), "CXR_SHARDS": "4"}, Shard(2, 4)),
+        ({"CXR_SHARDS": "4"}, None),
     ],
 )
 def test_the_shard_of_an_array_task_is_its_rank(variables, shard):
@@ -44,11 +47,47 @@ def test_the_shard_of_an_array_task_is_its_rank(variables, shard):
 
 
 @pytest.mark.parametrize(
-    "variables", [array(3, 1, 7, 1, 3), array(2, 1, 7, 3, 3), {"SLURM_ARRAY_TASK_ID": "1"}, array(1, 0, 3, 0, 4)]
+    "variables",
+    [
+        array(3, 1, 7, 1, 3),
+        array(2, 1, 7, 3, 3),
+        {"SLURM_ARRAY_TASK_ID": "1"},
+        array(1, 0, 3, 0, 4),
+        array(7, 7, 7, 1, 1),  # the whole, or the one that failed?
+        array(0, 0, 0, 1, 1),
+        {**array(4, 1, 4, 1, 4), "CXR_SHARDS": "4"},
+        {**array(1, 0, 3, 1, 4), "CXR_SHARDS": "all"},
+    ],
 )
-def test_arrays_with_gaps_are_refused(variables):
-    with pytest.raises(CxrError, match="--shard"):
+def test_arrays_that_may_be_a_part_are_refused(variables):
+    with pytest.raises(CxrError, match="CXR_SHARDS") as error:
         shard_from_environment(variables)
+    assert "--shard" in (error.value.hint or "")
+
+
+def test_ranks_are_what_a_launcher_tells():
+    assert ranks_from_environment({}) == (0, 1)
+    assert ranks_from_environment({"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}) == (3, 4)
+    with pytest.raises(CxrError, match=r"WORLD_SIZE is set and RANK, LOCAL_RANK not"):
+        ranks_from_environment({"WORLD_SIZE": "2"})
+
+
+def test_ranks_are_what_srun_tells_where_no_launcher_does():
+    step = {
+        "SLURM_PROCID": "1",
+        "SLURM_LOCALID": "1",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_JOB_ID": "70123",
+    }
+    assert ranks_from_environment(step) == (1, 2)
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    assert [step[name] for name in names] == ["1", "1", "2", "127.0.0.1", "20123"]
+    # One launch a node: what torchrun says of its own processes counts.
+    told = {**step, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "8"}
+    assert ranks_from_environment(told) == (0, 8)
+    # A batch script is no step, though Slurm tells it that two tasks may be started.
+    assert ranks_from_environment({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}) == (0, 1)
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])

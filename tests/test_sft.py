@@ -22,7 +22,7 @@ from trainings import Done, Training, chains, read, torchrun, weights, write
 
 from cxr_reason.errors import CxrError, TooManyFailures
 from cxr_reason.films import Films
-from cxr_reason.training import checkpoints, curves, data, ranks, settings
+from cxr_reason.training import checkpoints, curves, data, settings
 from cxr_reason.training.refusals import REFUSALS, Refusals
 
 pytestmark = pytest.mark.xdist_group("sft")  # one worker draws the phantoms, once
@@ -306,6 +306,22 @@ def test_items_may_have_several_films_or_none(world: Path, records: list[dict[st
     done = Training(tmp_path / "log", *command(world, tmp_path / "out", *more, records=source)).wait()
     assert done.code == 0, done.stderr
     assert done.result["step"] == 3
+
+
+def test_a_dry_run_leaves_the_items_for_the_run_itself(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    dry = Training(tmp_path / "log", *command(world, out, "--dry-run", "--set", "bf16=true")).wait()
+    assert (dry.code, dry.stdout) == (0, "")
+    assert "without --dry-run trains on them" in dry.stderr
+    assert not checkpoints.numbered(out)
+    items = {path: path.stat().st_mtime_ns for path in (out / "data").iterdir()}
+    assert out / "data" / "train-0.arrow" in items
+    done = Training(tmp_path / "log", *command(world, out)).wait()
+    assert done.code == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in items} == items
+    unrefined = Training(tmp_path / "log", *command(world, tmp_path / "none", "-n", "--max-length", "300")).wait()
+    assert unrefined.code == 1
+    assert "error: too-long" in unrefined.stderr
 
 
 def test_what_is_left_out_goes_to_the_rejects(world: Path, records: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -614,13 +630,6 @@ def test_a_step_takes_as_many_items_however_it_is_dealt(
 def test_a_batch_that_does_not_divide_is_refused() -> None:
     with pytest.raises(CxrError, match=r"can't be dealt to 3 processes"):
         settings.accumulation(16, 4, world=3)
-
-
-def test_half_a_launcher_is_refused() -> None:
-    assert ranks.of_environment({}) == (0, 1)
-    assert ranks.of_environment({"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}) == (3, 4)
-    with pytest.raises(CxrError, match=r"WORLD_SIZE is set and RANK, LOCAL_RANK not"):
-        ranks.of_environment({"WORLD_SIZE": "2"})
 
 
 def test_curves_are_drawn_of_what_was_logged() -> None:

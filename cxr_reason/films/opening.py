@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 RECENT = 8
 """Films kept in memory: the questions of a study follow each other."""
+# Threads that want the same film wait for the one that decodes it. Locks of the module: a `Films` can be pickled.
+_LOCKS = tuple(threading.Lock() for _ in range(256))
 
 
 class Films:
@@ -37,15 +40,16 @@ class Films:
         """The film in `path`: RGB, `fit(read(path))`. Raises FilmError."""
         content = content_of(path)
         key = digest(io.BytesIO(content))
-        film = dict(self._recent).get(key)
-        if film is None:
-            film = self._cache.get(key) if self._cache else None
-        if film is None:
-            film = fit(decoded(content, where=os.fspath(path)), max_pixels=self.max_pixels).convert("L")
-            if self._cache:
-                self._cache.put(key, film)
-        others = [entry for entry in self._recent if entry[0] != key]
-        self._recent = ((key, film), *others[: RECENT - 1])
+        with _LOCKS[int(key[:2], 16)]:
+            film = dict(self._recent).get(key)
+            if film is None:
+                film = self._cache.get(key) if self._cache else None
+            if film is None:
+                film = fit(decoded(content, where=os.fspath(path)), max_pixels=self.max_pixels).convert("L")
+                if self._cache:
+                    self._cache.put(key, film)
+            others = [entry for entry in self._recent if entry[0] != key]
+            self._recent = ((key, film), *others[: RECENT - 1])
         return film.convert("RGB")
 
     def paths(self, record: Mapping[str, Any], *, base: Path | None) -> list[Path]:

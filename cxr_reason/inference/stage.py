@@ -7,12 +7,10 @@ once: nobody waits for a batch. An item that can't be asked is rejected by name,
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from cxr_reason.engines import prompts
 from cxr_reason.engines.base import Completion, Prompt, Sampling
 from cxr_reason.errors import TooManyFailures
 from cxr_reason.films import FilmError, Films
+from cxr_reason.films.ahead import ahead
 from cxr_reason.inference import blind as blinding
 from cxr_reason.inference import voting
 from cxr_reason.streams import Input, Row, with_id
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 STAGE = "infer"
-READERS = min(4, os.cpu_count() or 1)
-"""Threads that read films: decoding is native code, which runs beside the rest."""
+READERS = 4
+"""Threads that read films, at most."""
 SAVE_SECONDS = 0.2
 """A completion may have cost minutes of a GPU: it waits no longer than this until it is saved."""
 # What was said of an earlier prediction.
@@ -197,17 +196,7 @@ class _Asker:
 
     def items(self, rows: Iterable[Row]) -> Iterator[_Item]:
         """Each row's, in order; films are read by threads, some rows ahead."""
-        ahead: deque[Future[_Item]] = deque()
-        with ThreadPoolExecutor(READERS, thread_name_prefix="films") as pool:
-            try:
-                for row in rows:
-                    ahead.append(pool.submit(self._item, row))
-                    if len(ahead) > 2 * READERS:
-                        yield ahead.popleft().result()
-                while ahead:
-                    yield ahead.popleft().result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        return ahead(self._item, rows, most=READERS)
 
     def _item(self, row: Row) -> _Item:
         record, told = with_id(dict(row.data or {})), self.settings

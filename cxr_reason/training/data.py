@@ -24,12 +24,13 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from cxr_reason import console, radrbench, records, runner
 from cxr_reason.engines.prompts import completion_of, prompt_of
 from cxr_reason.errors import CxrError, InputError, TooManyFailures
 from cxr_reason.films import FilmError, Films
+from cxr_reason.films.ahead import ahead
 from cxr_reason.mining.apart import SPLIT_NAMES, Guard
 from cxr_reason.sinks import whole
 from cxr_reason.streams import Group, Input, Row, Seen, stable_hash, with_id
@@ -43,6 +44,8 @@ FOLDER = "data"
 MANIFEST = "data.json"
 EVALUATE = "evaluate.jsonl"
 ROWS_A_BATCH = 256
+FILM_READERS = 32
+"""Threads that open films while records are read, at most."""
 SINGLE_CLASS_FROM = 8
 """Items of a task from which one and the same answer is no chance."""
 
@@ -165,6 +168,13 @@ def was_refined(record: Mapping[str, Any]) -> bool:
 
 
 # ----------------------------------------------------------------------------------------------------------- reading
+
+
+class _Seen(NamedTuple):
+    """The films of an item."""
+
+    paths: list[str]
+    images: list[Any]
 
 
 @dataclass(slots=True)
@@ -301,13 +311,10 @@ class Reader:
         return "validate" if kept else "train"
 
     def _usable(self, rows: Iterator[tuple[int, Row, str]]) -> Iterator[tuple[int, _Item]]:
-        for number, row, split in rows:
-            if split == "test":
-                self.counts.test += 1
-                continue
+        for number, row, split, seen in ahead(self._seen, self._untested(rows), most=FILM_READERS):
             item = _Item(row.data or {}, split)
             try:
-                length = self._fill(item, row)
+                length = self._fill(item, seen)
             except FilmError as error:
                 self.counts.no_film += 1
                 told = f"{error.where}: {error.what}"
@@ -328,14 +335,29 @@ class Reader:
             self.counts.longest = max(self.counts.longest, length)
             yield from self._taken(number, item)
 
-    def _fill(self, item: _Item, row: Row) -> int:
+    def _untested(self, rows: Iterator[tuple[int, Row, str]]) -> Iterator[tuple[int, Row, str]]:
+        for entry in rows:
+            if entry[2] == "test":
+                self.counts.test += 1
+            else:
+                yield entry
+
+    def _seen(self, entry: tuple[int, Row, str]) -> tuple[int, Row, str, _Seen | FilmError]:
+        """`entry` with its films, opened; in a thread."""
+        number, row, split = entry
+        try:
+            paths = self.films.paths(row.data or {}, base=Path(row.file).parent)
+            return number, row, split, _Seen([os.path.abspath(path) for path in paths], [*map(self.films.open, paths)])
+        except FilmError as error:
+            return number, row, split, error
+
+    def _fill(self, item: _Item, seen: _Seen | FilmError) -> int:
         """Make the conversation of `item`; its length in tokens. Raises FilmError."""
         record, settings = item.record, self.settings
         item.answer_only = is_answer_only(record, share=settings.answer_only_share, seed=self.seed)
-        base = Path(row.file).parent
-        paths = self.films.paths(record, base=base)
-        images = [self.films.open(path) for path in paths]
-        item.films = [os.path.abspath(path) for path in paths]
+        if isinstance(seen, FilmError):
+            raise seen
+        item.films = seen.paths
         think = not item.answer_only
         prompt = prompt_of(record, think=think, instruction=settings.instruction)
         item.messages = [{"role": turn.role, "content": turn.text} for turn in prompt.messages]
@@ -343,7 +365,7 @@ class Reader:
             item.completion = completion_of(record, think=think)
         elif think and self.shape.chains and not (record.get("steps") and record.get("report")):
             raise ValueError("a record without a report and steps can't be judged by its reasoning")
-        return self.measure(item.messages, item.completion, images) if self.measure else 0
+        return self.measure(item.messages, item.completion, seen.images) if self.measure else 0
 
     def _taken(self, number: int, item: _Item) -> Iterator[tuple[int, _Item]]:
         record, counts = item.record, self.counts

@@ -1,19 +1,13 @@
-"""The processes of one run: which of them we are, and what they have to agree on.
-
-A run is distributed only where a launcher (torchrun, accelerate, srun with the variables exported) has set RANK,
-LOCAL_RANK and WORLD_SIZE. Nothing here starts a process.
-"""
+"""What the processes of one run have to agree on. Which of them we are, `cluster.ranks_from_environment` tells."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from cxr_reason.errors import CxrError, Stop
+from cxr_reason.errors import Stop
 
 T = TypeVar("T")
-VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
 class Followed(Stop):
@@ -22,22 +16,6 @@ class Followed(Stop):
     def __init__(self, exit_code: int) -> None:
         super().__init__()
         self.exit_code = exit_code
-
-
-def of_environment(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
-    """(rank, processes) as a launcher tells them, (0, 1) without one. Raises CxrError where it tells only half."""
-    environment = os.environ if environment is None else environment
-    there = [name for name in VARIABLES if name in environment]
-    if not there:
-        return 0, 1
-    if len(there) < len(VARIABLES):
-        missing = ", ".join(name for name in VARIABLES if name not in there)
-        raise CxrError(
-            f"{', '.join(there)} {'is' if len(there) == 1 else 'are'} set and {missing} not, so it isn't clear whether "
-            "this is one process of several",
-            hint="Start it by torchrun or accelerate launch, or unset them for a run of one process.",
-        )
-    return int(environment["RANK"]), int(environment["WORLD_SIZE"])
 
 
 def first_does(work: Callable[[], T]) -> T | None:

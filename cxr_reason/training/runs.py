@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_reason import console, records
+from cxr_reason.cluster import ranks_from_environment
 from cxr_reason.engines import Message, Prompt, models
 from cxr_reason.engines.chat import Chat
 from cxr_reason.errors import CxrError, Terminated
@@ -72,6 +73,8 @@ class Run:
     rejects: Path | None = None
     """Where records go that are left out, with reasons."""
     force: bool = False
+    dry_run: bool = False
+    """Whether to stop when the records are read and nothing was refused; no model is loaded."""
     trust_remote_code: bool = False
 
     @property
@@ -136,13 +139,13 @@ class Stage(ABC):
 def train(stage: Stage, run: Run) -> dict[str, Any]:
     """Train, or go on where an earlier run stopped; the model is then in `run.out`, and its checkpoints below.
 
-    Gives {"checkpoint", "step", "best_step", "metrics"}; None-like in processes other than the first. Raises CxrError
-    for what is refused, Terminated (or KeyboardInterrupt) after a signal, when a checkpoint has been saved.
+    Gives {"checkpoint", "step", "best_step", "metrics"}; {} in processes other than the first, and of a dry run. Raises
+    CxrError for what is refused, Terminated (or KeyboardInterrupt) after a signal, when a checkpoint has been saved.
     """
     # TRL tells its makers of every trainer that is made; nothing of a run is anybody's business.
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loaders fork
-    rank, world = ranks.of_environment()
+    rank, world = ranks_from_environment()
     if rank:
         console.set_quiet(True)
     try:
@@ -161,7 +164,7 @@ def _train(stage: Stage, run: Run, *, first: bool, world: int) -> dict[str, Any]
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         warnings.filterwarnings("ignore", category=UserWarning, module=r"trl\.")  # of versions, again and again
-    args = _arguments(stage, run, world=world)
+    args = None if run.dry_run else _arguments(stage, run, world=world)
     checkpoint = models.resolve(run.model, trust_remote_code=run.trust_remote_code)
     chat = Chat(checkpoint, trust_remote_code=run.trust_remote_code)
     if not chat.sees:
@@ -175,6 +178,9 @@ def _train(stage: Stage, run: Run, *, first: bool, world: int) -> dict[str, Any]
         if finished:
             console.note(f"{run.out} is trained already, with these settings on these records: --force starts over")
             return finished
+        if run.dry_run:
+            console.note(f"the items are in {run.out / data.FOLDER}: the same command without --dry-run trains on them")
+            return {}
         return _fit(stage, run, args, checkpoint, chat, about, first=first)
 
 
