@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv lint test docs bench demo clean
+.PHONY: help venv lint test slurm docs bench demo clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -32,8 +32,13 @@ lint: venv  ## ruff, mypy, and the command reference against the commands
 	$(BIN)/mypy
 	$(BIN)/cog --check docs/commands.md
 
-test: lint  ## lint, then all tests but the slow ones
+test: lint  ## lint, then all tests but the slow ones and those of Slurm
 	$(BIN)/pytest -q -n 2 --dist loadgroup
+
+SLURM := /tmp/slurm-here
+slurm: venv  ## examples/slurm on a real Slurm of this machine (as root, with Debian's slurmctld, slurmd, slurm-client, munge)
+	trap 'tools/slurm_here.sh stop $(SLURM)' EXIT; tools/slurm_here.sh start $(SLURM); \
+	  SLURM_CONF=$(SLURM)/slurm.conf $(BIN)/pytest -q -m slurm tests/test_slurm.py
 
 docs: venv  ## write the commands' help into docs/commands.md
 	$(BIN)/cog -r docs/commands.md
