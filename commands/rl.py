@@ -44,6 +44,11 @@ LOSSES = ("grpo", "dapo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo")
     metavar="STD",
     help="Leave out questions whose completions are worth the same within this.",
 )
+@click.option(
+    "--silence",
+    type=click.Choice(["normal", "unknown"]),
+    help="What rewards of reasoning make of a finding that the report doesn't mention.  [default: normal]",
+)
 @click.option("--num-generations", type=click.IntRange(min=2), metavar="N", help="Completions of a question.")
 @click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Longest completion.")
 @click.option("--temperature", type=click.FloatRange(min=0, min_open=True), metavar="T", help="Of the completions.")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from cxr_reason.radiology.verify import Silence
 from cxr_reason.records import dumps_plain, loads
 from cxr_reason.rewards import process as processes
 from cxr_reason.rewards import rules
@@ -60,7 +61,11 @@ def accuracy(completions: Sequence[Any], **columns: Any) -> list[float]:
 
 
 def process(completions: Sequence[Any], think: Sequence[bool] | None = None, **columns: Any) -> list[float | None]:
-    """How true and complete the reasoning is (`cxr_reason.rewards.process`)."""
+    """How true and complete the reasoning is (`cxr_reason.rewards.process`).
+
+    This and the parts take ``silence`` too: with "unknown" instead of "normal", a finding that the report doesn't
+    mention is neither true nor false.
+    """
     return _reasoned(completions, think, columns, processes.score)
 
 
@@ -93,15 +98,15 @@ OF_REASONING = frozenset({"process", *PARTS})
 """Those that need a report and a reference chain."""
 
 
-def examined(completions: Sequence[Any], **columns: Any) -> list[rules.Examined]:
+def examined(completions: Sequence[Any], *, silence: Silence = "normal", **columns: Any) -> list[rules.Examined]:
     """What the rules make of each completion; the same completion of the same record is judged once."""
     rows = _rows(completions, columns)
-    return [_examined(dumps_plain(row), text) for row, text in zip(rows, texts(completions), strict=True)]
+    return [_examined(dumps_plain(row), text, silence) for row, text in zip(rows, texts(completions), strict=True)]
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _examined(row: str, text: str) -> rules.Examined:
-    return rules.examine({**loads(row), "prediction": text})
+def _examined(row: str, text: str, silence: Silence) -> rules.Examined:
+    return rules.examine({**loads(row), "prediction": text}, silence=silence)
 
 
 def _rows(completions: Sequence[Any], columns: Mapping[str, Any]) -> list[dict[str, Any]]:

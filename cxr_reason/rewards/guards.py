@@ -93,6 +93,10 @@ def _padded(findings: Sequence[Finding], record: Mapping[str, Any]) -> list[Chai
     return [[*chain, *more] for chain in with_one_error(findings)]
 
 
+def _called(findings: Sequence[Finding], record: Mapping[str, Any]) -> list[Chain]:
+    return [[f"There is a {name}." for name in _always_reported()]]
+
+
 def _hedged(findings: Sequence[Finding], record: Mapping[str, Any]) -> list[Chain]:
     hedged = [replace(f, status="uncertain", certainty="possible", bound=None) for f in findings]
     return [honest(hedged)]
@@ -105,6 +109,7 @@ CHEATS: dict[str, Callable[[Sequence[Finding], Mapping[str, Any]], list[Chain]]]
     "copied options": _copied,
     "padding with normals": _padded,
     "hedging everything": _hedged,
+    "calling everything": _called,
 }
 """What each writes for a record; repetition and padding of a chain with one error, which they are to make look better.
 """

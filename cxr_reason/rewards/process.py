@@ -10,6 +10,8 @@
   the weight ``a / p``, never less than 1, and the rest 1.
 - What only fills (such a denial, a finding told more than twice) adds `FILLING` to what factuality is divided by, so
   padding costs.
+- The report's silence is taken as normal. Where it is taken as unknown, a claim that the report neither bears out nor
+  contradicts only fills: where reports leave out what is there, a true finding isn't paid for as an error.
 
 *Steps*: the share of a step's weighing claims that the report supports. A step that claims nothing that weighs (a plan,
 the answer) has no verdict.
@@ -98,6 +100,8 @@ def _presence(reference: list[dict[str, Any]]) -> float:
 
 
 def _weight(claim: Mapping[str, Any], reference: tuple[Finding, ...], presence: float) -> float:
+    if claim["verdict"] == "unverifiable" and claim["basis"] == "silent":
+        return 0.0
     if claim["status"] != "absent" or claim["verdict"] == "contradicted":
         return presence
     fills = claim["verdict"] == "supported" and not _denied(claim["finding"], reference)

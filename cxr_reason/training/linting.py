@@ -20,8 +20,9 @@ MOST = 1000
 
 def lint(run: Run) -> guards.Lint:
     """What the rewards of `run` pay for on its first `MOST` records. Raises CxrError for an unknown reward."""
-    weights = cast(RlSettings, run.settings).rewards
-    functions = {name: rewarding.resolve(name) for name in weights}
+    chosen = cast(RlSettings, run.settings)
+    weights = chosen.rewards
+    functions = {name: rewarding.resolve(name, silence=chosen.silence) for name in weights}
     return guards.lint(islice(_rows(run), MOST), weights, functions)
 
 

@@ -6,21 +6,26 @@ import importlib
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cxr_reason import console
 from cxr_reason.errors import CxrError
-from cxr_reason.rewards.functions import REWARDS, Reward, texts
+from cxr_reason.radiology.verify import Silence
+from cxr_reason.rewards.functions import OF_REASONING, REWARDS, Reward, texts
 
 RADEVAL = "radeval:"
 
 
-def resolve(name: str) -> Reward:
+def resolve(name: str, *, silence: Silence = "normal") -> Reward:
     """The function of a reward: one of ours, a metric of RadEval, or ``package.module:function``.
 
-    Raises CxrError where there is none.
+    `silence` is what those of reasoning make of a finding that the report doesn't mention. Raises CxrError where there
+    is none of that name.
     """
+    if name in OF_REASONING:
+        return partial(REWARDS[name], silence=silence)
     if name in REWARDS:
         return REWARDS[name]
     if name.startswith(RADEVAL):

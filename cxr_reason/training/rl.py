@@ -72,7 +72,9 @@ class Rl(runs.Stage):
 
     def decides(self, run: runs.Run) -> dict[str, Any]:
         chosen = cast(RlSettings, run.settings)
-        return {"min_reward_std": chosen.min_reward_std, "rewards": chosen.rewards if chosen.min_reward_std else None}
+        if not chosen.min_reward_std:
+            return {"min_reward_std": 0.0}
+        return {"min_reward_std": chosen.min_reward_std, "rewards": chosen.rewards, "silence": chosen.silence}
 
     def trainer(self, run: runs.Run, model: Any, adapter: Any, *, args: Any, first: bool, **given: Any) -> Any:
         from trl import GRPOTrainer
@@ -92,7 +94,8 @@ class Rl(runs.Stage):
 
         Trainer.chosen, Trainer.first = chosen, first
         functions = [
-            rewarding.Surviving(name, rewarding.resolve(name), strict=chosen.strict_rewards) for name in chosen.rewards
+            rewarding.Surviving(name, rewarding.resolve(name, silence=chosen.silence), strict=chosen.strict_rewards)
+            for name in chosen.rewards
         ]
         if args.use_vllm:
             args.generation_kwargs = {**(args.generation_kwargs or {}), "logit_bias": _no_films(model.config)}
@@ -107,7 +110,12 @@ class Spread:
     def __init__(self, chosen: RlSettings) -> None:
         self._least = chosen.min_reward_std
         self._rewards = [
-            (rewarding.Surviving(name, rewarding.resolve(name), strict=chosen.strict_rewards), weight)
+            (
+                rewarding.Surviving(
+                    name, rewarding.resolve(name, silence=chosen.silence), strict=chosen.strict_rewards
+                ),
+                weight,
+            )
             for name, weight in chosen.rewards.items()
         ]
 

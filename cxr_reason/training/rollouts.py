@@ -118,7 +118,7 @@ class Rollouts:
     def _steps(self, inputs: Sequence[Mapping[str, Any]], written: Sequence[str]) -> list[list[process.Step]]:
         """The steps of each completion with their verdicts; none where no reasoning is asked."""
         columns = {name: [row.get(name) for row in inputs] for name in inputs[0]}
-        told = examined(written, **columns)
+        told = examined(written, silence=self.chosen.silence, **columns)
         return [
             process.steps(one, text) if row.get("think", True) else []
             for one, text, row in zip(told, written, inputs, strict=True)

@@ -12,10 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxr_reason import records
 from cxr_reason.errors import CxrError, InputError
+
+if TYPE_CHECKING:
+    from cxr_reason.radiology.verify import Silence
 
 RECIPES = Path(__file__).with_name("recipes.toml")
 
@@ -128,6 +131,8 @@ class RlSettings(Settings):
     ``sequence``: all alike."""
     step_weight: float = 0.5
     """How much the verdicts of the steps count beside the reward of the whole (λ of `training.credit`)."""
+    silence: Silence = "normal"
+    """What rewards of reasoning make of a finding that the report doesn't mention."""
     min_reward_std: float = 0.0
     """Groups whose rewards differ by less are left out of the step; 0 keeps them."""
     strict_rewards: bool = False
@@ -139,6 +144,8 @@ class RlSettings(Settings):
         super(RlSettings, self).check()
         if self.credit not in CREDITS:
             raise CxrError(f"credit can't be {self.credit!r}", where="settings", hint=f"It is {' or '.join(CREDITS)}.")
+        if self.silence not in ("normal", "unknown"):
+            raise CxrError(f"silence can't be {self.silence!r}", where="settings", hint="It is normal or unknown.")
         if self.step_weight < 0 or self.min_reward_std < 0:
             raise CxrError("step_weight and min_reward_std can't be negative", where="settings")
         if not self.rewards:
