@@ -1,4 +1,5 @@
-"""What a scheduler tells us: which share of the input is ours, which process of a run we are, and when to stop.
+"""What a scheduler tells us: which share of the input is ours, which process of a run we are, where there is room for
+temporary files, how many processors are ours, and when to stop. Nothing else in cxr asks for Slurm's variables.
 
 *Shards.* Slurm describes a job array in ``SLURM_ARRAY_TASK_ID``, ``_MIN``, ``_MAX``, ``_STEP`` and ``_COUNT``. The
 array's indices need not start at 0 nor be 1 apart (``--array=10-40:10`` is four tasks): the shard is the task's rank in
@@ -127,6 +128,23 @@ def _first_host(environment: Mapping[str, str]) -> str:
         raise CxrError(
             "Slurm doesn't tell the name of the first node", hint="Set MASTER_ADDR to it, or start by torchrun."
         ) from None
+
+
+def job_from_environment(environment: Mapping[str, str] | None = None) -> str | None:
+    """The number of the Slurm job that this process is part of."""
+    return (os.environ if environment is None else environment).get("SLURM_JOB_ID")
+
+
+def scratch(environment: Mapping[str, str] | None = None) -> str | None:
+    """The node's own disk for the time of a job, where the site names it as SLURM_TMPDIR and nobody TMPDIR."""
+    environment = os.environ if environment is None else environment
+    folder = environment.get("SLURM_TMPDIR")
+    return folder if folder and "TMPDIR" not in environment and os.path.isdir(folder) else None
+
+
+def processors() -> int:
+    """Those that this process may use: in a Slurm job its own, not the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Handlers(ABC):

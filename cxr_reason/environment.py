@@ -21,6 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from cxr_reason import cluster
+
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
 
 _HEADING = re.compile(r"# \[(\w+)\]")
@@ -138,11 +140,14 @@ def machine(*, deep: bool = False) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "python": f"{platform.python_version()} ({sys.executable})",
         "system": platform.platform(terse=True),
-        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processors": cluster.processors(),
         "memory_gib": _gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
         "gpus": gpus(),
         "slurm": _slurm(),
-        "disk_free_gib": {place: _gib(shutil.disk_usage(place).free) for place in (os.getcwd(), tempfile.gettempdir())},
+        "disk_free_gib": {
+            place: _gib(shutil.disk_usage(place).free)
+            for place in (os.getcwd(), cluster.scratch() or tempfile.gettempdir())
+        },
         "encoding": f"{locale.getpreferredencoding(False)}, stdout {sys.stdout.encoding}",
     }
     if deep:
@@ -158,7 +163,7 @@ def gpus() -> list[str]:
 
 def _slurm() -> str | None:
     told = _told("sbatch", "--version")
-    job = os.environ.get("SLURM_JOB_ID")
+    job = cluster.job_from_environment()
     return f"{told}, in job {job}" if told and job else told
 
 

@@ -2,16 +2,18 @@
 
 Published archives keep a study's report, images and labels in tables of a million rows, in any order. They are put into
 a temporary SQLite database. SQLite deletes its file as soon as it is open, so that nothing stays behind even when this
-process is killed; it lies in `SQLITE_TMPDIR`, `TMPDIR`, or /var/tmp.
+process is killed; it lies in `SQLITE_TMPDIR`, `TMPDIR`, a job's own disk (`cluster.scratch`), or /var/tmp.
 """
 
 from __future__ import annotations
 
 import marshal
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from cxr_reason.cluster import scratch
 from cxr_reason.errors import CxrError, InputError
 from cxr_reason.streams import Input, Row
 
@@ -203,6 +205,8 @@ def open_database() -> sqlite3.Connection:
     import sqlite3  # where tables are joined, and nowhere else
 
     """A new SQLite database in a file of its own. Use it within `explained`."""
+    if folder := scratch():
+        os.environ.setdefault("SQLITE_TMPDIR", folder)
     database = sqlite3.connect("", isolation_level=None)  # "": a file of its own, deleted while it is open
     # A crash loses the database anyway, so nothing is done for its sake.
     for pragma in ("temp_store = FILE", "journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIB}"):

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from cxr_reason.cluster import Shard, StopSignals, ranks_from_environment, shard_from_environment
+from cxr_reason.cluster import Shard, StopSignals, ranks_from_environment, scratch, shard_from_environment
 from cxr_reason.errors import CxrError, Terminated
 
 
@@ -63,6 +63,14 @@ def test_arrays_that_may_be_a_part_are_refused(variables):
     with pytest.raises(CxrError, match="CXR_SHARDS") as error:
         shard_from_environment(variables)
     assert "--shard" in (error.value.hint or "")
+
+
+def test_scratch_is_what_the_site_names(tmp_path):
+    there = {"SLURM_TMPDIR": str(tmp_path)}
+    assert scratch(there) == str(tmp_path)
+    assert scratch({**there, "TMPDIR": "/elsewhere"}) is None
+    assert scratch({"SLURM_TMPDIR": str(tmp_path / "gone")}) is None
+    assert scratch({}) is None
 
 
 def test_ranks_are_what_a_launcher_tells():

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from cxr_reason.cluster import processors
+
 Item = TypeVar("Item")
 Told = TypeVar("Told")
-
-
-def processors() -> int:
-    """Those that this process may use: of a Slurm job its own, not the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def ahead(work: Callable[[Item], Told], items: Iterable[Item], *, most: int) -> Iterator[Told]:

@@ -39,7 +39,7 @@ if [[ -e $work/made-of ]] && [[ $about != "$(< "$work/made-of")" ]]; then
   exit 1
 fi
 echo "$about" > "$work/made-of"
-waiting=$(squeue --noheader --me --format='%i %j %T %r' | grep " $(basename "$work"): " || true)
+waiting=$(squeue --noheader --me --format='%i %j %T %r' | grep --fixed-strings " $work: " || true)
 if [[ $waiting ]]; then
   echo "still under way:" && echo "$waiting"
   exit
@@ -47,10 +47,9 @@ fi
 
 # submit NAME WAITS-FOR OPTIONS… SCRIPT ARGUMENTS…: its number in $job. WAITS-FOR is a dependency or empty.
 submit() {
-  local waits=${2:+--dependency=$2} name
-  name="$(basename "$work"): $1"
-  job=$(CXR_SHARDS=$PARTS sbatch --parsable --job-name="$name" --kill-on-invalid-dep=yes \
-    --output="$work/logs/$1.log" ${waits:+"$waits"} "${@:3}")
+  job=$(CXR_SHARDS=$PARTS sbatch --parsable --job-name="$work: $1" --kill-on-invalid-dep=yes \
+    --output="$work/logs/$1.log" ${2:+"--dependency=$2"} "${@:3}")
+  job=${job%%;*}  # the name of the cluster follows where there are several
   echo "$job  $1${2:+, after $2}"
 }
 
