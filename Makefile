@@ -44,11 +44,14 @@ docs: venv  ## write the commands' help into docs/commands.md
 	$(BIN)/cog -r docs/commands.md
 
 # learning.py, over an hour, is not among them.
-BENCH := mine formats layouts score films metrics robustness phantoms 'infer --untrained build/untrained' \
+BENCH := mine formats layouts reading score films metrics robustness phantoms 'infer --untrained build/untrained' \
   'steps --stage sft' 'steps --stage rl'
-bench: venv  ## measure speed and memory (an hour)
+bench: venv  ## measure speed and memory (two hours)
 	@for line in $(BENCH); do set -- $$line; echo "benchmarks/$$1.py $${*:2}"; \
 	  $(BIN)/python "benchmarks/$$1.py" "$${@:2}"; done
+	@if ! command -v slurmctld > /dev/null; then echo 'benchmarks/arrays.py is left out: there is no Slurm'; exit; fi; \
+	  trap 'tools/slurm_here.sh stop $(SLURM)' EXIT; tools/slurm_here.sh start $(SLURM); \
+	  SLURM_CONF=$(SLURM)/slurm.conf $(BIN)/python benchmarks/arrays.py
 
 DEMO_STUDIES := 1200
 demo: venv  ## films, chains, training, answers and scores, into demo/ (minutes)

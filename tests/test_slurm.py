@@ -78,7 +78,7 @@ class Site:
         assert {state for job in jobs for state in self.states(job).values()} == {"COMPLETED"}, self.logs()
 
     def told(self, job: str, name: str) -> str:
-        """What scontrol tells under `name` of a job that isn't an array."""
+        """What scontrol tells under `name` of a job that isn't an array, or of a task of one."""
         found = re.search(rf"\b{name}=(\S+)", self.run("scontrol", "show", "job", job).stdout)
         assert found
         return found[1]
@@ -165,9 +165,9 @@ def test_indices_may_have_steps_and_gaps_and_one_shard_is_made_again(site: Site,
 
 
 def test_a_node_that_leaves_in_mid_array_costs_nothing(site: Site, cxr: Callable[..., Any]) -> None:
-    table = reports(site.folder / "reports.csv", 40)
+    table = reports(site.folder / "reports.csv", 120)
     alone = site.folder / "alone.jsonl"
-    # Two tasks a node: the other four wait.
+    # A task a node: the other four wait.
     job = site.submit("--array=0-7", "--nodes=1", "--cpus-per-task=2", "slurm/parts.sh", "mine", str(table), "parts/")
 
     def nodes() -> dict[str, str]:
@@ -187,6 +187,7 @@ def test_a_node_that_leaves_in_mid_array_costs_nothing(site: Site, cxr: Callable
         )
         assert cxr("mine", str(table), "-q", "-o", str(alone)).returncode == 0
         site.wait(job)
+        assert site.told(f"{job}_{task}", "Restarts") == "1"
         drained_then = site.run("sinfo", "-h", "-p", "cpu", "-n", drained, "-o", "%T").stdout.strip()
         assert drained_then == "drained"
     finally:
