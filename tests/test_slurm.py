@@ -24,7 +24,7 @@ from small_models import vision_model
 from trainings import chains, read, weights
 
 SCRIPTS = ROOT / "examples" / "slurm"
-STEPS = 1200
+STEPS = 850
 TRAINED = ("--recipe", "tiny", "--batch-size", "4", "--eval-every", "0")
 
 pytestmark = pytest.mark.slurm
@@ -206,13 +206,13 @@ def test_what_the_time_limit_stops_goes_on_and_ends_with_the_same(
 ) -> None:
     """mine, infer and sft, each with a limit that it can't keep, beside the same without one."""
     folder = site.folder
-    table = reports(folder / "reports.csv", 330)
+    table = reports(folder / "reports.csv", 230)
     model = str(vision_model(folder / "model"))
     some = chains(folder / "films", 24)
     items = read(some)
     asked = folder / "films" / "asked.jsonl"
     with open(asked, "w", encoding="utf-8") as file:
-        for number in range(120):
+        for number in range(84):
             file.writelines(json.dumps({**item, "id": f"{item['id']}-{number}"}) + "\n" for item in items)
     mine = ("slurm/parts.sh", "mine", str(table))
     infer = ("slurm/parts.sh", "infer", str(asked))
