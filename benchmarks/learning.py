@@ -13,8 +13,8 @@ also judges the claims; RadRScore judges the reasoning by the reports.
 Arms, each with every seed: `sft` (supervised), and from its model, by `cxr rl` on films that it never saw: `outcome`
 (format and accuracy), `process` (and process, shared by all tokens), `steps` (and process, step by step),
 `steps-unknown` (the same, a report's silence taken as unknown), `answers` (accuracy alone, without thinking). Rows
-beside: *blind*, the same model with every film exchanged for another patient's; and two floors that look at nothing, the
-constant normal chain and always Yes.
+beside: *blind*, the same model with every film exchanged for another patient's; and two floors that look at nothing,
+the constant normal chain and always Yes.
 
 Differences to `outcome` are pooled over seeds and paired by film; their 95 % intervals are bootstrapped over films.
 """

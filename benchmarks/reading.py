@@ -40,7 +40,7 @@ def main() -> None:
             with open(lines, "w", encoding="utf-8") as file:
                 file.writelines(json.dumps(item) + "\n" for item in itertools.islice(items(some), count))
             subprocess.run(
-                [*cxr_command(), "refine", str(lines), "--checks", "-all", "-q", "-o", f"{shards}/"], check=True
+                [*cxr_command(), "refine", str(lines), "--checks", "length", "-q", "-o", f"{shards}/"], check=True
             )
             for cores in dict.fromkeys((1, os.cpu_count() or 1)):
                 out = folder / f"out-{count}-{cores}"
