@@ -201,9 +201,7 @@ def test_a_node_that_leaves_in_mid_array_costs_nothing(site: Site, cxr: Callable
 # ------------------------------------------------------------------------------------------------------- time is up
 
 
-def test_what_the_time_limit_stops_goes_on_and_ends_with_the_same(
-    site: Site,
-) -> None:
+def test_what_the_time_limit_stops_goes_on_and_ends_with_the_same(site: Site) -> None:
     """mine, infer and sft, each with a limit that it can't keep, beside the same without one."""
     folder = site.folder
     table = reports(folder / "reports.csv", 230)
@@ -217,18 +215,8 @@ def test_what_the_time_limit_stops_goes_on_and_ends_with_the_same(
     mine = ("slurm/parts.sh", "mine", str(table))
     infer = ("slurm/parts.sh", "infer", str(asked))
     how = ("--ckpt", model, "--engine", "transformers", "--max-tokens", "60", "--batch-size", "16")
-    sft = (
-        "slurm/train.sh",
-        "sft",
-        str(some),
-        "--model",
-        model,
-        *TRAINED,
-        "--max-steps",
-        "1200",
-        "--save-every",
-        "1000",
-    )
+    train = ("slurm/train.sh", "sft", str(some), "--model", model, *TRAINED)
+    train += ("--max-steps", str(STEPS), "--save-every", "1000")
 
     soon = ("--time=1", "--signal=TERM@10")
     later = ("--time=2", "--signal=B:USR1@15")
@@ -236,12 +224,12 @@ def test_what_the_time_limit_stops_goes_on_and_ends_with_the_same(
     stopped = [
         site.submit("--array=0", *soon, *mine, "mine-stopped/", env=one),
         site.submit("--array=0", "--time=2", "--signal=TERM@10", *infer, "infer-stopped/", *how, env=one),
-        site.submit(*later, *sft, "-o", "sft-stopped"),
+        site.submit(*later, *train, "-o", "sft-stopped"),
     ]
     whole = [
         site.submit("--array=0", *mine, "mine-whole/", env=one),
         site.submit("--array=0", *infer, "infer-whole/", *how, env=one),
-        site.submit(*sft, "-o", "sft-whole"),
+        site.submit(*train, "-o", "sft-whole"),
     ]
     site.wait(*stopped, *whole, seconds=420)
     assert all(int(site.told(job, "Restarts")) >= 1 for job in stopped), site.logs()
