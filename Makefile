@@ -69,16 +69,23 @@ demo: venv  ## films, chains, training, answers and scores, into demo/ (minutes)
 	$(BIN)/cxr sft demo/chains.jsonl --model tiny --recipe tiny -o demo/sft --force \
 	  --eval-items 20 --eval-every 200 --set eval_tokens=200 --set num_train_epochs=4
 	@echo
-	@echo '4. cxr infer answers the questions of the test split, from the films alone, and cxr score tells how well it'
-	@echo '   answers and reasons. The floors are what two models get that never look.'
-	$(BIN)/cxr infer demo/test.jsonl --ckpt demo/sft --engine transformers --max-tokens 200 -o demo/predictions.jsonl --force
-	$(BIN)/cxr score demo/predictions.jsonl --html demo/report.html --films thumbnail --force
+	@echo '4. cxr rl goes on from there: the model answers each question eight times, and what is right, and borne out by'
+	@echo '   the report step by step, is made likelier. A few steps, to see it work; more take longer.'
+	$(BIN)/cxr rl --ckpt demo/sft --recipe tiny -o demo/rl --force --max-steps 25 --max-tokens 160 --eval-every 0
+	@echo
+	@echo '5. cxr infer answers the questions of the test split with both models, from the films alone, and cxr score tells'
+	@echo '   how well they answer and reason. The floors are what two models get that never look.'
+	@for model in sft rl; do echo "cxr infer demo/test.jsonl --ckpt demo/$$model … -o demo/predictions-$$model.jsonl"; \
+	  $(BIN)/cxr infer demo/test.jsonl --ckpt demo/$$model --engine transformers --max-tokens 200 \
+	    -o demo/predictions-$$model.jsonl --force; done
+	$(BIN)/cxr score demo/predictions-rl.jsonl --against demo/predictions-sft.jsonl --html demo/report.html \
+	  --films thumbnail --force
 	@echo
 	@echo 'Where to look:'
-	@echo '  demo/report.html        every question with its film, the chain and what is true of it: open it in a browser'
-	@echo '  demo/chains.jsonl       a question with its verified chain a line'
-	@echo '  demo/sft/training.svg   how training went'
-	@echo '  demo/predictions.jsonl  what the model wrote'
+	@echo '  demo/report.html          every question with its film, the chain and what is true of it: open it in a browser'
+	@echo '  demo/chains.jsonl         a question with its verified chain a line'
+	@echo '  demo/sft/training.svg     how training went, and demo/rl/training.svg'
+	@echo '  demo/predictions-*.jsonl  what the models wrote'
 
 clean:  ## remove everything that make made
 	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -139,6 +139,29 @@ def test_the_other_side_is_an_error() -> None:
     assert score("Moderate right pleural effusion.", *CHAIN[1:]) < score(*CHAIN[1:3], CHAIN[0])
 
 
+def test_silence_is_normal_unless_it_is_unknown() -> None:
+    """What the report doesn't mention is an error, or next to nothing; what it denies is an error either way."""
+    unmentioned, denied = (
+        completion(*CHAIN, f"There is {finding}.") for finding in ("pulmonary edema", "pneumothorax")
+    )
+
+    def scores(silence: str) -> list[float]:
+        reward = rewarding.resolve("process", silence=silence)  # type: ignore[arg-type]
+        return [value or 0.0 for value in reward(prompts=["", ""], completions=[unmentioned, denied], **columns(2))]
+
+    normal, unknown = scores("normal"), scores("unknown")
+    assert max(normal) < 0.9
+    assert 0.95 < unknown[0] < 1
+    assert unknown[1] == normal[1]
+    (told,) = functions.examined([unmentioned], silence="unknown", **columns())
+    assert len(process.steps(told, unmentioned)) == 3  # what is neither true nor false has no verdict
+
+
+def test_silence_is_one_of_two() -> None:
+    with pytest.raises(CxrError, match="silence can't be 'maybe'"):
+        RlSettings(silence="maybe").check()  # type: ignore[arg-type]
+
+
 def test_steps_have_their_places_and_verdicts() -> None:
     text = completion("**Lungs:** look first.", "There is a pneumothorax.", "Moderate left pleural effusion.", CHAIN[3])
     told = functions.examined([text], **columns())[0]
