@@ -71,7 +71,7 @@ demo: venv  ## films, chains, training, answers and scores, into demo/ (minutes)
 	@echo
 	@echo '4. cxr rl goes on from there: the model answers each question eight times, and what is right, and borne out by'
 	@echo '   the report step by step, is made likelier. A few steps, to see it work; more take longer.'
-	$(BIN)/cxr rl --ckpt demo/sft --recipe tiny -o demo/rl --force --max-steps 25 --max-tokens 160 --eval-every 0
+	$(BIN)/cxr rl --ckpt demo/sft --recipe tiny -o demo/rl --force --max-steps 25 --lr 3e-5 --max-tokens 160 --eval-every 0
 	@echo
 	@echo '5. cxr infer answers the questions of the test split with both models, from the films alone, and cxr score tells'
 	@echo '   how well they answer and reason. The floors are what two models get that never look.'
