@@ -58,7 +58,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "outcome": (*RL, *OUTCOME, "--credit", "sequence"),
     "process": (*RL, *OUTCOME, "--reward", "process=1", "--credit", "sequence"),
     "steps": (*RL, *OUTCOME, "--reward", "process=1", "--credit", "step"),
-    "steps-unknown": (*(*RL, *OUTCOME, "--reward", "process=1", "--credit", "step", "--silence", "unknown"),),
+    "steps-unknown": (*RL, *OUTCOME, "--reward", "process=1", "--credit", "step", "--silence", "unknown"),
     "answers": (*RL, "--reward", "accuracy=1", "--credit", "sequence", "--answer-only-share", "1"),
 }
 WITHOUT_THINKING = frozenset(("answers",))

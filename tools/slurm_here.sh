@@ -6,8 +6,8 @@
 #     tools/slurm_here.sh stop [FOLDER]
 #
 # FOLDER (default /tmp/slurm-here) has its configuration, its state and its logs. The nodes are 127.0.0.1, 127.0.0.2, …,
-# names that any machine can look up, and say that they have two processors and 64 GB, whatever there are. Partitions: cpu (the
-# default one) and gpu, on the same nodes; gpu is for scripts that name such a partition, there is no GPU in it.
+# names that any machine can look up, and say that they have two processors and 64 GB, whatever there are. Partitions:
+# cpu (the default one) and gpu, on the same nodes; gpu is for scripts that name such a partition, there is no GPU in it.
 set -euo pipefail
 
 action=${1:?start or stop}

@@ -14,6 +14,7 @@ from cxr_reason import console
 from cxr_reason.errors import CxrError
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.rewards.functions import OF_REASONING, REWARDS, Reward, texts
+from cxr_reason.training.settings import RlSettings
 
 RADEVAL = "radeval:"
 
@@ -63,6 +64,13 @@ def _of_metric(name: str) -> Reward:
         return [metrics.values([name], row).get(measure) for row in rows]
 
     return reward
+
+
+def of(chosen: RlSettings) -> list[Surviving]:
+    """The rewards of a run, in the order of its settings. Raises CxrError for one that there isn't."""
+    return [
+        Surviving(name, resolve(name, silence=chosen.silence), strict=chosen.strict_rewards) for name in chosen.rewards
+    ]
 
 
 class Surviving:

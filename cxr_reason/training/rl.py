@@ -93,10 +93,7 @@ class Rl(runs.Stage):
             with_loss = False
 
         Trainer.chosen, Trainer.first = chosen, first
-        functions = [
-            rewarding.Surviving(name, rewarding.resolve(name, silence=chosen.silence), strict=chosen.strict_rewards)
-            for name in chosen.rewards
-        ]
+        functions = rewarding.of(chosen)
         if args.use_vllm:
             args.generation_kwargs = {**(args.generation_kwargs or {}), "logit_bias": _no_films(model.config)}
         dtype = "bfloat16" if args.bf16 else "float16" if args.fp16 else chosen.dtype
@@ -109,15 +106,7 @@ class Spread:
 
     def __init__(self, chosen: RlSettings) -> None:
         self._least = chosen.min_reward_std
-        self._rewards = [
-            (
-                rewarding.Surviving(
-                    name, rewarding.resolve(name, silence=chosen.silence), strict=chosen.strict_rewards
-                ),
-                weight,
-            )
-            for name, weight in chosen.rewards.items()
-        ]
+        self._rewards = [*zip(rewarding.of(chosen), chosen.rewards.values(), strict=True)]
 
     def __call__(self, record: Mapping[str, Any], think: bool) -> str | None:
         told = record.get("predictions")

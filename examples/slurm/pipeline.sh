@@ -65,7 +65,7 @@ array() {
   fi
 }
 
-# chains PREFIX OPTIONS…: PREFIXquestions/ and PREFIXchains/ to FILE; the number of the job that joins them in $job.
+# chains PREFIX FILE OPTIONS…: PREFIXquestions/ and PREFIXchains/ to FILE; the number of the job that joins them in $job.
 chains() {
   local prefix=$1 file=$2 mined
   job=
