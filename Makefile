@@ -45,8 +45,8 @@ docs: venv  ## write the commands' help into docs/commands.md
 
 # learning.py, over an hour, is not among them.
 BENCH := mine formats layouts reading score films metrics robustness phantoms 'infer --untrained build/untrained' \
-  'steps --stage sft' 'steps --stage rl'
-bench: venv  ## measure speed and memory (two hours)
+  'steps --stage sft' 'steps --stage rl' fuzz
+bench: venv  ## measure speed and memory, try faults, fuzz (three hours)
 	@for line in $(BENCH); do set -- $$line; echo "benchmarks/$$1.py $${*:2}"; \
 	  $(BIN)/python "benchmarks/$$1.py" "$${@:2}"; done
 	@if ! command -v slurmctld > /dev/null; then echo 'benchmarks/arrays.py is left out: there is no Slurm'; exit; fi; \

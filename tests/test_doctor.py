@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import tomllib
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ def test_constraints_are_one_list() -> None:
     assert {package.group for package in environment.packages()} == set(asked)
     for requirements in asked.values():
         others = {requirement for requirement in requirements if requirement.startswith("cxr-reason[")}
-        assert {requirement.split(">")[0] for requirement in set(requirements) - others} <= listed
+        assert {re.split("[>;]", requirement)[0] for requirement in set(requirements) - others} <= listed
 
 
 def test_every_need_is_a_group_of_the_constraints() -> None:

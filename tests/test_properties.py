@@ -7,14 +7,13 @@ import gzip
 import json
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
+import promises
 import pytest
 from growth import assert_linear, inputs, long_line
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_reason.errors import InputError
 from cxr_reason.streams import Input
 
 cells = st.one_of(st.sampled_from(["a", '"', '"a\nb"', '""', "", "ä", "\x00", "1"]), st.text(max_size=8))
@@ -36,16 +35,7 @@ files = st.one_of(files, files.map(lambda data: gzip.compress(data, mtime=0)), f
 @inputs(350)
 @given(data=files)
 def test_readers_give_rows_or_say_why_not(data: bytes) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "input")
-        path.write_bytes(data)
-        last = 0
-        # InputError is the one way to refuse an input as a whole.
-        with contextlib.closing(Input(path)) as source, contextlib.suppress(InputError):
-            for row in source.rows():
-                assert (row.data is None) != (row.error is None)
-                assert row.line > last
-                last = row.line
+    promises.readers(data)
 
 
 def rows_of(text: str) -> int:
