@@ -335,7 +335,7 @@ def _indexed(path: Path, name: str) -> list[Part]:
         raise InputError(f"made by another version of cxr (schema {version})", where=f"{name}/{INDEX}")
     parts: list[Part] = []
     for file, rows, size in listed:
-        part = path / file
+        part = path / _inside(file, f"{name}/{INDEX}")
         if not part.is_file() or part.stat().st_size != size:
             what = "isn't the file that the index describes" if part.is_file() else "is missing"
             raise InputError(f"this part {what}", where=f"{name}/{file}", hint=_OTHER_PARTS)
@@ -347,13 +347,21 @@ def _saved(path: Path, name: str, split: str | None) -> list[Part]:
     """The files of a dataset that ``save_to_disk`` wrote."""
     state = _told(path / "state.json", name)
     try:
-        files = [entry["filename"] for entry in state["_data_files"]]
+        listed = [entry["filename"] for entry in state["_data_files"]]
     except (KeyError, TypeError):
         raise InputError("this isn't the state of a dataset", where=f"{name}/state.json") from None
+    files = [_inside(file, f"{name}/state.json") for file in listed]
     # A dataset without splits calls itself "train" too, whatever it is: only the name of a folder counts.
     split = _SPLITS.get(split or "", split)
     defaults = {"split": split} if split in records.SPLITS else {}
     return [StreamPart(f"{name}/{file}", partial(_opened, path / file), defaults=dict(defaults)) for file in files]
+
+
+def _inside(file: Any, where: str) -> str:
+    """`file`, the bare name of a file in the folder: what names another place is not followed."""
+    if not isinstance(file, str) or Path(file).name != file:
+        raise InputError("it names a part that isn't a file of this folder", where=where, hint=_OTHER_PARTS)
+    return file
 
 
 def _opened(path: Path) -> io.BufferedReader:

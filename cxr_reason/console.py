@@ -114,7 +114,8 @@ def table(
         bool(cells) and all(isinstance(row[i], int | float) and not isinstance(row[i], bool) for row in cells)
         for i in range(len(columns))
     ]
-    texts = [[_text(cell) for cell in row] for row in cells]
+    title, columns = _printable(title), [_printable(name) for name in columns]
+    texts = [[_printable(_text(cell)) for cell in row] for row in cells]
     stream = file or sys.stderr
     if not _can_draw(stream):
         plain = _plain_table(title, columns, texts, numeric)

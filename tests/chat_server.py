@@ -37,6 +37,8 @@ class ChatServer:
     def __init__(self, answer: Answer = lambda request: "<think>Clear.</think><answer>A</answer>") -> None:
         self.answer = answer
         self.failures: list[int] = []
+        self.silent = False
+        """Whether its replies hold no choice."""
         self.requests: list[dict[str, Any]] = []
         self._server = _Server(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
@@ -69,7 +71,7 @@ class ChatServer:
                 ]
                 usage = {"prompt_tokens": 10, "completion_tokens": 5 * len(texts), "total_tokens": 10 + 5 * len(texts)}
                 base = {"id": "1", "object": "chat.completion", "created": 0, "model": MODEL}
-                self.reply(200, {**base, "choices": choices, "usage": usage})
+                self.reply(200, {**base, "choices": [] if server.silent else choices, "usage": usage})
 
             def reply(self, code: int, body: dict[str, Any]) -> None:
                 data = json.dumps(body).encode()

@@ -650,6 +650,8 @@ def test_folders_that_cannot_be_read_say_why(made, tmp_path):
         (lambda: index.write_text(told.replace('"schema": 1', '"schema": 2')), "another version of cxr"),
         (lambda: index.write_text("{"), r"index\.json: this isn't JSON"),
         (lambda: index.write_text('{"schema": 1, "parts": [1]}'), "isn't an index"),
+        (lambda: index.write_text(told.replace("part-00000", "../q/part-00000")), "isn't a file of this folder"),
+        (lambda: index.write_text(told.replace('"part-00000.parquet"', "7")), "isn't a file of this folder"),
         (index.unlink, r"no index\.json.*\n.*was stopped: run the same command again"),
     ):
         part.write_bytes(whole)

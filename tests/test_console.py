@@ -88,6 +88,8 @@ def test_a_table_of_data_ignores_quiet(capsys: pytest.CaptureFixture[str]) -> No
 def test_control_characters_are_shown_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
     console.warn("no such file: \x1b[2Ja\rb.csv")
     assert capsys.readouterr().err == "warning: no such file: \\x1b[2Ja\\rb.csv\n"
+    console.table("of \x1b[2J", ["\x1b[1m"], [["\x1b[2J"]])
+    assert "\x1b" not in capsys.readouterr().err
 
 
 def test_a_lost_stderr_loses_no_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,11 @@ def test_a_server_that_is_away_is_waited_for(server: ChatServer) -> None:
     assert len(server.requests) == 9
 
 
+def test_a_reply_without_a_text_is_an_error_of_its_prompt(server: ChatServer) -> None:
+    server.silent = True
+    assert {completion.error for completion in ask(server, 2)} == {"the server's reply holds no text"}
+
+
 def test_a_refused_prompt_is_one_completion_and_its_words_stay_out(server: ChatServer) -> None:
     server.failures = [400]
     told = ask(server, 8)

@@ -115,7 +115,7 @@ def test_completions_are_kept_with_their_rewards(whole: dict[str, tuple[Path, Do
     from pyarrow import parquet
 
     out, _ = whole["full"]
-    files = sorted((out / rollouts.FOLDER).glob("*.parquet"))
+    files = sorted((out / checkpoints.COMPLETIONS).glob("*.parquet"))
     assert [file.name for file in files] == [f"step-{step:06d}.parquet" for step in range(STEPS)]
     known = {record["id"] for record in read(world / "films" / "chains.jsonl")}
     for file in files:
@@ -253,7 +253,7 @@ def test_two_processes_share_a_step(world: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["step"] == 2
-    for file in sorted((out / rollouts.FOLDER).glob("*.parquet")):
+    for file in sorted((out / checkpoints.COMPLETIONS).glob("*.parquet")):
         rows = parquet.read_table(file).to_pylist()
         assert len(rows) == 4
         assert len({row["id"] for row in rows}) == 1
@@ -311,7 +311,15 @@ def test_settings_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "sets", [{"credit": "token"}, {"step_weight": -1}, {"rewards": {}}, {"reward_weights": [1]}, {"num_generation": 4}]
+    "sets",
+    [
+        {"best_metric": "loss"},
+        {"credit": "token"},
+        {"step_weight": -1},
+        {"rewards": {}},
+        {"reward_weights": [1]},
+        {"num_generation": 4},
+    ],
 )
 def test_settings_that_cannot_be_are_refused(sets: dict[str, Any]) -> None:
     with pytest.raises(CxrError):

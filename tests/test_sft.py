@@ -137,6 +137,20 @@ def test_a_finished_run_is_not_made_again(whole: dict[str, tuple[Path, Done]], w
     assert "learning_rate changed" in other.stderr
 
 
+def test_starting_over_leaves_nothing_of_the_model_before(world: Path, tmp_path: Path) -> None:
+    """An adapter's settings beside whole weights would be taken for the model."""
+    out = tmp_path / "out"
+    once = ("--max-steps", "1", "--eval-every", "0", "--force")
+    for more in (LORA, ()):
+        done = Training(tmp_path / "log", *command(world, out, *once, *more)).wait()
+        assert done.code == 0, done.stderr
+    assert not list(out.glob("adapter*"))
+    assert checkpoints.fault(out) is None
+    assert (out / "config.json").exists()
+    checkpoints.withdraw(out)
+    assert not [path for path in out.iterdir() if path.suffix in (".safetensors", ".json") and "config" in path.name]
+
+
 def test_the_settings_beside_the_model_make_the_same_run(whole: dict[str, tuple[Path, Done]]) -> None:
     out, _ = whole["full"]
     told = checkpoints.read(out)
@@ -343,6 +357,10 @@ def test_what_is_left_out_goes_to_the_rejects(world: Path, records: list[dict[st
     assert [told[last + 1]["id"], told[last + 1]["reasons"][0]["check"]] == ["gone", "film"]
     assert told[last + 2]["record"]["id"] == "unanswered"
     assert told[last + 3]["raw"].startswith("{torn")
+    once, rejects = rejects.read_bytes(), tmp_path / "again.jsonl"  # from the items that are there already
+    more = (*more[:-2], "--max-failed", "50%", "--rejects", str(rejects))
+    assert Training(tmp_path / "log", *command(world, tmp_path / "out", *more, records=source)).wait().code == 0
+    assert rejects.read_bytes() == once
 
 
 def test_two_processes_are_one_with_the_doubled_batch(world: Path, tmp_path: Path) -> None:
@@ -609,6 +627,8 @@ def test_what_is_said_last_counts() -> None:
         ({"freeze_vision": 3}, "freeze_vision can't be 3"),
         ({"eval_share": 2}, "eval_share is a share"),
         ({"task_weights": {"binry": 1}}, "there is no task 'binry'"),
+        ({"best_metric": "radrscor"}, "there is no measure 'radrscor'"),
+        ({"dtype": "int8"}, "dtype can't be 'int8'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(sets: dict[str, Any], message: str) -> None:

@@ -117,6 +117,7 @@ class Asker:
 
     def key(self, prompt: Prompt) -> str:
         """What decides the answer to `prompt`, as a hash. Whose prompt it is counts only where answers are drawn."""
+        assert not prompt.images, "films are not part of the key"
         told = [
             self.identity,
             [[message.role, message.text] for message in prompt.messages],

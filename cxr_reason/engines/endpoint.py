@@ -112,6 +112,7 @@ class EndpointEngine:
         def loaded() -> EndpointEngine:
             return cls(url, chosen, concurrency=concurrency, client=_client(url, allow_remote=allow_remote))
 
+        # Without the address: on a cluster a server comes back on another node, and the run goes on.
         return engines.Plan("endpoint", chosen, f"endpoint {chosen}", loaded)
 
     def complete(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]:
@@ -269,7 +270,9 @@ def _retry_after(error: Any) -> float:
 
 
 def _completion(answer: Any) -> Completion:
-    choices = sorted(answer.choices, key=lambda choice: choice.index)
+    choices = sorted(answer.choices or (), key=lambda choice: choice.index)
+    if not choices:
+        return Completion(error="the server's reply holds no text")
     usage = answer.usage
     return Completion(
         texts=tuple(choice.message.content or "" for choice in choices),

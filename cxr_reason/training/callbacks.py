@@ -23,8 +23,8 @@ from cxr_reason import console
 from cxr_reason.cluster import Handlers
 from cxr_reason.sinks import whole
 from cxr_reason.training import ranks
+from cxr_reason.training.checkpoints import METRICS
 
-METRICS = "metrics.jsonl"
 LIKE_SPEED = ("_runtime", "_per_second", "total_flos", "_preparation_time")
 
 

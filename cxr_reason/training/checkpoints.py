@@ -25,12 +25,16 @@ from cxr_reason import __version__, console, environment
 from cxr_reason.sinks import whole
 
 FILE = "cxr.json"
+METRICS = "metrics.jsonl"
+COMPLETIONS = "completions"
 SAVING = ".saving"
 _NUMBERED = re.compile(r"checkpoint-(\d+)")
 # What continues a run and is no part of a model. `training_args.bin` is a pickle that nobody reads.
 _OF_THE_RUN = re.compile(
     r"optimizer.*|scheduler\.pt|scaler\.pt|rng_state.*|trainer_state\.json|global_step.*|zero_.*|latest"
 )
+# Weights, and what decides how they are read.
+_MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json")
 _UNWANTED = ("training_args.bin",)
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
@@ -128,14 +132,15 @@ def rotate(out: Path, *, keep: int, best: int | None) -> None:
 def publish(checkpoint: Path, out: Path, about: Mapping[str, Any]) -> None:
     """Make `out` the model of `checkpoint`: its files but for those that continue a run, ``cxr.json`` last.
 
-    Files are linked where the disk can, so a model isn't stored twice.
+    Files are linked where the disk can, so a model isn't stored twice. Those of a model that was there before go:
+    an adapter's settings beside whole weights would be taken for the model.
     """
-    (out / FILE).unlink(missing_ok=True)
     names = [
         file.name
         for file in sorted(checkpoint.iterdir())
         if file.is_file() and file.name != FILE and not _OF_THE_RUN.fullmatch(file.name)
     ]
+    withdraw(out)
     for name in names:
         partial = out / f"{name}.partial"
         partial.unlink(missing_ok=True)
@@ -146,6 +151,16 @@ def publish(checkpoint: Path, out: Path, about: Mapping[str, Any]) -> None:
         os.replace(partial, out / name)
     told = describe(checkpoint, about)
     _write(out / FILE, {**told, "files": {name: size for name, size in told["files"].items() if name in names}})
+
+
+def withdraw(out: Path) -> None:
+    """Delete the model that `publish` made of a checkpoint; the checkpoints stay."""
+    listed = (read(out) or {}).get("files")
+    (out / FILE).unlink(missing_ok=True)
+    stray = [path.name for pattern in _MODEL_FILES for path in out.glob(pattern)]  # of a publication that was killed
+    for name in [*(listed if isinstance(listed, dict) else ()), *stray]:
+        if Path(name).name == name:
+            (out / name).unlink(missing_ok=True)
 
 
 def sweep(out: Path) -> None:

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -33,7 +33,7 @@ from cxr_reason.films import FilmError, Films
 from cxr_reason.films.ahead import ahead
 from cxr_reason.mining.apart import SPLIT_NAMES, Guard
 from cxr_reason.sinks import whole
-from cxr_reason.streams import Group, Input, Row, Seen, stable_hash, with_id
+from cxr_reason.streams import GROUP_ROWS, Group, Input, Row, Seen, stable_hash, with_id
 from cxr_reason.training.refusals import Refusals
 from cxr_reason.training.settings import WHAT_ITEMS_ARE, Settings
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FOLDER = "data"
+REJECTS = "rejects.jsonl"
 MANIFEST = "data.json"
 EVALUATE = "evaluate.jsonl"
 ROWS_A_BATCH = 256
@@ -284,9 +285,8 @@ class Reader:
         waiting: list[list[tuple[int, Row, str]]] = []
 
         def studies() -> Iterator[Group]:
-            # What belongs to no study stands alone.
-            for _, run in groupby(rows, key=lambda entry: (entry[1].data or {}).get("study_id") or entry[1].line):
-                members = [(number, row, self._split(row.data or {})) for number, row in run]
+            for study in _studies(rows):
+                members = [(number, row, self._split(row.data or {})) for number, row in study]
                 waiting.append(members)
                 # One row a set of films is enough, and asks for no file twice.
                 distinct = {json.dumps((row.data or {}).get("images"), default=str): row for _, row, _ in members}
@@ -425,6 +425,13 @@ def _schema(shape: Shape) -> Any:
     return pa.schema([*texts, ("prompt", pa.list_(turn)), ("images", pa.list_(pa.string())), *more])
 
 
+def _studies(rows: Iterator[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
+    """Adjacent records of one study, at most `GROUP_ROWS`; what belongs to no study stands alone."""
+    for _, run in groupby(rows, key=lambda entry: (entry[1].data or {}).get("study_id") or (entry[0], entry[1].line)):
+        while members := list(islice(run, GROUP_ROWS)):
+            yield members
+
+
 class _Writer:
     """An Arrow stream, as `datasets` maps it into memory."""
 
@@ -487,12 +494,14 @@ def prepare(
     )  # fmt: skip
     folder = out / FOLDER
     if (items := load_manifest(out)) and (items.identity, items.sample) == (identity, settings.eval_items):
+        _hand_out(folder / REJECTS, rejects)
         return items
     building = out / f".{FOLDER}.partial"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     sample = _Sample(settings.eval_items, seed=seed)
     with ExitStack() as stack, console.progress(f"{stage}: reading", unit="records") as progress:
+        stack.callback(_hand_out, building / REJECTS, rejects)  # whatever comes, and once the file is closed
         reader = Reader(
             settings,
             seed=seed,
@@ -503,7 +512,7 @@ def prepare(
             max_failed=max_failed,
             shape=shape,
             stage=stage,
-            rejects=stack.enter_context(open(rejects, "wb")) if rejects else None,
+            rejects=stack.enter_context(open(building / REJECTS, "wb")),
             sift=sift,
         )
         writers = [_Writer(building / f"train-{number}.arrow", shape) for number in range(len(sources))]
@@ -536,6 +545,13 @@ def prepare(
     made = load_manifest(out)
     assert made
     return made
+
+
+def _hand_out(kept: Path, rejects: Path | None) -> None:
+    """Copy what was left out, which lies beside the items, to the file that was asked for."""
+    if rejects:
+        with whole(rejects) as file, open(kept, "rb") as source:
+            shutil.copyfileobj(source, file)
 
 
 def _keep_stdin(folder: Path, building: Path) -> None:

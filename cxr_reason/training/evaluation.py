@@ -17,12 +17,10 @@ from cxr_reason.rewards import judge
 from cxr_reason.scoring import tables
 from cxr_reason.scoring.tally import ALL, Tally, noted
 from cxr_reason.training import ranks
+from cxr_reason.training.settings import UNREAD
 
 if TYPE_CHECKING:
     from cxr_reason.engines.chat import Chat
-
-UNREAD = "unread"
-"""Share of the answers that can't be read."""
 
 
 class Exam:

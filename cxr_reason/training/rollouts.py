@@ -29,14 +29,13 @@ from cxr_reason.errors import CxrError
 from cxr_reason.rewards import process
 from cxr_reason.rewards.functions import examined, texts
 from cxr_reason.sinks import whole
-from cxr_reason.training import credit, ranks
+from cxr_reason.training import checkpoints, credit, ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from cxr_reason.training.settings import RlSettings
 
-FOLDER = "completions"
 RATIOS = (0.5, 2.0)
 """Where the mean importance ratio of sampled tokens must lie: of two engines with the same weights it is 1."""
 RATIO = "sampling/importance_sampling_ratio/mean"
@@ -221,7 +220,7 @@ class Rollouts:
             )
         rows = [row for part in ranks.gathered([rows]) for row in part]
         if self.first:
-            folder = Path(self.args.output_dir) / FOLDER  # type: ignore[attr-defined]
+            folder = Path(self.args.output_dir) / checkpoints.COMPLETIONS  # type: ignore[attr-defined]
             folder.mkdir(exist_ok=True)
             write(folder / f"step-{self.state.global_step:06d}.parquet", rows, names)  # type: ignore[attr-defined]
 

@@ -209,7 +209,7 @@ def _arguments(stage: Stage, run: Run, *, world: int) -> Any:
         "save_strategy": "steps",
         "eval_strategy": "no",
         "metric_for_best_model": f"eval_{run.settings.best_metric}",
-        "greater_is_better": run.settings.best_metric != "loss",
+        "greater_is_better": run.settings.best_metric not in settings.LESS_IS_BETTER,
         "load_best_model_at_end": False,
         **stage.arguments(run, world=world),
     }
@@ -276,8 +276,10 @@ def _prepared(
 def _start_over(out: Path) -> None:
     for _, path in checkpoints.numbered(out):
         shutil.rmtree(path)
-    for name in (checkpoints.FILE, "metrics.jsonl", CURVES):
+    checkpoints.withdraw(out)
+    for name in (checkpoints.METRICS, CURVES):
         (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / checkpoints.COMPLETIONS, ignore_errors=True)
     data_folder = out / data.FOLDER
     if data_folder.is_dir():
         (data_folder / data.MANIFEST).unlink(missing_ok=True)
@@ -551,9 +553,9 @@ def _published(run: Run, state: Any, about: Mapping[str, Any], speed: Mapping[st
 
 
 def _draw(out: Path) -> None:
-    from cxr_reason.training.callbacks import METRICS, read_metrics
+    from cxr_reason.training.callbacks import read_metrics
 
-    rows = read_metrics(out / METRICS)
+    rows = read_metrics(out / checkpoints.METRICS)
     if rows:
         with whole(out / CURVES) as file:
             file.write(curves.svg(rows, title=out.name).encode())

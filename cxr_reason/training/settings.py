@@ -16,9 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from cxr_reason import records
 from cxr_reason.errors import CxrError, InputError
+from cxr_reason.scoring.tally import MEASURES, THINK_ANSWER
 
 if TYPE_CHECKING:
     from cxr_reason.radiology.verify import Silence
+
+UNREAD = "unread"
+"""Share of the answers that can't be read."""
+LESS_IS_BETTER = ("loss", UNREAD)
+DTYPES = ("float32", "bfloat16", "float16")
 
 RECIPES = Path(__file__).with_name("recipes.toml")
 
@@ -106,6 +112,17 @@ class Settings:
         for name in ("answer_only_share", "eval_share", "lora_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise CxrError(f"{name} is a share: give it in [0, 1]", where="settings")
+        known = [*MEASURES, THINK_ANSWER, *LESS_IS_BETTER]
+        if self.best_metric not in known:
+            raise CxrError(
+                f"best_metric: there is no measure {self.best_metric!r}",
+                where="settings",
+                hint=f"Measures: {', '.join(known)}.",
+            )
+        if self.dtype not in DTYPES:
+            raise CxrError(
+                f"dtype can't be {self.dtype!r}", where="settings", hint=f"It is one of {', '.join(DTYPES)}."
+            )
         unknown = sorted(set(self.task_weights) - set(records.TASKS))
         if unknown:
             raise CxrError(
@@ -142,6 +159,12 @@ class RlSettings(Settings):
 
     def check(self) -> None:
         super(RlSettings, self).check()
+        if self.best_metric == "loss":
+            raise CxrError(
+                "best_metric can't be the loss, which says nothing in reinforcement learning",
+                where="settings",
+                hint="Name a measure of cxr score, such as balanced_radrscore.",
+            )
         if self.credit not in CREDITS:
             raise CxrError(f"credit can't be {self.credit!r}", where="settings", hint=f"It is {' or '.join(CREDITS)}.")
         if self.silence not in ("normal", "unknown"):

@@ -28,8 +28,9 @@ again() {
   scontrol requeue "$SLURM_JOB_ID"
 }
 
+# Weights are exchanged through the server's development routes, which ask for no key: on the cluster's own network alone.
 VLLM_SERVER_DEV_MODE=1 srun --nodes=1 --ntasks=1 --nodelist="$last" vllm serve "${checkpoint:?--ckpt is missing}" \
-  --host 0.0.0.0 --port $((port + 1)) --tensor-parallel-size "${SLURM_GPUS_ON_NODE:-1}" \
+  --host "$last" --port $((port + 1)) --tensor-parallel-size "${SLURM_GPUS_ON_NODE:-1}" \
   --weight-transfer-config '{"backend": "nccl"}' --logprobs-mode processed_logprobs --max-logprobs -1 &
 until curl --silent --fail "http://$last:$((port + 1))/health"; do
   kill -0 $! || exit 1
