@@ -26,11 +26,12 @@ $(STAMP):
 	$(BIN)/python tools/install_models.py
 	@rm -f $(VENV)/.installed-* && touch $@
 
-lint: venv  ## ruff, mypy, and the command reference against the commands
+lint: venv  ## ruff, mypy, and the command reference and man pages against the commands
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/cog --check docs/commands.md
+	$(BIN)/python tools/man_pages.py --check
 
 test: lint  ## lint, then all tests but the slow ones and those of Slurm
 	$(BIN)/pytest -q -n 2 --dist loadgroup
@@ -40,8 +41,9 @@ slurm: venv  ## examples/slurm on a real Slurm of this machine (as root, with De
 	trap 'tools/slurm_here.sh stop $(SLURM)' EXIT; tools/slurm_here.sh start $(SLURM); \
 	  SLURM_CONF=$(SLURM)/slurm.conf $(BIN)/pytest -q -m slurm tests/test_slurm.py
 
-docs: venv  ## write the commands' help into docs/commands.md
+docs: venv  ## write the commands' help into docs/commands.md and docs/man
 	$(BIN)/cog -r docs/commands.md
+	$(BIN)/python tools/man_pages.py
 
 # learning.py, over an hour, is not among them.
 BENCH := mine formats layouts reading score films metrics robustness phantoms 'infer --untrained build/untrained' \

@@ -65,7 +65,12 @@ def test_a_checkout_runs_without_installation(checkout: Path, fresh: Path) -> No
 
 def test_the_wheel_has_every_module_and_file_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {name.split("/")[0] for name in names} == {"cxr_reason", f"cxr_reason-{__version__}.dist-info"}
+    ours = f"cxr_reason-{__version__}"
+    assert {name.split("/")[0] for name in names} == {"cxr_reason", f"{ours}.dist-info", f"{ours}.data"}
+    manual = {path.name for path in (ROOT / "docs" / "man").iterdir()}
+    assert {name for name in names if name.startswith(f"{ours}.data/")} == {
+        f"{ours}.data/data/share/man/man1/{page}" for page in manual
+    }
     expected = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "cxr_reason").rglob("*")
