@@ -2,7 +2,9 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv lint test slurm docs bench demo clean
+.PHONY: help venv lint test lowest slurm audit docs bench demo clean
+empty :=
+comma := ,
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -36,10 +38,33 @@ lint: venv  ## ruff, mypy, and the command reference and man pages against the c
 test: lint  ## lint, then all tests but the slow ones and those of Slurm
 	$(BIN)/pytest -q -n 2 --dist loadgroup
 
+# Of the extras, those without torch: the training stack fits together in the versions of constraints.txt alone.
+OLD := build/lowest
+OLD_EXTRAS := arrow dicom endpoint metrics score
+WITH_TORCH := credit infer llm process_reward rl sft slurm tiny
+lowest: venv  ## the tests that need no model, with the oldest versions that pyproject.toml allows
+	$(BIN)/python -m venv --clear $(OLD)
+	$(BIN)/python tools/lowest.py $(OLD_EXTRAS) > $(OLD)/oldest.txt
+	sed -n '/^# .dev./,$$p' constraints.txt >> $(OLD)/oldest.txt
+	$(OLD)/bin/python -m pip install --quiet --upgrade pip
+	$(OLD)/bin/python -m pip install -qq --editable '.[$(subst $(empty) ,$(comma),$(OLD_EXTRAS))]' --constraint $(OLD)/oldest.txt \
+	  build cogapp hypothesis playwright pydicom-data pytest pytest-xdist setuptools
+	$(OLD)/bin/python -m pytest -q -W default -n 2 --dist loadgroup -m 'not vllm and not slow and not gpu and not slurm' \
+	  $(WITH_TORCH:%=--ignore tests/test_%.py) --ignore tests/test_packaging.py --ignore tests/test_doctor.py \
+	  --deselect tests/test_arrow.py::test_datasets_reads_every_output_and_we_read_what_it_saves
+
 SLURM := /tmp/slurm-here
 slurm: venv  ## examples/slurm on a real Slurm of this machine (as root, with Debian's slurmctld, slurmd, slurm-client, munge)
 	trap 'tools/slurm_here.sh stop $(SLURM)' EXIT; tools/slurm_here.sh start $(SLURM); \
 	  SLURM_CONF=$(SLURM)/slurm.conf $(BIN)/pytest -q -m slurm tests/test_slurm.py
+
+AUDIT := build/audit
+audit: venv  ## known vulnerabilities and the licences of all that is installed (asks PyPI's advisories)
+	$(BIN)/python -m venv --clear $(AUDIT)
+	$(AUDIT)/bin/pip install -qq pip-audit pip-licenses
+	$(AUDIT)/bin/pip-licenses --python $(BIN)/python --from=mixed --summary
+	$(BIN)/python -m pip list --format freeze --exclude-editable | sed 's/+.*//' > $(AUDIT)/installed.txt
+	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement $(AUDIT)/installed.txt
 
 docs: venv  ## write the commands' help into docs/commands.md and docs/man
 	$(BIN)/cog -r docs/commands.md
