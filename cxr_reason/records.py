@@ -477,6 +477,8 @@ def stamp(
         entry["model"] = model
     entry |= policies
     entries = record.get("provenance") or []
+    if not isinstance(entries, list):  # somebody else's, or damaged: kept, for `check` to complain of
+        entries = [entries]
     if entry not in entries:
         record["provenance"] = [*entries, entry]
     return record

@@ -329,7 +329,7 @@ def _process(work: Callable[[Unit], Result], stage: str, writer: Writer, keep_re
     except CxrError:
         raise
     except Exception as error:
-        return _failed(error, first, rows, stage, keep_rejects)
+        return _failed(error, [unit] if isinstance(unit, Row) else unit.rows, stage, keep_rejects)
     outcome.records = len(result.records)
     outcome.rejected = len(result.rejects)
     outcome.counts = result.counts
@@ -352,18 +352,20 @@ def unreadable_line(row: Row) -> bytes:
     return _line(row.file, row.line, None, "read", reasons, {"raw": row.raw})
 
 
-def _failed(error: Exception, row: Row, rows: int, stage: str, keep_rejects: bool) -> _Outcome:
+def _failed(error: Exception, rows: Sequence[Row], stage: str, keep_rejects: bool) -> _Outcome:
+    """What comes of rows that broke the work on them: all of a study's, each with a line of its own."""
     # The type and the place only: the message of a stranger's exception may quote the report.
     frame = traceback.extract_tb(error.__traceback__)[-1]
     message = f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
-    warning = f"{row.file}:{row.line}: internal error, the row is left out: {message}"
-    outcome = _Outcome(rows, failed=1, warning=warning)
-    if keep_rejects:
+    left_out = "the row is left out" if len(rows) == 1 else f"the {len(rows)} rows of its study are left out"
+    warning = f"{rows[0].file}:{rows[0].line}: internal error, {left_out}: {message}"
+    outcome = _Outcome(len(rows), failed=len(rows), warning=warning)
+    for row in rows if keep_rejects else ():
         reasons = [_reason("internal-error", message)]
         try:
-            outcome.rejects = _line(row.file, row.line, None, stage, reasons, {"record": row.data})
+            outcome.rejects += _line(row.file, row.line, None, stage, reasons, {"record": row.data})
         except (ValueError, RecursionError):  # the row itself may be what can't be written
-            outcome.rejects = _line(row.file, row.line, None, stage, reasons, {})
+            outcome.rejects += _line(row.file, row.line, None, stage, reasons, {})
     return outcome
 
 

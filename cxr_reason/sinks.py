@@ -82,6 +82,8 @@ class StdoutSink:
     """
 
     def __init__(self) -> None:
+        if sys.stdout is None:  # whoever started us closed it
+            raise CxrError("stdout is closed", hint="Name a file: -o FILE")
         self._stream = sys.stdout.buffer
         self._pieces: list[bytes] = []
         self._held = 0

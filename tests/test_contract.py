@@ -369,9 +369,14 @@ def readme() -> str:
 
 
 def test_commands_of_the_readme_run_as_written(tmp_path: Path) -> None:
-    """All code of the README but `make` and the installation, which the tests themselves go through, and what runs or
+    run_blocks(readme(), tmp_path)
+
+
+def run_blocks(page: str, tmp_path: Path) -> None:
+    """All code of `page` but `make` and the installation, which the tests themselves go through, and what runs or
     trains models, which `make demo` does."""
-    blocks = [block for block in readme_blocks() if not WITH_MODELS.search(block)]
+    blocks = [block for block in code_blocks(page) if not WITH_MODELS.search(block)]
+    assert blocks
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "archive.csv.gz").write_bytes(gzip.compress((ROOT / "examples" / "reports.csv").read_bytes()))
     for name in ("mimic", "chexpert-plus", "openi", "padchest"):
@@ -395,8 +400,12 @@ def test_commands_of_the_readme_run_as_written(tmp_path: Path) -> None:
 
 
 def readme_blocks() -> list[str]:
-    code = re.findall(r"^```(\w*)\n(.*?)^```", readme(), flags=re.M | re.S)
-    return [block for kind, block in code if kind != "tree" and not re.match(r"make |python3 -m venv", block)]
+    return code_blocks(readme())
+
+
+def code_blocks(page: str) -> list[str]:
+    code = re.findall(r"^```(\w*)\n(.*?)^```", page, flags=re.M | re.S)
+    return [block for kind, block in code if kind in ("", "bash") and not re.match(r"make |python3 -m venv", block)]
 
 
 WITH_MODELS = re.compile(r"--ckpt|--model")

