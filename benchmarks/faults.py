@@ -49,7 +49,7 @@ class Command:
 
 
 COMMANDS = {
-    "demo": Command(f"cxr demo --out OUT --n {STUDIES} -q", ("OUT/reports.jsonl",), ("OUT/images",)),
+    "demo": Command(f"cxr demo --out OUT --n {STUDIES} -q", ("OUT/reports.jsonl",), ("OUT/films",)),
     "mine": Command("cxr mine reports.csv -q --rejects OUT.rejects -o OUT", others=("OUT.rejects",)),
     "mine, two processes": Command("cxr mine reports.csv --jobs 2 -q -o OUT"),
     "refine": Command(
@@ -61,15 +61,15 @@ COMMANDS = {
         ("OUT.jsonl",), needs=("mine",),
     ),
     "sft": Command(
-        f"cxr sft chains.jsonl --model tiny {TINY} --max-steps 24 -o OUT", (),
+        f"cxr sft chains.jsonl --model tiny {TINY} --batch-size 8 --max-steps 24 -o OUT", (),
         ("OUT/model.safetensors", "OUT/metrics.jsonl"),
     ),
     "rl": Command(
-        f"cxr rl --ckpt sft.whole {TINY} --max-tokens 24 --max-steps 12 -o OUT", (),
+        f"cxr rl --ckpt sft.whole {TINY} --batch-size 2 --max-tokens 24 --max-steps 12 -o OUT", (),
         ("OUT/model.safetensors", "OUT/metrics.jsonl"), needs=("sft",),
     ),
     "infer": Command(
-        "cxr infer chains.jsonl --ckpt sft.whole --engine transformers --dtype float32 --max-tokens 60 --limit 160 -q "
+        "cxr infer chains.jsonl --ckpt sft.whole --engine transformers --dtype float32 --max-tokens 40 --limit 120 -q "
         "-o OUT", needs=("sft",),
     ),
     "score": Command(
