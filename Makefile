@@ -84,7 +84,7 @@ DEMO_STUDIES := 1200
 demo: venv  ## films, chains, training, answers and scores, into demo/ (minutes)
 	@mkdir -p demo
 	@echo '1. cxr demo draws $(DEMO_STUDIES) studies whose findings are known, and writes a report on each.'
-	$(BIN)/cxr demo --out demo --n $(DEMO_STUDIES)
+	$(BIN)/cxr demo -o demo --studies $(DEMO_STUDIES)
 	@echo
 	@echo '2. cxr mine turns the reports into questions with chains of reasoning; cxr refine holds every claim of every'
 	@echo '   chain against its report, mends what it can and rejects the rest.'

@@ -49,7 +49,7 @@ class Command:
 
 
 COMMANDS = {
-    "demo": Command(f"cxr demo --out OUT --n {STUDIES} -q", ("OUT/reports.jsonl",), ("OUT/films",)),
+    "demo": Command(f"cxr demo -o OUT --studies {STUDIES} -q", ("OUT/reports.jsonl",), ("OUT/films",)),
     "mine": Command("cxr mine reports.csv -q --rejects OUT.rejects -o OUT", others=("OUT.rejects",)),
     "mine, two processes": Command("cxr mine reports.csv --jobs 2 -q -o OUT"),
     "refine": Command(
@@ -100,7 +100,7 @@ def main() -> None:
 def prepare(folder: Path) -> None:
     """The inputs: reports, phantoms with chains, and predictions, all of our own making."""
     generate(REPORTS, 3, folder / "reports.csv")
-    demo = f"cxr demo --out films --n {STUDIES} -q"
+    demo = f"cxr demo -o films --studies {STUDIES} -q"
     mine = "cxr mine films/reports.jsonl -q | cxr refine -q -o films/chains.jsonl"
     assert run(f"{demo} && {mine}", folder).wait() == 0
     root = Path(__file__).resolve().parents[1]

@@ -61,7 +61,7 @@ def phantoms(folder: Path) -> list[dict[str, Any]]:
     """Chains about `FILMS` films, which are drawn below `folder`."""
     command = cxr_command()
     subprocess.run(
-        [*command, "demo", "--out", str(folder / "demo"), "--n", str(FILMS), "--size", str(SIZE), "-q"], check=True
+        [*command, "demo", "-o", str(folder / "demo"), "--studies", str(FILMS), "--size", str(SIZE), "-q"], check=True
     )
     chains = folder / "some.jsonl"
     subprocess.run([*command, "mine", str(folder / "demo" / "reports.jsonl"), "-q", "-o", str(chains)], check=True)

@@ -12,7 +12,8 @@ from . import _options
 
 @click.command()
 @click.option(
-    "--out",
+    "-o",
+    "--output",
     "folder",
     type=click.Path(file_okay=False),
     default="demo",
@@ -21,7 +22,13 @@ from . import _options
     help="Where to write: FOLDER/reports.jsonl and FOLDER/films.",
 )
 @click.option(
-    "--n", "count", type=click.IntRange(min=1), default=200, show_default=True, metavar="N", help="How many studies."
+    "--studies",
+    "count",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="How many studies.",
 )
 @click.option(
     "--size", type=click.IntRange(64, 1024), default=224, show_default=True, metavar="PIXELS", help="Side of a film."

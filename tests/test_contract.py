@@ -126,7 +126,7 @@ def test_no_command_imports_the_training_stack(name: str, inputs: dict[str, tupl
     assert loaded_by(name, "--help") & HEAVY == set()
     if name in TRAINING:
         return
-    alone = ["--n", "1", "--out", str(tmp_path)] if name == "demo" else []
+    alone = ["--studies", "1", "-o", str(tmp_path)] if name == "demo" else []
     arguments = alone if name in WITHOUT_INPUT else ["-", *flags(name)]
     loaded = loaded_by(name, *arguments, stdin=inputs.get(name, ("", ""))[0])
     assert f"cxr_reason.commands.{name}" in loaded

@@ -300,7 +300,7 @@ def test_reports_are_varied_in_few_words() -> None:
 
 
 def test_demo_is_mined_as_it_is(cxr: Run, tmp_path: Path) -> None:
-    done = cxr("demo", "--out", "demo", "--n", "25", "--size", "64", cwd=tmp_path)
+    done = cxr("demo", "-o", "demo", "--studies", "25", "--size", "64", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert "cxr mine demo/reports.jsonl" in done.stderr
     mined = cxr("mine", "demo/reports.jsonl", cwd=tmp_path)
@@ -316,7 +316,7 @@ def test_demo_is_mined_as_it_is(cxr: Run, tmp_path: Path) -> None:
 
 
 def test_demo_gives_the_same_bytes_over_what_a_killed_run_left(cxr: Run, tmp_path: Path) -> None:
-    options = ("demo", "--n", "6", "--size", "64", "--seed", "3")
+    options = ("demo", "--studies", "6", "--size", "64", "--seed", "3")
     assert cxr(*options, cwd=tmp_path).returncode == 0
     first = contents(tmp_path / "demo")
     (tmp_path / "demo/reports.jsonl").unlink()
@@ -324,7 +324,7 @@ def test_demo_gives_the_same_bytes_over_what_a_killed_run_left(cxr: Run, tmp_pat
     (tmp_path / "demo/films/S000003.png.partial").write_bytes(b"torn")
     assert cxr(*options, cwd=tmp_path).returncode == 0
     assert contents(tmp_path / "demo") == first
-    fewer = cxr("demo", "--n", "4", "--seed", "3", cwd=tmp_path)
+    fewer = cxr("demo", "--studies", "4", "--seed", "3", cwd=tmp_path)
     assert fewer.returncode == 1
     assert "2 files lie here that are none of these 4 films" in fewer.stderr
     assert contents(tmp_path / "demo") == first

@@ -114,7 +114,7 @@ def reports(path: Path, times: int) -> Path:
 
 def phantoms(folder: Path, cxr: Callable[..., Any], count: int) -> Path:
     """Phantoms as an archive has them: films, and a CSV of reports."""
-    assert cxr("demo", "--out", str(folder), "--n", str(count), "-q").returncode == 0
+    assert cxr("demo", "-o", str(folder), "--studies", str(count), "-q").returncode == 0
     with open(folder / "reports.csv", "w", encoding="utf-8", newline="") as file:
         columns = ("study_id", "patient_id", "study_time", "split", "sex", "age", "view", "image", "report")
         writer = csv.DictWriter(file, columns, extrasaction="ignore")

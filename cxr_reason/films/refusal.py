@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cxr_reason import environment
 from cxr_reason.errors import CxrError, InputError
 
 _ANEW = "Copy or export it anew."
@@ -51,7 +52,7 @@ def _rebuild(reason: str, where: str, told: str) -> FilmError:
 def lacks(package: str, *, where: str) -> CxrError:
     """The error where `package` isn't installed. Not a `FilmError`: no other film of its kind would fare better."""
     extra = "films" if package in ("PIL", "numpy") else "dicom"
-    return CxrError(f"this film needs {package}", where=where, hint=f"pip install 'cxr-reason[{extra}]'")
+    return CxrError(f"this film needs {package}", where=where, hint=environment.install_line([f"cxr-reason[{extra}]"]))
 
 
 @contextmanager
