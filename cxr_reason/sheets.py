@@ -67,7 +67,7 @@ _KEY: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 
 
 def sheet(notes: Iterable[Mapping[str, Any]], *, reports: bool = True) -> bytes:
-    """The blank sheet for `review.Sample.chosen`, as CSV. Without `reports` its evidence is left out."""
+    """The blank sheet for `samples.draw.Sample.chosen`, as CSV. Without `reports` its evidence is left out."""
     return _table(notes, _SHEET if reports else {**_SHEET, "evidence": lambda note: ""})
 
 
@@ -105,14 +105,21 @@ def asked(note: Mapping[str, Any]) -> str:
 
 def evidence(note: Mapping[str, Any]) -> list[str]:
     """The sentences of the report in which the evidence stands, each on one line."""
-    return [" ".join(note["report"][start:end].split()) for start, end in evidence_spans(note)]
+    report = report_of(note)
+    return [" ".join(report[start:end].split()) for start, end in evidence_spans(note)]
+
+
+def report_of(note: Mapping[str, Any]) -> str:
+    """The report that has to bear the claim out: the one of the film that it is about."""
+    report: str = note["prior_report" if note.get("film") == "prior" else "report"]
+    return report
 
 
 def evidence_spans(note: Mapping[str, Any]) -> list[tuple[int, int]]:
     """Where in the report the sentences stand on which the claim's verdict rests."""
     return [
         (sentence.start, sentence.end)
-        for sentence in read(note["report"]).sentences
+        for sentence in read(report_of(note)).sentences
         if any(start < sentence.end and end > sentence.start for start, end in note["spans"])
     ]
 

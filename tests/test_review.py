@@ -20,6 +20,8 @@ from cxr_reason.errors import InputError
 from cxr_reason.radiology.verify import claims
 from cxr_reason.refining import review, study
 from cxr_reason.refining.checks import CHECKS
+from cxr_reason.rewards import judge
+from cxr_reason.rewards.readers import notes_of
 from cxr_reason.samples import page
 from cxr_reason.samples.draw import Sample
 from cxr_reason.sheets import Answer, agreement, key_path, read_sheet
@@ -469,3 +471,33 @@ def test_the_examples_give_a_sheet(cxr: Run, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert len(rows_of(tmp_path / "r.csv")) == 50
     assert Tags((tmp_path / "r.html").read_text(encoding="utf-8")).seen["li"] == 50
+
+
+def test_claims_about_two_films_are_shown_beside_both_reports(tmp_path: Path):
+    record = {
+        "id": "T1", "study_id": "7", "task": "temporal", "question": "How has the left pneumothorax changed?",
+        "options": ["Improved", "Stable", "Worse"], "answer": "A",
+        "report": "No pneumothorax now. The heart is normal in size.",
+        "prior_report": "A small left pneumothorax. The right lung is clear.",
+        "steps": [
+            {"text": "On the film before, a small left pneumothorax is seen.", "kind": "observe", "film": "prior"},
+            {"text": "On the current film, there is no pneumothorax.", "kind": "observe"},
+            {"text": "It was there before and is there no more, so the answer is A, Improved.", "kind": "conclude"},
+        ],
+    }  # fmt: skip
+    path = tmp_path / "two.jsonl"
+    path.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    notes = drawn(path, 10)
+    written = page.page(notes).decode()
+    assert "The right lung is clear." in written
+    assert "<mark>A small left pneumothorax.</mark>" in written
+    assert "<mark>No pneumothorax now.</mark>" in written
+    assert [note["statement"] for note in notes if "film before" in note["statement"]] != []
+    assert [sheets.evidence(note) for note in notes] == [["A small left pneumothorax."], ["No pneumothorax now."]]
+    assert "side_correct" in written
+    assert "severity_correct" in written
+    assert "right lung" not in page.page(notes, reports=False).decode()
+    # The claims of a prediction are told likewise.
+    prediction = "<think>On the film before, a small left pneumothorax is seen.</think><answer>A</answer>"
+    [note] = notes_of(judge({**record, "prediction": prediction}))
+    assert sheets.evidence(note) == ["A small left pneumothorax."]

@@ -39,7 +39,8 @@ def refine(
     """Judge the records of `unit` with `checks` (names of `CHECKS`). Pure and picklable: it goes to worker processes.
 
     `silence` is `verify`'s: whether "normal" or "unknown" is made of what a report doesn't mention. `config` is the
-    hash of the options that is noted as provenance. With a `review_seed` the claims are noted for `review.Sample`.
+    hash of the options that is noted as provenance. With a `review_seed` the claims are noted, for
+    `samples.draw.Sample`.
     """
     result, counts = Result(), Counter[str]()
     judges: dict[str, Judge] = {}

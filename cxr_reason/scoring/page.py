@@ -149,6 +149,7 @@ def _attempt(line: Line, reports: bool) -> dict[str, Any]:
     shown = (
         "text",
         "step",
+        "film",
         "finding",
         "status",
         "certainty",

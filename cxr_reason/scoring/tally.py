@@ -127,7 +127,7 @@ def cells(line: Line) -> dict[str, str]:
     """
     called: dict[str, bool] = {}
     truth: dict[str, bool] = {}
-    for claim in _objects(line.get("claims")):
+    for claim in of_this_film(line):
         finding, status, verdict = claim.get("finding"), claim.get("status"), claim.get("verdict")
         if not isinstance(finding, str):
             continue
@@ -168,7 +168,7 @@ def criticals(line: Line) -> tuple[list[str], list[str]]:
     ]
     invented = [
         str(claim.get("finding"))
-        for claim in _objects(line.get("claims"))
+        for claim in of_this_film(line)
         if claim.get("status") == "present"
         and claim.get("verdict") == "contradicted"
         and not claim.get("side_error")
@@ -176,6 +176,11 @@ def criticals(line: Line) -> tuple[list[str], list[str]]:
         and is_critical(claim.get("finding"))
     ]
     return sorted(set(missed)), sorted(set(invented))
+
+
+def of_this_film(line: Line) -> list[Mapping[str, Any]]:
+    """The claims of a line but those about the film before."""
+    return [claim for claim in _objects(line.get("claims")) if claim.get("film") != "prior"]
 
 
 def is_critical(finding: object) -> bool:

@@ -65,7 +65,9 @@ class Shape:
     """Whether reasoning needs a chain to be learnt from or judged by."""
 
 
-REWARDED = ("id", "task", "study_id", "patient_id", "question", "options", "answer", "report", "steps")
+REWARDED = (
+    "id", "task", "study_id", "patient_id", "question", "options", "answer", "report", "prior_report", "steps",
+)  # fmt: skip
 """What of a record a reward may ask for, a column each."""
 
 
