@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from cxr_reason.streams import Row, stable_hash, stable_id
+from cxr_reason.streams import Row, record_id, stable_hash
 
 # What tells an item, where it has a question and none of our reports.
 MARKS = ("original_report", "original_report2", "image_path", "answer_content", "item_id", "pred")
@@ -99,7 +99,7 @@ def _identity(item: Mapping[str, Any], question: str, options: list[str] | None,
     """Published ids ("[Findings Summarization] [OpenI] [7]OpenI") are of films, and several questions share one."""
     given = item.get("item_id")
     if not isinstance(given, str | int) or not str(given).strip():
-        return {"id": stable_id(question, *(options or ()), report or "")}
+        return {"id": record_id({"question": question, "options": options, "report": report})}
     name = str(given)
     if not name.startswith("["):
         return {"id": name}

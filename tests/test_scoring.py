@@ -31,6 +31,7 @@ from cxr_reason.scoring import compare, floors, metrics, page, paired, statistic
 from cxr_reason.scoring.tally import NAMED, OTHERS, Tally, cells, criticals, group_value, noted, task_of
 from cxr_reason.sheets import read_sheet
 from cxr_reason.sinks import opened
+from cxr_reason.streams import record_id
 
 EXAMPLES = ROOT / "examples"
 PREDICTIONS = EXAMPLES / "predictions.jsonl"
@@ -472,7 +473,7 @@ def test_a_metric_that_is_not_there_says_what_to_install(cxr: Run) -> None:
         refused = cxr("score", str(PREDICTIONS), "--metrics", "rouge,radeval:bleu")
         assert (refused.returncode, refused.stdout) == (1, "")
         assert "radeval:bleu needs radeval" in refused.stderr
-        assert "pip install radeval" in refused.stderr
+        assert re.search(r"pip install -c \S+ radeval\b", " ".join(refused.stderr.split()))
 
 
 # ------------------------------------------------------------------------------------------------------------- paired
@@ -620,6 +621,54 @@ def test_several_files_are_one_input(cxr: Run, scored: Path, tmp_path: Path) -> 
     turned = cxr("score", "a.jsonl", "b.jsonl", "a.jsonl", *flags, cwd=tmp_path)
     assert json.loads(turned.stdout)["against"]["pairs"] == 20
     assert "about 20 ids came before" in turned.stderr
+
+
+def test_questions_without_a_prediction_are_an_error(cxr: Run, tmp_path: Path) -> None:
+    records = lines_of(PREDICTIONS)[:3]
+    some = tmp_path / "some.jsonl"
+    some.write_text(
+        "".join(json.dumps({**r, "prediction": r["prediction"] if n else None}) + "\n" for n, r in enumerate(records))
+    )
+    assert cxr("score", "-q", str(some)).returncode == 0
+    none = tmp_path / "none.jsonl"
+    none.write_text("".join(json.dumps({**r, "prediction": None}) + "\n" for r in records))
+    done = cxr("score", str(none))
+    assert done.returncode == 1
+    assert "no record has a `prediction`" in done.stderr
+    assert "cxr infer" in done.stderr
+    assert done.stdout == ""
+
+
+def test_one_draw_and_none(cxr: Run, scored: Path, tmp_path: Path) -> None:
+    """`--draws 1` once divided by zero, and `--agreement --draws 0` drew a thousand."""
+    page = tmp_path / "page.html"
+    assert cxr("score", "-q", str(PREDICTIONS), "--draws", "1").returncode == 0
+    assert cxr("score", "-q", str(PREDICTIONS), "--draws", "0", "--html", str(page)).returncode == 0
+    assert "Without numpy" not in page.read_text(encoding="utf-8")
+    assert "--draws 0" in page.read_text(encoding="utf-8")
+    details = str(scored / "details.jsonl")
+    told = json.loads(cxr("score", "--agreement", details, details, "--draws", "0", "--json").stdout)
+    assert told["claims"]["overall"]["low"] is None
+    assert statistics.exact(1.0, 4, np.array([4.0])) == (pytest.approx(0.3976, abs=1e-3), 1.0)
+
+
+def test_questions_that_differ_in_their_options_are_two(tmp_path: Path, cxr: Run) -> None:
+    """Without ids of their own; what they are called is the same everywhere."""
+    record = {
+        "study_id": "S1", "task": "single", "question": "Which is seen?", "options": ["edema", "pneumothorax"],
+        "answer": "A", "report": "Mild pulmonary edema.", "images": ["a.png"],
+        "steps": [{"text": "There is mild pulmonary edema."}, {"text": "So the answer is A, edema."}],
+    }  # fmt: skip
+    other = {**record, "options": ["edema", "rib fracture"]}
+    ids = [record_id(one) for one in (record, other)]
+    assert len(set(ids)) == 2
+    assert record_id({**record, "id": "own"}) == "own"
+    text = "".join(json.dumps(one) + "\n" for one in (record, other))
+    refined = [json.loads(line)["id"] for line in cxr("refine", "-q", stdin=text).stdout.splitlines()]
+    assert refined == ids[:1]  # the second says the same of the same film
+    answered = text.replace('"task"', '"prediction": "<answer>A</answer>", "task"')
+    cxr("score", "-q", "--details", str(tmp_path / "d.jsonl"), stdin=answered)
+    assert [line["id"] for line in lines_of(tmp_path / "d.jsonl")] == ids
 
 
 def test_a_page_goes_on_after_a_kill(cxr: Run, scored: Path, tmp_path: Path) -> None:

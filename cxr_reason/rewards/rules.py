@@ -65,7 +65,7 @@ def examine(record: Mapping[str, Any], *, silence: Silence = "normal") -> Examin
     prediction, report = record.get("prediction"), record.get("report")
     options, question = _texts(record.get("options")), _text(record.get("question"))
     told = prediction if isinstance(prediction, str) else ""
-    answer, reasoning = _read(record, told)
+    answer, reasoning = read_prediction(record, told)
     steps = tuple(prose.steps(reasoning, options))
     said = _claims(steps)
     result: dict[str, Any] = {
@@ -112,11 +112,13 @@ def _before(record: Mapping[str, Any]) -> Reading | None:
 def correctness(record: Mapping[str, Any]) -> float:
     """How right the prediction's answer is, in [0, 1]: ``correct`` of a details line, and nothing else judged."""
     told = _text(record.get("prediction"))
-    return float(_correct(_read(record, told)[0], _text(record.get("answer")).strip(), _texts(record.get("options"))))
+    return float(
+        _correct(read_prediction(record, told)[0], _text(record.get("answer")).strip(), _texts(record.get("options")))
+    )
 
 
-def _read(record: Mapping[str, Any], told: str) -> tuple[Answer, str]:
-    """The answer and the reasoning of a prediction."""
+def read_prediction(record: Mapping[str, Any], told: str) -> tuple[Answer, str]:
+    """The answer and the reasoning of a prediction, `told`, to the question of `record`."""
     reasoning, tagged = prose.parts(told)
     question, task = _text(record.get("question")), _text(record.get("task")) or None
     options = _texts(record.get("options"))

@@ -33,7 +33,7 @@ from cxr_reason.films import FilmError, Films
 from cxr_reason.films.ahead import ahead
 from cxr_reason.mining.apart import SPLIT_NAMES, Guard
 from cxr_reason.sinks import whole
-from cxr_reason.streams import Group, Input, Row, Seen, stable_hash, with_id
+from cxr_reason.streams import Group, Input, Row, Seen, folder_of, stable_hash, with_id
 from cxr_reason.training.refusals import Refusals
 from cxr_reason.training.settings import WHAT_ITEMS_ARE, Settings
 
@@ -233,6 +233,7 @@ class Reader:
         self.max_failed = max_failed
         self.counts = Counts()
         self.answers: dict[str, tuple[Counter[str], Counter[str]]] = {}
+        self._sources: list[Path] = []
         self._texts = Seen()
         self._guard = Guard(
             {name: name for name in ("patient_id", "study_id", "images", "split")},
@@ -243,7 +244,8 @@ class Reader:
 
     def items(self, sources: Iterable[Path]) -> Iterator[tuple[int, _Item]]:
         """(number of its source, item) of all that is trained or validated on, each as often as it is taken."""
-        yield from self._usable(self._apart(self._records(sources)))
+        self._sources = list(sources)
+        yield from self._usable(self._apart(self._records(self._sources)))
 
     def _records(self, sources: Iterable[Path]) -> Iterator[tuple[int, Row]]:
         for number, path in enumerate(sources):
@@ -348,7 +350,7 @@ class Reader:
         """`entry` with its films, opened; in a thread."""
         number, row, split = entry
         try:
-            paths = self.films.paths(row.data or {}, base=Path(row.file).parent)
+            paths = self.films.paths(row.data or {}, base=folder_of(row.file, [self._sources[number]]))
             return number, row, split, _Seen([os.path.abspath(path) for path in paths], [*map(self.films.open, paths)])
         except FilmError as error:
             return number, row, split, error
