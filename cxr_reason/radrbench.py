@@ -21,9 +21,8 @@ from cxr_reason.streams import Row, record_id, stable_hash
 
 # What tells an item, where it has a question and none of our reports.
 MARKS = ("original_report", "original_report2", "image_path", "answer_content", "item_id", "pred")
-# GPT-4o's judgements as the evaluation files have them, and other fields of the layout that a record has by that name.
+# GPT-4o's judgements, as the evaluation files have them.
 JUDGEMENTS = ("gt_key_finding", "pred_key_finding", "recall_res", "precision_res", "efficiency")
-KEPT = ("dataset_name", "plan", *JUDGEMENTS)
 
 _OPTIONS = re.compile(r"\s*\boptions?\s*:\s*", re.IGNORECASE)
 _LETTERED = re.compile(r"^\(?([A-Z])[).:]\s*(.*)$", re.DOTALL)

@@ -373,7 +373,6 @@ def test_what_spreadsheets_make_of_a_sheet_is_understood(tmp_path: Path, encodin
         ("c1", "supported", True),
         ("c2", None, None),
     ]
-    assert answers[0].comment == "nicht möglich, sagt er"
 
 
 @pytest.mark.parametrize(
@@ -394,6 +393,8 @@ def test_errors_name_line_and_column_and_quote_no_cell(tmp_path: Path, text: str
         read_sheet(path)
     assert str(caught.value).startswith(f"{path}{where}")
     assert "perhaps" not in str(caught.value)
+    if ":verdict:" in where:
+        assert "supported, contradicted, unverifiable" in caught.value.what
 
 
 def test_a_workbook_is_told_to_be_saved_as_csv(tmp_path: Path):
@@ -426,9 +427,31 @@ def test_agreement_overall_by_finding_and_by_kind_of_claim():
     assert told.statuses == {"present": told.overall}
     mixed = [*answers("sc"), Answer("d", 9, "S9", "mass", "absent", "supported")]
     assert {name: kappa.n for name, kappa in agreement(mixed, mixed).findings.items()} == {"edema": 2, "mass": 1}
-    assert list(agreement(mixed, mixed, least=2).findings) == ["edema"]
-    with pytest.raises(InputError, match="no claim"):
+    with pytest.raises(InputError, match="no claim") as caught:
         agreement(answers("-"), answers("s"))
+    assert "They share 1 claims" in str(caught.value)  # their ids are the same: it is the verdicts that lack
+    with pytest.raises(InputError, match="ids must be the same"):
+        agreement(answers("s"), [Answer("other", 5, "", "", "", "supported")])
+
+
+def test_what_readers_say_yes_to():
+    """Of chains that were kept our verdict is the same everywhere: what tells is the share that the reader supports."""
+    key, reader = answers("s" * 20), answers("s" * 18 + "cu")
+    told = agreement(reader, key)
+    assert told.overall.kappa == 0
+    assert (told.supported.first.n, told.supported.first.share) == (20, 0.9)
+    assert told.supported.first.low is not None
+    assert told.supported.first.low < 0.9 < (told.supported.first.high or 0)
+    assert told.supported.second.share == 1
+    assert told.supported.second.low == pytest.approx(0.025 ** (1 / 20))
+    assert told.sides.first.share is None
+    marked = [Answer(a.id, a.line, a.study, a.finding, a.status, a.verdict, a.line > 4, None) for a in reader]
+    told = agreement(marked, marked[:10])
+    assert (told.sides.first.n, told.sides.first.share) == (20, 0.85)
+    assert told.sides.both is not None
+    assert (told.sides.both.n, told.sides.both.agreement) == (10, 1.0)
+    assert told.severities.both is None
+    assert agreement(reader, key, draws=0).supported.first.low is None
 
 
 def test_the_interval_is_seeded_narrows_with_more_studies_and_counts_studies_not_claims():

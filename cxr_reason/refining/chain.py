@@ -19,10 +19,10 @@ from cxr_reason.readings import sealed
 from cxr_reason.records import STEP_KINDS
 from cxr_reason.refining.rewrite import NUMBER, Numbering, Passage, Said, matches, passage, quoting, what_counts
 from cxr_reason.rewards.options import plain, says_normal
+from cxr_reason.rewards.prose import WHOLE_FILM
 
 BASES = ("stated", "region", "silent")  # from the firmest to the least firm
 DECISIONS = ("supported", "unverifiable", "contradicted")  # from the best to the worst
-WHOLE_FILM = frozenset({"chest abnormality", "cardiopulmonary abnormality"})  # what a normal film lacks
 _THE_ANSWER = Verdict("supported", "region")
 OWN_FIELDS = frozenset({"text", "kind", "film", "findings", "basis", "evidence", "verdict"})
 

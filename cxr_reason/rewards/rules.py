@@ -30,12 +30,10 @@ from cxr_reason.radiology.mentions import sides_meet
 from cxr_reason.radiology.verify import Silence, same_height
 from cxr_reason.rewards import prose
 from cxr_reason.rewards.answers import Answer, open_ended, read_answer
-from cxr_reason.rewards.options import all_entailed, asked, entails, is_a, plain, says_normal, stated
+from cxr_reason.rewards.options import CERTAINTY, all_entailed, asked, entails, is_a, plain, says_normal, stated
 from cxr_reason.rewards.ratios import ratios, unjudged
 from cxr_reason.rewards.statements import judged
 from cxr_reason.streams import stable_hash
-
-_SURER = {"differential": 0, "possible": 1, "probable": 2, "definite": 3}
 
 
 class Examined(NamedTuple):
@@ -149,7 +147,7 @@ def _claims(steps: Sequence[prose.Step], *, before: bool = False) -> list[tuple[
             known = found.get(key)
             if known is None:
                 found[key] = claim, number
-            elif _SURER[claim.certainty] > _SURER[known[0].certainty]:
+            elif CERTAINTY[claim.certainty] > CERTAINTY[known[0].certainty]:
                 found[key] = claim, known[1]
     placed = {(name, absent) for name, side, absent in found if side}
     return [told for (name, side, absent), told in found.items() if side or (name, absent) not in placed]

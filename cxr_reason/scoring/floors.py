@@ -19,7 +19,6 @@ from cxr_reason.rewards.guards import denials
 
 LITANY = "all-negative litany"
 FREQUENT = "most frequent answer"
-FLOORS = (LITANY, FREQUENT)
 
 _NEGATIVE = re.compile(
     r"^(?:no|normal|none|absent|negative|without|unremarkable|stable|unchanged)\b",

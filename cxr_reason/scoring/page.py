@@ -132,7 +132,7 @@ def case(line: Line, other: Line | None = None, *, reports: bool = True) -> dict
     """What is shown of a case; with the other model's chain, if there is one."""
     told = {
         name: line[name]
-        for name in ("id", "study_id", "patient_id", "task", "question", "options", "answer", "image", "images")
+        for name in ("id", "study_id", "patient_id", "task", "question", "options", "answer", "images")
         if line.get(name) is not None
     }
     if reports:
@@ -237,7 +237,7 @@ def _header(score: Mapping[str, Any], held: int, *, reports: bool) -> str:
     intervals = f"95 % intervals by {tables.clusters(score)}." if draws else _NO_INTERVALS[statistics.available()]
     return (
         f"<header>\n<h1>{escape(_title(score))}</h1>\n<p>{items:,} items, judge: {escape(score['judge'])}.{kept} "
-        f"{intervals} {tables.FEW_MARK} marks figures over fewer than {tables.FEW} items.</p>\n"
+        f"{intervals} {tables.FEW_MARK}: {escape(tables.few_means(score))}.</p>\n"
         f"<p>{_WITH_TEXT if reports else _WITHOUT_TEXT} For research, not for clinical use.</p>"
         "\n</header>\n<main>\n"
     )

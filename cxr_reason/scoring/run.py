@@ -13,7 +13,7 @@ from cxr_reason import console, radrbench, records, runner, several
 from cxr_reason.engines import forms
 from cxr_reason.engines.asking import Asker, Talk
 from cxr_reason.environment import install_line
-from cxr_reason.errors import CxrError, InputError, TooManyFailures
+from cxr_reason.errors import CxrError, InputError, TooManyFailures, UsageError
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.rewards import judge as judged_by
 from cxr_reason.rewards.llm import FORMS, judging
@@ -21,7 +21,7 @@ from cxr_reason.rewards.readers import notes_of
 from cxr_reason.samples.draw import Sample, files
 from cxr_reason.scoring import floors, metrics, page, paired, statistics, tables
 from cxr_reason.scoring.figures import Figures, Kind
-from cxr_reason.scoring.tally import TEXT_METRICS, Tally, measured, noted
+from cxr_reason.scoring.tally import TEXT_METRICS, UNKNOWN, Tally, group_fields, measured, noted
 from cxr_reason.sinks import opened
 from cxr_reason.streams import Row, Seen, Source, folder_of, stable_hash, with_id
 
@@ -259,6 +259,7 @@ def score(
             run(against, theirs, _Heard(other, None), floor=False, label="score --against", **shared)
         tally = Tally(draws=draws, seed=seed, hold=against is not None)
         heard = _Heard(tally, sample)
+        first = source.sample() if by else {}
         summary = run(source, ours, heard, floor=with_floors, **stream)
         judged = sum(number for name, number in tally.counts.items() if name.startswith("judged/"))
         if tally.counts["items"] and not heard.predicted and not judged:
@@ -266,6 +267,11 @@ def score(
                 "no record has a `prediction`",
                 where=source.name,
                 hint="`cxr infer` writes them: cxr infer questions.jsonl --ckpt DIR > predictions.jsonl",
+            )
+        if without := [field for field, values in tally.groups.items() if values == [UNKNOWN]]:
+            raise UsageError(
+                f"--by {', '.join(without)}: no record has {'this field' if len(without) == 1 else 'these fields'}",
+                hint=f"There are {', '.join(known)}." if (known := group_fields(first)) else None,
             )
         result = tables.result(tally, judge=judge, silence=silence, input=source.name)
         if against is not None and other is not None:
