@@ -24,7 +24,7 @@ from typing import Any
 from cxr_reason.agreement import kappa
 from cxr_reason.errors import InputError
 from cxr_reason.radiology import read
-from cxr_reason.records import VERDICTS
+from cxr_reason.records import VERDICTS, letter
 from cxr_reason.streams import Input, Row
 
 # What begins a formula in Excel, LibreOffice or Google Sheets, in their full-width forms too.
@@ -99,7 +99,7 @@ def safe(value: Any) -> str:
 
 def asked(note: Mapping[str, Any]) -> str:
     """The question with its options, on one line."""
-    options = [f"{chr(ord('A') + number)}: {option}" for number, option in enumerate(note["options"])]
+    options = [f"{letter(number)}: {option}" for number, option in enumerate(note["options"])]
     return f"{note['question']} ({', '.join(options)})" if options else str(note["question"])
 
 

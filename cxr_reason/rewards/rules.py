@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 from cxr_reason.radiology import LEXICON, Finding, Reading, Verdict, read
 from cxr_reason.radiology.mentions import sides_meet
 from cxr_reason.radiology.verify import Silence, same_height
+from cxr_reason.records import index_of
 from cxr_reason.rewards import prose
 from cxr_reason.rewards.answers import Answer, open_ended, read_answer
 from cxr_reason.rewards.options import CERTAINTY, all_entailed, asked, entails, is_a, plain, says_normal, stated
@@ -353,7 +354,9 @@ def _supports(answer: Answer, claims: Sequence[Finding], question: str, options:
     """Whether the reasoning supports the answer that it ends in; None where it says nothing of it."""
     if not answer.read or answer.chosen is None or not options:
         return None
-    option = options[ord(answer.chosen) - ord("A")]
+    index = index_of(answer.chosen, options)
+    assert index is not None, "what was chosen is one of the options"
+    option = options[index]
     word = plain(option)
     if word in ("yes", "no"):
         wanted = list(asked(question))

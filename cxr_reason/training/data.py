@@ -396,7 +396,9 @@ class Reader:
         if isinstance(options, list) and options:
             letters, texts = self.answers.setdefault(task, (Counter(), Counter()))
             letters[str(record["answer"])] += 1
-            texts[str(options[ord(str(record["answer"])) - ord("A")])] += 1
+            index = records.index_of(str(record["answer"]), options)
+            assert index is not None, "a record's answer is a letter of its options"
+            texts[str(options[index])] += 1
 
     def close(self) -> None:
         """All is read: raise for what is refused, warn of the rest."""
