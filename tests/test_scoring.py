@@ -1035,6 +1035,19 @@ def test_evidence_is_marked_and_lit_in_both_schemes(browser: Any, tmp_path: Path
 
 
 @pytest.mark.xdist_group("browser")
+def test_what_is_said_of_the_film_before_is_lit_in_its_report(browser: Any, tmp_path: Path) -> None:
+    told = "On the film before, there is a pleural effusion. On the current film, there is no pleural effusion."
+    prediction = f"<think>{told}</think><answer>A</answer>"
+    two = {"task": "temporal", "report": "No pleural effusion.", "prior_report": "Left pleural effusion. Clear lungs."}
+    tab, said = opened_page(browser, page_of(tmp_path, [judge(record(**two, prediction=prediction))]))
+    assert tab.locator("#case mark").all_inner_texts() == ["pleural effusion", "pleural effusion"]
+    tab.locator(".claim", has_text="on the film before").click()
+    assert tab.locator("#case .report").nth(1).locator("mark.lit").count() == 1
+    assert tab.locator("mark.lit").count() == 1
+    assert said == []
+
+
+@pytest.mark.xdist_group("browser")
 def test_nothing_that_a_case_says_is_run(browser: Any, tmp_path: Path) -> None:
     tab, said = opened_page(browser, page_of(tmp_path, [hostile_case()]), viewport={"width": 390, "height": 800})
     assert tab.title().startswith("Score")
