@@ -429,6 +429,12 @@ TWO_FILMS: dict[str, Any] = {
         ),
         ("Compared with the previous film, there is no pneumothorax.", ["supported current"]),
         ("There is a left pneumothorax.", ["contradicted current"]),
+        ("An old pneumothorax on this film is not seen.", ["supported current"]),
+        ("No pneumothorax is seen, as on the previous film.", ["supported current"]),
+        ("The previously seen pneumothorax has resolved.", ["supported current"]),
+        ("There is no pneumothorax, which was seen on the previous film.", ["supported current"]),
+        ("There was a left pneumothorax previously.", ["supported prior"]),
+        ("No effusion is seen on the previous and current films.", ["supported current"]),
     ],
 )
 def test_what_is_said_of_the_film_before_is_judged_by_its_report(told: str, claims: list[str]) -> None:

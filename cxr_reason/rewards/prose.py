@@ -298,7 +298,7 @@ def _films(sentence: str) -> list[tuple[str, bool]] | None:
     about the latter.
     """
     lower = sentence.lower()
-    if _BEFORE["words"].search(lower) is None or is_general(lower):
+    if _BEFORE["words"].search(lower) is None or _BEFORE["both"].search(lower) or is_general(lower):
         return None
     turns = list(_TO_ANOTHER_FILM.finditer(lower))
     starts, ends = [0, *(turn.end() for turn in turns)], [*(turn.start() for turn in turns), len(sentence)]
