@@ -10,6 +10,7 @@ import click
 
 from cxr_reason import cli, console, several
 from cxr_reason.engines.asking import tell
+from cxr_reason.environment import install_line
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.records import dumps_plain
 from cxr_reason.rewards import JUDGES
@@ -124,7 +125,7 @@ def score(
     if agreement:
         if sources or against:
             raise click.UsageError("--agreement compares two files of its own: give no input and no --against.")
-        told = compare.agreement(*agreement, draws=given["draws"] or statistics.DRAWS, seed=given["seed"])
+        told = compare.agreement(*agreement, draws=given["draws"], seed=given["seed"])
         return _put(told, compare.show, as_json)
     cli.stop_if_waiting(ctx, sources[0] if sources else None)
     files = {"--details": details, "--html": html, "--rejects": given["rejects"]}
@@ -136,7 +137,7 @@ def score(
     if given["films"] != "none" and not html:
         raise click.UsageError("--films shows films on the page: name it with --html.")
     if given["draws"] and not statistics.available():
-        console.note("numpy is not installed, so there are no intervals: pip install 'cxr-reason[score]'")
+        console.note(f"numpy is not installed, so there are no intervals: {install_line(['cxr-reason[score]'])}")
     tries = given["tries"]
     asker = _llm.asker(ctx, given, wanted=judge == "llm", by="--judge llm")
     result, summary, failure = run.score(

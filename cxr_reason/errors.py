@@ -50,6 +50,12 @@ class InputError(CxrError):
     """The input as a whole can't be used: no such file, no report column, no rows, the wrong encoding."""
 
 
+class UsageError(CxrError):
+    """What was asked for doesn't fit the input, which only showed when it was read."""
+
+    exit_code = EXIT_USAGE
+
+
 class TooManyFailures(CxrError):
     """More rows than `--max-failed` allows could not be read. Raised after everything else has been written."""
 

@@ -17,13 +17,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from cxr_reason.streams import Row, stable_hash, stable_id
+from cxr_reason.records import index_of
+from cxr_reason.records import letter as letter_of
+from cxr_reason.streams import Row, record_id, stable_hash
 
 # What tells an item, where it has a question and none of our reports.
 MARKS = ("original_report", "original_report2", "image_path", "answer_content", "item_id", "pred")
-# GPT-4o's judgements as the evaluation files have them, and other fields of the layout that a record has by that name.
+# GPT-4o's judgements, as the evaluation files have them.
 JUDGEMENTS = ("gt_key_finding", "pred_key_finding", "recall_res", "precision_res", "efficiency")
-KEPT = ("dataset_name", "plan", *JUDGEMENTS)
 
 _OPTIONS = re.compile(r"\s*\boptions?\s*:\s*", re.IGNORECASE)
 _LETTERED = re.compile(r"^\(?([A-Z])[).:]\s*(.*)$", re.DOTALL)
@@ -99,7 +100,7 @@ def _identity(item: Mapping[str, Any], question: str, options: list[str] | None,
     """Published ids ("[Findings Summarization] [OpenI] [7]OpenI") are of films, and several questions share one."""
     given = item.get("item_id")
     if not isinstance(given, str | int) or not str(given).strip():
-        return {"id": stable_id(question, *(options or ()), report or "")}
+        return {"id": record_id({"question": question, "options": options, "report": report})}
     name = str(given)
     if not name.startswith("["):
         return {"id": name}
@@ -121,7 +122,7 @@ def _lines_of_options(text: str) -> list[str] | None:
     options: list[str] = []
     for line in lines:
         lettered = _LETTERED.match(line)
-        if lettered and lettered[1] == chr(ord("A") + len(options)):
+        if lettered and lettered[1] == letter_of(len(options)):
             options.append(lettered[2].strip())
         elif options:
             options[-1] += f" {line}"  # an option of several lines
@@ -137,11 +138,11 @@ def _answer(item: Mapping[str, Any], options: list[str] | None) -> str:
     if not options:
         return answer or content
     letter = answer.strip("() .").upper()
-    if len(letter) == 1 and ord(letter) - ord("A") in range(len(options)):
+    if index_of(letter, options) is not None:
         return letter
     known = [option.casefold() for option in options]
     text = next((text for text in (answer, content) if text.casefold() in known), None)
-    return answer if text is None else chr(ord("A") + known.index(text.casefold()))
+    return answer if text is None else letter_of(known.index(text.casefold()))
 
 
 def _untagged(answer: str) -> str:
@@ -222,11 +223,11 @@ def to_item(record: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(question, str) or not isinstance(answer, str):
         raise ValueError("only a record with a question and an answer can be an item of RadRBench-CXR")
     options = record.get("options") or []
-    index = ord(answer) - ord("A") if len(answer) == 1 else -1
+    index = index_of(answer, options)
     item: dict[str, Any] = {
         "image_path": _paths(record.get("images") or ()),
         "answer": answer,
-        "answer_content": options[index] if 0 <= index < len(options) else answer,
+        "answer_content": answer if index is None else options[index],
         "dataset_name": record.get("dataset_name") or "Image Classification",
         "item_id": _item_id(record),
         "question": asked(question, options),
@@ -253,7 +254,7 @@ def _item_id(record: Mapping[str, Any]) -> Any:
 
 def asked(question: str, options: list[str]) -> str:
     """The question with its options, as the layout has it."""
-    lines = [f"{chr(ord('A') + number)}) {' '.join(option.split())}" for number, option in enumerate(options)]
+    lines = [f"{letter_of(number)}) {' '.join(option.split())}" for number, option in enumerate(options)]
     return "\n".join([f"{question} Options:", *lines]) if lines else question
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import is_
@@ -302,10 +302,21 @@ def check(record: Mapping[str, Any]) -> list[str]:
         if name != "id" or value:
             problems += field.kind.explain(name, value)
     if isinstance(record.get("options"), list) and not problems:
-        letters = [chr(ord("A") + number) for number in range(len(record["options"]))]
+        letters = [letter(number) for number in range(len(record["options"]))]
         if record.get("answer") not in letters:
             problems.append(f"answer must be a letter of its {len(letters)} options")
     return problems
+
+
+def letter(index: int) -> str:
+    """The letter of the option with this index, from 0."""
+    return chr(ord("A") + index)
+
+
+def index_of(letter: str, options: Sized) -> int | None:
+    """Which of `options` a `letter` means, small or capital, from 0; None where it is no letter of theirs."""
+    index = ord(letter.upper()) - ord("A") if len(letter.upper()) == 1 else -1
+    return index if 0 <= index < len(options) else None
 
 
 class Refused(ValueError):

@@ -19,35 +19,35 @@ class Several:
     """
 
     def __init__(self, parts: Sequence[Input]) -> None:
-        self._parts = list(parts)
+        self.parts = list(parts)
         self._read: list[Input] = []
         """Those that were begun."""
 
     @property
     def name(self) -> str:
-        return ", ".join(part.name for part in self._parts)
+        return ", ".join(part.name for part in self.parts)
 
     @property
     def path(self) -> Path | None:
         """The first file; None where any of them is a pipe, which can't be read a second time."""
-        return None if any(part.path is None for part in self._parts) else self._parts[0].path
+        return None if any(part.path is None for part in self.parts) else self.parts[0].path
 
     @property
     def known(self) -> Mapping[str, str]:
-        return self._parts[0].known
+        return self.parts[0].known
 
     @property
     def language(self) -> str:
-        return self._parts[0].language
+        return self.parts[0].language
 
     def header(self) -> list[str]:
-        return self._parts[0].header()
+        return self.parts[0].header()
 
     def sample(self) -> dict[str, Any]:
-        return self._parts[0].sample()
+        return self.parts[0].sample()
 
     def rows(self) -> Iterator[Row]:
-        for part in self._parts:
+        for part in self.parts:
             if part.path is not None and part.path.is_file() and not part.path.stat().st_size:
                 console.note(f"{part.name} is empty: there is nothing in it to read")
                 continue
@@ -66,19 +66,25 @@ class Several:
         if self.path is None or not self._read:
             return None
         here = self._read[-1].fraction()
-        return (len(self._read) - (0 if here is None else 1 - here)) / len(self._parts)
+        return (len(self._read) - (0 if here is None else 1 - here)) / len(self.parts)
 
     def rewind(self) -> None:
-        for part in self._parts:
+        for part in self.parts:
             part.rewind()
         self._read.clear()
 
     def notes(self) -> list[str]:
-        return [note for part in self._parts for note in part.notes()]
+        return [note for part in self.parts for note in part.notes()]
 
     def close(self) -> None:
-        for part in self._parts:
+        for part in self.parts:
             part.close()
+
+
+def paths_of(source: Source) -> list[Path]:
+    """The files and folders that `source` is made of."""
+    parts = source.parts if isinstance(source, Several) else [source]
+    return [part.path for part in parts if part.path is not None]
 
 
 def opened(names: Sequence[str], *, formats: Sequence[str]) -> Source:

@@ -24,7 +24,7 @@ from typing import Any
 from cxr_reason.agreement import kappa
 from cxr_reason.errors import InputError
 from cxr_reason.radiology import read
-from cxr_reason.records import VERDICTS
+from cxr_reason.records import VERDICTS, letter
 from cxr_reason.streams import Input, Row
 
 # What begins a formula in Excel, LibreOffice or Google Sheets, in their full-width forms too.
@@ -67,7 +67,7 @@ _KEY: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 
 
 def sheet(notes: Iterable[Mapping[str, Any]], *, reports: bool = True) -> bytes:
-    """The blank sheet for `review.Sample.chosen`, as CSV. Without `reports` its evidence is left out."""
+    """The blank sheet for `samples.draw.Sample.chosen`, as CSV. Without `reports` its evidence is left out."""
     return _table(notes, _SHEET if reports else {**_SHEET, "evidence": lambda note: ""})
 
 
@@ -99,20 +99,27 @@ def safe(value: Any) -> str:
 
 def asked(note: Mapping[str, Any]) -> str:
     """The question with its options, on one line."""
-    options = [f"{chr(ord('A') + number)}: {option}" for number, option in enumerate(note["options"])]
+    options = [f"{letter(number)}: {option}" for number, option in enumerate(note["options"])]
     return f"{note['question']} ({', '.join(options)})" if options else str(note["question"])
 
 
 def evidence(note: Mapping[str, Any]) -> list[str]:
     """The sentences of the report in which the evidence stands, each on one line."""
-    return [" ".join(note["report"][start:end].split()) for start, end in evidence_spans(note)]
+    report = report_of(note)
+    return [" ".join(report[start:end].split()) for start, end in evidence_spans(note)]
+
+
+def report_of(note: Mapping[str, Any]) -> str:
+    """The report that has to bear the claim out: the one of the film that it is about."""
+    report: str = note["prior_report" if note.get("film") == "prior" else "report"]
+    return report
 
 
 def evidence_spans(note: Mapping[str, Any]) -> list[tuple[int, int]]:
     """Where in the report the sentences stand on which the claim's verdict rests."""
     return [
         (sentence.start, sentence.end)
-        for sentence in read(note["report"]).sentences
+        for sentence in read(report_of(note)).sentences
         if any(start < sentence.end and end > sentence.start for start, end in note["spans"])
     ]
 
@@ -133,7 +140,6 @@ class Answer:
     side: bool | None = None
     severity: bool | None = None
     reader: str = ""
-    comment: str = ""
 
 
 _YES_NO = {"y": True, "yes": True, "true": True, "1": True, "n": False, "no": False, "false": False, "0": False}
@@ -195,7 +201,6 @@ def _answer(cells: Mapping[str, str], where: str, line: int) -> Answer:
         side=_yes_no(cells.get("side_correct", ""), f"{where}:side_correct"),
         severity=_yes_no(cells.get("severity_correct", ""), f"{where}:severity_correct"),
         reader=cells.get("reader", ""),
-        comment=cells.get("comment", ""),
     )
 
 
@@ -205,7 +210,11 @@ def _verdict(cell: str, where: str) -> str | None:
         return None
     verdict = next((verdict for verdict in VERDICTS if verdict.startswith(word)), None)
     if verdict is None:
-        raise InputError("this is no verdict", where=where, hint=f"Say {', '.join(VERDICTS)}, or leave it empty.")
+        raise InputError(
+            f"this is no verdict: a cell says {', '.join(VERDICTS)} (or their first letters), or is empty",
+            where=where,
+            hint="Mend the cell; remarks have a column of their own, `comment`.",
+        )
     return verdict
 
 
@@ -236,12 +245,41 @@ class Kappa:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """How many of `n` claims one reader says yes of."""
+
+    n: int
+    share: float | None
+    """In [0, 1]; None where n is 0."""
+    low: float | None
+    high: float | None
+    """95 % bootstrap interval; where all or none are, Clopper and Pearson's for as many studies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What two readers say of one question, each by itself and where both do."""
+
+    first: Share
+    second: Share
+    both: Kappa | None
+    """None where no claim has both their answers."""
+
+
+@dataclass(frozen=True, slots=True)
 class Agreement:
     overall: Kappa
     findings: dict[str, Kappa]
     """By finding, the most frequent first."""
     statuses: dict[str, Kappa]
     """By kind of claim: present, absent, uncertain."""
+    supported: Marks
+    """Of the claims with a verdict, those that are supported. Where the second is our key of chains that `cxr refine`
+    kept, all of that one's are, kappa isn't defined, and this share of the reader's is the precision of our checks."""
+    sides: Marks
+    """Of the claims with a side that a reader looked at, those whose side is right."""
+    severities: Marks
+    """The same of severities."""
     unanswered: int
     """Claims of both on which one of the two gives no verdict."""
     unmatched: int
@@ -255,13 +293,11 @@ class _Pair:
     study: str
 
 
-def agreement(
-    first: Sequence[Answer], second: Sequence[Answer], *, draws: int = 1000, seed: int = 0, least: int = 1
-) -> Agreement:
+def agreement(first: Sequence[Answer], second: Sequence[Answer], *, draws: int = 1000, seed: int = 0) -> Agreement:
     """How far two filled sheets agree, or a sheet and its key: overall, by finding and by kind of claim.
 
     Claims of a study aren't independent of each other, so the bootstrap draws studies: `draws` times as many as there
-    are, with replacement, by `seed`. A finding is told from `least` claims on. Raises InputError where no claim has a
+    are, with replacement, by `seed`; with no `draws` there are no intervals. Raises InputError where no claim has a
     verdict in both.
     """
     others = {answer.id: answer for answer in second}
@@ -270,20 +306,33 @@ def agreement(
     if not answered:
         raise InputError(
             "the two sheets have no claim on which both give a verdict",
-            hint="Compare sheets of the same sample: their ids must be the same.",
+            hint=f"They share {len(both):,} claims: fill their column `verdict`."
+            if both
+            else "Compare sheets of the same sample: their ids must be the same.",
         )
+
+    def marks(tell: Callable[[Answer], bool | None]) -> Marks:
+        ours, theirs = (
+            _share([(told, a.study or a.id) for a in answers if (told := tell(a)) is not None], draws, seed)
+            for answers in (first, second)
+        )
+        pairs = [_Pair(str(tell(a)), str(tell(b)), _study(a, b)) for a, b in both if None not in (tell(a), tell(b))]
+        return Marks(ours, theirs, _kappa(pairs, draws, seed) if pairs else None)
 
     def kappas(tell: Callable[[Answer], str]) -> dict[str, Kappa]:
         groups: dict[str, list[_Pair]] = {}
         for a, b in answered:
             groups.setdefault(tell(a) or tell(b), []).append(_pair(a, b))
-        told = {name: pairs for name, pairs in groups.items() if name and len(pairs) >= least}
+        told = {name: pairs for name, pairs in groups.items() if name}
         return {name: _kappa(told[name], draws, seed) for name in sorted(told, key=lambda n: (-len(told[n]), n))}
 
     return Agreement(
         overall=_kappa([_pair(a, b) for a, b in answered], draws, seed),
         findings=kappas(lambda answer: answer.finding),
         statuses=kappas(lambda answer: answer.status),
+        supported=marks(lambda answer: answer.verdict == "supported" if answer.verdict else None),
+        sides=marks(lambda answer: answer.side),
+        severities=marks(lambda answer: answer.severity),
         unanswered=len(both) - len(answered),
         unmatched=len(first) + len(second) - 2 * len(both),
     )
@@ -292,7 +341,33 @@ def agreement(
 def _pair(first: Answer, second: Answer) -> _Pair:
     assert first.verdict
     assert second.verdict
-    return _Pair(first.verdict, second.verdict, first.study or second.study or first.id)
+    return _Pair(first.verdict, second.verdict, _study(first, second))
+
+
+def _study(first: Answer, second: Answer) -> str:
+    return first.study or second.study or first.id
+
+
+def _share(told: Sequence[tuple[bool, str]], draws: int, seed: int) -> Share:
+    """The share of yeses among answers, each with its study."""
+    yes, n = sum(said for said, _ in told), len(told)
+    if not n:
+        return Share(0, None, None, None)
+    studies = Counter(study for _, study in told)
+    agreed = Counter(study for said, study in told if said)
+    low = high = None
+    if draws and yes in (0, n):
+        # Kish: as many studies of equal size as these are worth.
+        margin = 1 - 0.025 ** (sum(size**2 for size in studies.values()) / n**2)
+        low, high = (0.0, margin) if not yes else (1 - margin, 1.0)
+    elif draws > 1 and len(studies) > 1:
+        source, names = random.Random(seed), sorted(studies)
+        drawn = []
+        for _ in range(draws):
+            chosen = source.choices(names, k=len(names))
+            drawn.append(sum(agreed[name] for name in chosen) / sum(studies[name] for name in chosen))
+        low, *_, high = statistics.quantiles(drawn, n=40, method="inclusive")
+    return Share(n, yes / n, low, high)
 
 
 def _kappa(pairs: Sequence[_Pair], draws: int, seed: int) -> Kappa:
@@ -314,7 +389,7 @@ def _kappa(pairs: Sequence[_Pair], draws: int, seed: int) -> Kappa:
         drawn.append(kappa(total))
     defined = [value for value in drawn if value is not None]
     low = high = None
-    if len(studies) > 1 and 2 * len(defined) > draws:
+    if len(studies) > 1 and len(defined) > 1 and 2 * len(defined) > draws:
         low, *_, high = statistics.quantiles(defined, n=40, method="inclusive")
     agreed = sum(count for (one, other), count in counts.items() if one == other)
     return Kappa(len(pairs), agreed / len(pairs), kappa(counts), low, high)

@@ -20,7 +20,7 @@ import re
 import sys
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -542,11 +542,28 @@ def stable_id(*parts: object) -> str:
     return f"{stable_hash(*parts):016x}"
 
 
+def record_id(record: Mapping[str, Any]) -> Any:
+    """The `id` of `record`; one of its study, question, options and report where it has none."""
+    options = record.get("options")
+    parts = options if isinstance(options, list | tuple) else ()
+    return record.get("id") or stable_id(record.get("study_id"), record.get("question"), *parts, record.get("report"))
+
+
 def with_id(record: dict[str, Any]) -> dict[str, Any]:
-    """`record` itself, given an `id` of its study, question and report where it has none."""
-    if not record.get("id"):
-        record["id"] = stable_id(record.get("study_id"), record.get("question"), record.get("report"))
+    """`record` itself, with its `record_id`."""
+    record["id"] = record_id(record)
     return record
+
+
+def folder_of(file: str, sources: Iterable[str | Path]) -> Path:
+    """Where relative paths in the rows of `file` (`Row.file`) begin, which came from one of `sources`: its folder.
+
+    A folder of parts takes the place of a file, so there it is the folder that it lies in.
+    """
+    for source in sources:
+        if Path(file).is_relative_to(source) and Path(source).is_dir():
+            return Path(os.path.normpath(Path(source, "..")))
+    return Path(file).parent
 
 
 class Seen:

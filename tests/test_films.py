@@ -63,6 +63,7 @@ from cxr_reason.films import MAX_PIXELS, FilmError, Films, digest, fit, read, re
 from cxr_reason.films import cache as film_cache
 from cxr_reason.films.fitting import fitted
 from cxr_reason.films.limits import MAX_FILE_BYTES
+from cxr_reason.streams import folder_of
 
 SECRET = "Zbigniew^Testpatient"
 REAL = Path(next(iter(data_store.__path__))) / "data"
@@ -961,6 +962,34 @@ def test_small_pictures_stand_in_the_page_once(illustrated: Path) -> None:
         "this is no PNG, JPEG or DICOM file, whatever its name says",
     ]
     assert all(data.startswith("data:image/webp;base64,") and len(data) < 12_000 for data in pictures.values())
+
+
+def test_films_of_several_inputs_lie_beside_each(tmp_path: Path) -> None:
+    """Each record's paths begin at its own file's folder; a folder of parts takes the place of a file."""
+    for site in ("north", "south"):
+        (tmp_path / site).mkdir()
+        (tmp_path / site / f"{site}.png").write_bytes(PNG)
+        predictions(tmp_path / site, [[f"{site}.png"]])
+    south = tmp_path / "south"
+    records = CliRunner().invoke(main, ["refine", "-q", str(south / "predictions.jsonl"), "-o", f"{south / 'parts'}/"])
+    assert records.exit_code == 0, records.output
+    inputs = [str(tmp_path / "north" / "predictions.jsonl"), str(south / "parts")]
+    page = tmp_path / "page.html"
+    done = CliRunner().invoke(main, ["score", "-q", *inputs, "--html", str(page), "--films", "link"])
+    assert done.exit_code == 0, done.output
+    links = [case["films"][0].get("link") for name, case in blocks(page).items() if name.startswith("case-")]
+    assert links == ["north/north.png", "south/south.png"]
+
+
+def test_where_relative_paths_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data/chains").mkdir(parents=True)
+    assert folder_of("data/chains/part-00000.parquet", ["data/chains"]) == Path("data")
+    assert folder_of("data/chains//part-00000.parquet", ["x.jsonl", "data/chains/"]) == Path("data")
+    assert folder_of("data/chains/a.jsonl", ["data/chains/a.jsonl"]) == Path("data/chains")
+    monkeypatch.chdir("data/chains")
+    assert folder_of("./part-00000.parquet", ["."]) == Path("..")
+    assert folder_of("<stdin>", []) == Path()
 
 
 def test_films_without_a_page_are_a_mistake(cxr: Run) -> None:

@@ -302,6 +302,10 @@ def test_the_majority_answers() -> None:
     votes = voting.answers(record, texts)
     assert votes == ["A", None, "B", "B"]
     assert voting.elected(votes) == 2
+    # As `cxr score` reads it: what follows the reasoning without a tag is an answer.
+    assert voting.answers({**record, "options": ["No", "Yes"]}, ["<think>I look.</think> The answer is B, Yes."]) == [
+        "B"
+    ]
     assert voting.elected(["A", "B", "B", "A"]) == 0  # a tie: who came first
     assert voting.elected([None, None]) == 0
     assert voting.elected(["Edema, effusion", None, "no", "edema  effusion"]) == 0

@@ -208,12 +208,11 @@ def test_every_cheat_is_paid_less_than_one_error_on_the_examples() -> None:
     assert told.honest > told.error
     assert {margin.name for margin in told.margins} == set(CHEATS)
     assert {margin.name: margin.margin for margin in told.margins if margin.margin <= 0} == {}
-    assert told.sound
 
 
 def test_a_mix_that_pays_cheats_is_named() -> None:
     told = guards.lint(examples(), {"format": 1.0, "accuracy": 1.0}, functions.REWARDS)
-    assert not told.sound
+    assert any(margin.margin <= 0 for margin in told.margins)
     assert "A model will find that out" in linting.table(told)
     assert "| all-negative litany |" in linting.table(told)
 

@@ -93,7 +93,7 @@ def test_an_item_becomes_a_record():
     assert record["images"] == ["7_front.png", "7_side.png"]
     assert [step["text"] for step in record["steps"]] == SINGLE["reason_steps"]
     assert (record["prediction"], record["correct"]) == (SINGLE["pred"], True)
-    for name in radrbench.KEPT:
+    for name in ("dataset_name", "plan", *radrbench.JUDGEMENTS):
         assert record[name] == SINGLE[name]
     assert [problem for problem in records.check(record) if "kind is missing" not in problem] == []
 

@@ -168,3 +168,11 @@ def test_a_stage_stamps_once():
     records.stamp(record, stage="refine", config="d" * 12, model="some/model")
     assert [entry["stage"] for entry in record["provenance"]] == ["mine", "refine"]
     assert records.check(record) == []
+
+
+def test_letters_and_options() -> None:
+    options = ["edema", "pneumothorax", "mass"]
+    assert [records.letter(number) for number in range(3)] == ["A", "B", "C"]
+    assert [records.index_of(letter, options) for letter in ("A", "c", "D", "", "AB", "1", "\u00df", "\u00aa")] == [
+        0, 2, None, None, None, None, None, None,
+    ]  # fmt: skip

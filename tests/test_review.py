@@ -20,6 +20,8 @@ from cxr_reason.errors import InputError
 from cxr_reason.radiology.verify import claims
 from cxr_reason.refining import review, study
 from cxr_reason.refining.checks import CHECKS
+from cxr_reason.rewards import judge
+from cxr_reason.rewards.readers import notes_of
 from cxr_reason.samples import page
 from cxr_reason.samples.draw import Sample
 from cxr_reason.sheets import Answer, agreement, key_path, read_sheet
@@ -371,7 +373,6 @@ def test_what_spreadsheets_make_of_a_sheet_is_understood(tmp_path: Path, encodin
         ("c1", "supported", True),
         ("c2", None, None),
     ]
-    assert answers[0].comment == "nicht möglich, sagt er"
 
 
 @pytest.mark.parametrize(
@@ -392,6 +393,8 @@ def test_errors_name_line_and_column_and_quote_no_cell(tmp_path: Path, text: str
         read_sheet(path)
     assert str(caught.value).startswith(f"{path}{where}")
     assert "perhaps" not in str(caught.value)
+    if ":verdict:" in where:
+        assert "supported, contradicted, unverifiable" in caught.value.what
 
 
 def test_a_workbook_is_told_to_be_saved_as_csv(tmp_path: Path):
@@ -424,9 +427,31 @@ def test_agreement_overall_by_finding_and_by_kind_of_claim():
     assert told.statuses == {"present": told.overall}
     mixed = [*answers("sc"), Answer("d", 9, "S9", "mass", "absent", "supported")]
     assert {name: kappa.n for name, kappa in agreement(mixed, mixed).findings.items()} == {"edema": 2, "mass": 1}
-    assert list(agreement(mixed, mixed, least=2).findings) == ["edema"]
-    with pytest.raises(InputError, match="no claim"):
+    with pytest.raises(InputError, match="no claim") as caught:
         agreement(answers("-"), answers("s"))
+    assert "They share 1 claims" in str(caught.value)  # their ids are the same: it is the verdicts that lack
+    with pytest.raises(InputError, match="ids must be the same"):
+        agreement(answers("s"), [Answer("other", 5, "", "", "", "supported")])
+
+
+def test_what_readers_say_yes_to():
+    """Of chains that were kept our verdict is the same everywhere: what tells is the share that the reader supports."""
+    key, reader = answers("s" * 20), answers("s" * 18 + "cu")
+    told = agreement(reader, key)
+    assert told.overall.kappa == 0
+    assert (told.supported.first.n, told.supported.first.share) == (20, 0.9)
+    assert told.supported.first.low is not None
+    assert told.supported.first.low < 0.9 < (told.supported.first.high or 0)
+    assert told.supported.second.share == 1
+    assert told.supported.second.low == pytest.approx(0.025 ** (1 / 20))
+    assert told.sides.first.share is None
+    marked = [Answer(a.id, a.line, a.study, a.finding, a.status, a.verdict, a.line > 4, None) for a in reader]
+    told = agreement(marked, marked[:10])
+    assert (told.sides.first.n, told.sides.first.share) == (20, 0.85)
+    assert told.sides.both is not None
+    assert (told.sides.both.n, told.sides.both.agreement) == (10, 1.0)
+    assert told.severities.both is None
+    assert agreement(reader, key, draws=0).supported.first.low is None
 
 
 def test_the_interval_is_seeded_narrows_with_more_studies_and_counts_studies_not_claims():
@@ -469,3 +494,33 @@ def test_the_examples_give_a_sheet(cxr: Run, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert len(rows_of(tmp_path / "r.csv")) == 50
     assert Tags((tmp_path / "r.html").read_text(encoding="utf-8")).seen["li"] == 50
+
+
+def test_claims_about_two_films_are_shown_beside_both_reports(tmp_path: Path):
+    record = {
+        "id": "T1", "study_id": "7", "task": "temporal", "question": "How has the left pneumothorax changed?",
+        "options": ["Improved", "Stable", "Worse"], "answer": "A",
+        "report": "No pneumothorax now. The heart is normal in size.",
+        "prior_report": "A small left pneumothorax. The right lung is clear.",
+        "steps": [
+            {"text": "On the film before, a small left pneumothorax is seen.", "kind": "observe", "film": "prior"},
+            {"text": "On the current film, there is no pneumothorax.", "kind": "observe"},
+            {"text": "It was there before and is there no more, so the answer is A, Improved.", "kind": "conclude"},
+        ],
+    }  # fmt: skip
+    path = tmp_path / "two.jsonl"
+    path.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    notes = drawn(path, 10)
+    written = page.page(notes).decode()
+    assert "The right lung is clear." in written
+    assert "<mark>A small left pneumothorax.</mark>" in written
+    assert "<mark>No pneumothorax now.</mark>" in written
+    assert [note["statement"] for note in notes if "film before" in note["statement"]] != []
+    assert [sheets.evidence(note) for note in notes] == [["A small left pneumothorax."], ["No pneumothorax now."]]
+    assert "side_correct" in written
+    assert "severity_correct" in written
+    assert "right lung" not in page.page(notes, reports=False).decode()
+    # The claims of a prediction are told likewise.
+    prediction = "<think>On the film before, a small left pneumothorax is seen.</think><answer>A</answer>"
+    [note] = notes_of(judge({**record, "prediction": prediction}))
+    assert sheets.evidence(note) == ["A small left pneumothorax."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import pickle
 import time
@@ -15,12 +16,13 @@ from hypothesis import strategies as st
 
 from cxr_reason import sheets
 from cxr_reason.radrbench import from_item
-from cxr_reason.rewards import JUDGES, judge, prose
+from cxr_reason.rewards import JUDGES, judge, process, prose, rules
 from cxr_reason.rewards.answers import open_ended, read_answer
 from cxr_reason.rewards.options import stated
 from cxr_reason.rewards.ratios import PARTS, ratios
 from cxr_reason.rewards.readers import notes_of, verdicts_of
 from cxr_reason.scoring import verify_claims
+from cxr_reason.scoring.tally import criticals
 
 OPTIONS = ("small left pleural effusion", "right pneumothorax", "calcified granuloma", "normal")
 REPORT = (
@@ -394,6 +396,105 @@ def test_states_of_the_reference() -> None:
     assert states == {"pleural effusion": "opposite", "cardiomegaly": "missed", "pulmonary edema": "missed"}
     hedged = judge(record("<think>There may be a left pleural effusion.</think><answer>A</answer>"))
     assert {r["finding"]: r["state"] for r in hedged["reference"]}["pleural effusion"] == "named"
+
+
+TWO_FILMS: dict[str, Any] = {
+    "task": "temporal", "question": "How has the left pneumothorax changed?",
+    "options": ["Improved", "Stable", "Worse"],
+    "report": "No pneumothorax. The heart is normal in size.", "prior_report": "Small left pneumothorax. No effusion.",
+    "steps": [
+        {"text": "On the film before, a small left pneumothorax is seen.", "kind": "observe", "film": "prior"},
+        {"text": "On the current film, there is no pneumothorax.", "kind": "observe"},
+        {"text": "It was there before and is there no more: the answer is A, Improved.", "kind": "conclude"},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("told", "claims"),
+    [
+        ("On the film before, a small left pneumothorax is seen.", ["supported prior"]),
+        ("The previous radiograph showed a right pneumothorax.", ["contradicted prior"]),
+        ("On the prior study there is no effusion.", ["supported prior"]),
+        ("Previously, a small left pneumothorax was present.", ["supported prior"]),
+        ("A left pneumothorax was seen on the earlier chest X-ray.", ["supported prior"]),
+        ("In the comparison study, there was a left pneumothorax.", ["supported prior"]),
+        (
+            "The earlier film shows a left pneumothorax, whereas the current film shows no pneumothorax.",
+            ["supported current", "supported prior"],
+        ),
+        (
+            "The current film shows no pneumothorax, while the previous film showed a left pneumothorax.",
+            ["supported current", "supported prior"],
+        ),
+        ("Compared with the previous film, there is no pneumothorax.", ["supported current"]),
+        ("There is a left pneumothorax.", ["contradicted current"]),
+        ("An old pneumothorax on this film is not seen.", ["supported current"]),
+        ("No pneumothorax is seen, as on the previous film.", ["supported current"]),
+        ("The previously seen pneumothorax has resolved.", ["supported current"]),
+        ("There is no pneumothorax, which was seen on the previous film.", ["supported current"]),
+        ("There was a left pneumothorax previously.", ["supported prior"]),
+        ("No effusion is seen on the previous and current films.", ["supported current"]),
+    ],
+)
+def test_what_is_said_of_the_film_before_is_judged_by_its_report(told: str, claims: list[str]) -> None:
+    prediction = f"<think>{told}</think><answer>A</answer>"
+    line = judge(record(prediction, **TWO_FILMS))
+    assert [f"{claim['verdict']} {claim.get('film', 'current')}" for claim in line["claims"]] == claims
+    named = criticals(line)[1]
+    assert named == (["pneumothorax"] if claims == ["contradicted current"] else [])
+    # Without the report of that film nobody can say, and it is no claim of this one.
+    alone = judge(record(prediction, **TWO_FILMS | {"prior_report": None}))
+    assert [claim["verdict"] for claim in alone["claims"]] == [c.split()[0] for c in claims if c.endswith("current")]
+
+
+@pytest.fixture(scope="module")
+def references(cxr: Run, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Every chain that `cxr mine` makes of the example reports and of the pairs of films."""
+    folder = tmp_path_factory.mktemp("references")
+    pairs = [json.loads(line) for line in (ROOT / "tests" / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+    with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("study_id", "patient_id", "study_time", "view", "report"))
+        for pair in pairs:
+            for end, kind in (("a", "prior_"), ("b", "")):
+                report = pair["prior" if kind else "current"]
+                table.writerow([f"{pair['id']}-{end}", pair["id"], pair[f"{kind}time"], pair[f"{kind}view"], report])
+    found = []
+    for source in (ROOT / "examples" / "reports.csv", folder / "pairs.csv"):
+        mined = cxr("mine", "-q", str(source), "--open-ended", "--per-finding", "10000")
+        assert mined.returncode == 0, mined.stderr
+        found += [json.loads(line) for line in mined.stdout.splitlines()]
+    return found
+
+
+def in_paragraphs(steps: list[str]) -> str:
+    return "\n\n".join(steps)
+
+
+def in_one_line(steps: list[str]) -> str:
+    return " ".join(steps)
+
+
+def numbered(steps: list[str]) -> str:
+    return "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1))
+
+
+@pytest.mark.parametrize("written", [in_paragraphs, in_one_line, numbered])
+def test_a_reference_chain_scores_what_it_teaches(references: list[dict[str, Any]], written: Any) -> None:
+    """What a model is trained to write is worth everything, in every task, to the score and to the process reward."""
+    tasks = {(record["task"], record["options"] is None) for record in references}
+    assert len(tasks) >= 6
+    short = []
+    for one in references:
+        told = written([step["text"] for step in one["steps"]])
+        line = judge({**one, "prediction": f"<think>{told}</think><answer>{one['answer']}</answer>"})
+        parts = [line[part] for part in ("factuality", "completeness", "effectiveness")]
+        if line["correct"] not in (True, 1.0) or parts != [1, 1, 1] or criticals(line) != ([], []):
+            short.append((one["id"], told))
+        elif process.score(rules.examine({**one, "prediction": line["prediction"]})) != 1:
+            short.append((one["id"], "process", told))
+    assert short == []
 
 
 def test_a_flipped_side_costs_no_less_than_a_dropped_finding() -> None:

@@ -23,7 +23,7 @@ from cxr_reason.films import FilmError, Films
 from cxr_reason.films.ahead import ahead
 from cxr_reason.inference import blind as blinding
 from cxr_reason.inference import voting
-from cxr_reason.streams import Input, Row, with_id
+from cxr_reason.streams import Input, Row, folder_of, with_id
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -111,7 +111,7 @@ def infer(
         "image_root": str(films.root),
         "shuffle": shuffle and shuffle.identity,
     }
-    asker = _Asker(films, source.path.parent if source.path else None, settings, shuffle)
+    asker = _Asker(films, folder_of(source.name, [source.path]) if source.path else None, settings, shuffle)
     answerer = _Answerer(plan.model, plan.name, records.config_hash(config), settings)
     pace = Pace()
     summary = runner.run(

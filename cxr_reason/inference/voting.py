@@ -6,22 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cxr_reason.rewards.answers import read_answer
 from cxr_reason.rewards.options import plain
-from cxr_reason.rewards.prose import parts
+from cxr_reason.rewards.rules import read_prediction
 
 
 def answers(record: Mapping[str, Any], texts: Sequence[str]) -> list[str | None]:
     """What each of `texts` answers to the question of `record`: a letter or, where it is open, a text; else None."""
-    options = record.get("options") or ()
-    found = []
-    for text in texts:
-        reasoning, tagged = parts(text)
-        told = read_answer(
-            reasoning, tagged, question=str(record.get("question") or ""), options=options, task=record.get("task")
-        )
-        found.append(told.chosen)
-    return found
+    return [read_prediction(record, text)[0].chosen for text in texts]
 
 
 def elected(votes: Sequence[str | None]) -> int:

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from cxr_reason import courses
 from cxr_reason.radiology import LEXICON, Finding
+from cxr_reason.records import index_of, letter
 from cxr_reason.refining.chain import Chain
 from cxr_reason.rewards.options import (
     COURSES,
@@ -110,11 +111,11 @@ def _choice(chain: Chain) -> str | None:
                 return "The observations don't show what the right option states."
         elif says_normal(option):
             if chain.judge.reading.normal:
-                return f"Option {_letter(other)} is offered as wrong, and the report is normal."
+                return f"Option {letter(other)} is offered as wrong, and the report is normal."
         elif wholly_read(option) and (
             all_entailed(observed, wanted) or all(chain.judge.verdict(claim).verdict == "supported" for claim in wanted)
         ):
-            return f"Option {_letter(other)} is offered as wrong, and it holds too."
+            return f"Option {letter(other)} is offered as wrong, and it holds too."
     return None
 
 
@@ -212,8 +213,7 @@ def named(chain: Chain, text: str, told: Sequence[Finding]) -> int | None:
     for pattern in LETTERS:
         letters = set(pattern.findall(text))
         if letters:
-            indexes = {ord(letter) - ord("A") for letter in letters}
-            return indexes.pop() if len(indexes) == 1 else None
+            return index_of(letters.pop(), chain.options) if len(letters) == 1 else None
     options = [plain(option) for option in chain.options]
     if set(options) == {"yes", "no"}:
         words = {word.lower() for word in YES_NO.findall(text)}
@@ -247,7 +247,3 @@ def _yes_no_told(chain: Chain, options: list[str], told: Sequence[Finding]) -> i
         if any(entails(seen, replace(claim, status=opposite, bound=None)) for seen in told):
             return options.index("no")
     return None
-
-
-def _letter(index: int) -> str:
-    return chr(ord("A") + index)

@@ -16,13 +16,13 @@ from typing import Any
 from cxr_reason.radiology import Finding, Reading, Verdict, read, verify
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.readings import sealed
-from cxr_reason.records import STEP_KINDS
+from cxr_reason.records import STEP_KINDS, index_of
 from cxr_reason.refining.rewrite import NUMBER, Numbering, Passage, Said, matches, passage, quoting, what_counts
 from cxr_reason.rewards.options import plain, says_normal
+from cxr_reason.rewards.prose import WHOLE_FILM
 
 BASES = ("stated", "region", "silent")  # from the firmest to the least firm
 DECISIONS = ("supported", "unverifiable", "contradicted")  # from the best to the worst
-WHOLE_FILM = frozenset({"chest abnormality", "cardiopulmonary abnormality"})  # what a normal film lacks
 _THE_ANSWER = Verdict("supported", "region")
 OWN_FIELDS = frozenset({"text", "kind", "film", "findings", "basis", "evidence", "verdict"})
 
@@ -215,8 +215,7 @@ class Chain:
     def right(self) -> int | None:
         """Which option the answer is, by its letter or its text. None where there is no such option."""
         if len(self.answer) == 1 and self.answer.isalpha():
-            index = ord(self.answer.upper()) - ord("A")
-            return index if index < len(self.options) else None
+            return index_of(self.answer, self.options)
         wanted = plain(self.answer)
         return next((index for index, option in enumerate(self.options) if plain(option) == wanted), None)
 
@@ -315,8 +314,8 @@ def _task_of(options: tuple[str, ...]) -> str:
 
 def _quotable(answer: str, options: tuple[str, ...]) -> str:
     """The findings of the answer, as a conclusion may quote them: the option or the open answer."""
-    index = ord(answer.upper()) - ord("A") if len(answer) == 1 else -1
-    text = options[index] if 0 <= index < len(options) else answer
+    index = index_of(answer, options)
+    text = answer if index is None else options[index]
     return text if len(text.split()) > 1 else ""  # not "Yes"
 
 

@@ -297,13 +297,13 @@ def _evidence_of(judge: Judge) -> list[str]:
 
 
 def _options(options: Sequence[str]) -> str:
-    lettered = (f"{chr(ord('A') + number)}: {' '.join(option.split())}" for number, option in enumerate(options))
+    lettered = (f"{records.letter(number)}: {' '.join(option.split())}" for number, option in enumerate(options))
     return "\n".join(lettered) or "(none: the answer is a short text)"
 
 
 def _answer(chain: Chain) -> str:
     """The answer as a conclusion gives it: "B, Yes"."""
-    return chain.answer_text if chain.right is None else f"{chr(ord('A') + chain.right)}, {chain.answer_text}"
+    return chain.answer_text if chain.right is None else f"{records.letter(chain.right)}, {chain.answer_text}"
 
 
 def _with_film(own: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from cxr_reason import runner
 from cxr_reason.errors import TooManyFailures
 from cxr_reason.radiology import Finding
 from cxr_reason.refining.chain import Chain, Problem
+from cxr_reason.rewards.readers import report_id
 from cxr_reason.samples.draw import Note, Sample, files
 from cxr_reason.streams import Input, stable_hash
 
@@ -26,12 +27,14 @@ STRATA = ("finding", "status", "verdict", "basis", "task", "kind", "chain")
 
 def claims_of(chain: Chain, identity: str) -> list[Note]:
     """The claims of `chain`, before any check has mended it. `judged` adds what became of them."""
-    report_id = f"r{stable_hash(chain.judge.report):016x}"
+    before = chain.record.get("prior_report")
+    before = before if isinstance(before, str) else ""
     shared = {
         "study": str(chain.record.get("study_id") or ""),
         "record": identity,
-        "report_id": report_id,
+        "report_id": report_id(chain.judge.report, before),
         "report": chain.judge.report,
+        "prior_report": before,
         "task": chain.task,
         "question": chain.question,
         "options": list(chain.options),
@@ -40,6 +43,7 @@ def claims_of(chain: Chain, identity: str) -> list[Note]:
     for step in chain.steps:
         if step.kind == "plan":
             continue
+        prior = step.prior and chain.before is not None
         verdicts = iter(chain.verdicts(step))
         number = 0
         for sentence in step.passage.sentences:
@@ -50,10 +54,11 @@ def claims_of(chain: Chain, identity: str) -> list[Note]:
                     | {
                         "step": step.number,
                         "kind": step.kind,
+                        "film": "prior" if prior else "current",
                         "step_text": step.passage.text,
                         "sentence": sentence.text,
                         "claim": number,
-                        "statement": in_words(claim),
+                        "statement": in_words(claim) + (" (on the film before)" if prior else ""),
                         "finding": claim.name,
                         "status": claim.status,
                         "verdict": verdict.verdict,

@@ -23,7 +23,7 @@ from operator import attrgetter
 from typing import Any
 
 from cxr_reason.radiology import Finding, claims
-from cxr_reason.rewards.options import stated
+from cxr_reason.rewards.options import CERTAINTY, stated
 from cxr_reason.rewards.prose import is_general
 
 TALK = ("leak", "prior", "history", "advice")
@@ -35,8 +35,6 @@ what_counts = attrgetter(
 )
 # Fields that tell where a finding was read.
 _PLACE = frozenset({"span", "section", "conflict"})
-# From the weakest to the strongest.
-CERTAINTY = {"differential": 0, "possible": 1, "probable": 2, "definite": 3}
 
 
 def _load() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from cxr_reason.refining import review
 from cxr_reason.refining.chain import Chain, Judge, NotAChain, Problem
 from cxr_reason.refining.checks import judge
 from cxr_reason.runner import Reject, Result, Unit
-from cxr_reason.streams import Group, Row, group_consecutive, stable_id
+from cxr_reason.streams import Group, Row, group_consecutive, record_id
 
 STAGE = "refine"
 
@@ -39,7 +39,8 @@ def refine(
     """Judge the records of `unit` with `checks` (names of `CHECKS`). Pure and picklable: it goes to worker processes.
 
     `silence` is `verify`'s: whether "normal" or "unknown" is made of what a report doesn't mention. `config` is the
-    hash of the options that is noted as provenance. With a `review_seed` the claims are noted for `review.Sample`.
+    hash of the options that is noted as provenance. With a `review_seed` the claims are noted, for
+    `samples.draw.Sample`.
     """
     result, counts = Result(), Counter[str]()
     judges: dict[str, Judge] = {}
@@ -52,7 +53,7 @@ def refine(
         except NotAChain as error:
             problems = [Problem("record", str(error), fatal=True)]
         else:
-            notes = [] if review_seed is None else review.claims_of(chain, _identity(record, chain))
+            notes = [] if review_seed is None else review.claims_of(chain, record_id(record))
             problems = judge(chain, checks=checks)
             if review_seed is not None:
                 result.notes += review.judged(notes, problems, kept=not _refused(problems), seed=review_seed)
@@ -89,16 +90,11 @@ def _refused(problems: Sequence[Problem]) -> bool:
 def _written(record: Mapping[str, Any], chain: Chain, *, silence: Silence, config: str) -> dict[str, Any]:
     """`record` with its steps as they are now."""
     return stamp(
-        {**record, "id": _identity(record, chain), "steps": chain.as_steps()},
+        {**record, "id": record_id(record), "steps": chain.as_steps()},
         stage=STAGE,
         config=config,
         silence=silence,
     )
-
-
-def _identity(record: Mapping[str, Any], chain: Chain) -> Any:
-    """Chains by others may come without an id."""
-    return record.get("id") or stable_id(record.get("study_id"), chain.question, *chain.options, chain.judge.report)
 
 
 def _text(value: Any) -> str | None:

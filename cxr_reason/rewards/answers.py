@@ -20,6 +20,7 @@ from typing import NamedTuple
 from cxr_reason.radiology import Finding, claims
 from cxr_reason.radiology.mentions import sides_meet
 from cxr_reason.radiology.sentences import sentences
+from cxr_reason.records import index_of, letter
 from cxr_reason.rewards.options import COURSES, all_entailed, asked, entails, is_a, items, plain, says_normal, stated
 from cxr_reason.rewards.prose import WHOLE_FILM, lines
 from cxr_reason.rewards.wording import WORDING, any_of
@@ -82,7 +83,7 @@ def read_answer(
     chosen = (
         _of_tag(tagged, options, question, task) if tagged is not None else _of_text(reasoning, options, question, task)
     )
-    return _NONE if chosen is None else Answer(chr(ord("A") + chosen), True)
+    return _NONE if chosen is None else Answer(letter(chosen), True)
 
 
 # -------------------------------------------------------------------------------------------------------- with options
@@ -93,17 +94,12 @@ def _of_tag(text: str, options: Sequence[str], question: str, task: str | None) 
     if not text or _SEVERAL.fullmatch(text):
         return None
     if single := _SINGLE.fullmatch(text):
-        return _index(single[1], options)
+        return index_of(single[1], options)
     lettered = _LETTERED.match(text)
     named = _named(text, options, question, task)
-    if lettered and (index := _index(lettered[1], options)) is not None and (named in (None, index)):
+    if lettered and (index := index_of(lettered[1], options)) is not None and (named in (None, index)):
         return index
     return named
-
-
-def _index(letter: str, options: Sequence[str]) -> int | None:
-    index = ord(letter.upper()) - ord("A")
-    return index if index < len(options) else None
 
 
 def _named(text: str, options: Sequence[str], question: str, task: str | None) -> int | None:
@@ -118,12 +114,12 @@ def _mentioned(text: str, options: Sequence[str]) -> set[int]:
     """The options that `text` names by letter or in its own words, those that it rejects left out."""
     found: set[int] = set()
     for match in _LIST.finditer(text):  # "the correct answers are A and C"
-        letters = [_index(letter, options) for letter in re.findall(r"\b[A-H]\b", match[0])]
+        letters = [index_of(one, options) for one in re.findall(r"\b[A-H]\b", match[0])]
         if not _is_rejected(text, match.start(), match.end()):
             found |= {index for index in letters if index is not None}
     for pattern in _MENTIONED if not found else ():
         for match in pattern.finditer(text):
-            index = _index(match[1], options)
+            index = index_of(match[1], options)
             if index is not None and not _is_rejected(text, *match.span(1)):
                 found.add(index)
         if found:
@@ -204,7 +200,7 @@ def _claims(text: str) -> tuple[Finding, ...]:
 def _of_text(text: str, options: Sequence[str], question: str, task: str | None) -> int | None:
     """The option that free text decides for: the last decision counts, and must be one."""
     said = _statements(text)
-    if said and (lone := _SINGLE.fullmatch(said[-1])) and (index := _index(lone[1], options)) is not None:
+    if said and (lone := _SINGLE.fullmatch(said[-1])) and (index := index_of(lone[1], options)) is not None:
         return index
     if len(said) > 1 and _announces(said[-2]) and len(found := _mentioned(said[-1], options)) == 1:
         return found.pop()  # "The finding that fits best is:" and below it the option

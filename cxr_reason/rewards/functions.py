@@ -5,8 +5,9 @@
     trl grpo --reward_funcs cxr_reason.rewards.functions.process …
 
 What they need of a record comes as columns of the data set: ``question``, ``options``, ``answer``, ``task``, and for
-the reasoning ``report`` and ``steps``. They are the very functions of `cxr score`: one completion gets one judgement,
-however many rewards ask for it. None says that a reward doesn't apply to an item; `format` always applies.
+the reasoning ``report``, ``prior_report`` and ``steps``. They are the very functions of `cxr score`: one completion
+gets one judgement, however many rewards ask for it. None says that a reward doesn't apply to an item; `format` always
+applies.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from cxr_reason.rewards.ratios import PARTS
 Reward = Callable[..., Sequence[float | None]]
 """(prompts, completions, **columns) -> a number for each completion."""
 
-COLUMNS = ("id", "task", "question", "options", "answer", "report", "steps")
+COLUMNS = ("id", "task", "question", "options", "answer", "report", "prior_report", "steps")
 """What a judgement is made of; those that a data set lacks are taken for null."""
 REMEMBERED = 4096
 """Judgements that are kept for the next reward of the same batch."""
@@ -105,7 +106,7 @@ def examined(completions: Sequence[Any], *, silence: Silence = "normal", **colum
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _examined(row: str, text: str, silence: Silence) -> rules.Examined:
+def _examined(row: bytes, text: str, silence: Silence) -> rules.Examined:
     return rules.examine({**loads(row), "prediction": text}, silence=silence)
 
 

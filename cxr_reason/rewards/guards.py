@@ -138,10 +138,6 @@ class Lint:
     error: float
     margins: tuple[Margin, ...]
 
-    @property
-    def sound(self) -> bool:
-        return all(margin.margin > 0 for margin in self.margins)
-
 
 def lint(rows: Iterable[Mapping[str, Any]], rewards: Mapping[str, float], functions: Mapping[str, Reward]) -> Lint:
     """What the mix ``{name: weight}`` of `functions` pays for, in the mean over `rows`.

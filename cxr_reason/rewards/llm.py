@@ -50,7 +50,10 @@ def judging(record: Mapping[str, Any], *, silence: Silence = "normal", tries: in
         return {**line, **unjudged(), "claims": [], "reference": [], "topics": [], "steps": unknown}
     verdicts, states, relations = (_in_order(answer or {}) for answer in told)
     sentences = _sentences(record)
-    claims = [_judged(claim, verdict, sentences) for claim, verdict in zip(line["claims"], verdicts, strict=True)]
+    told_of = dict(zip((claim["id"] for claim in _of_this_film(line)), verdicts, strict=True))
+    claims = [
+        _judged(claim, told_of[claim["id"]], sentences) if claim["id"] in told_of else claim for claim in line["claims"]
+    ]
     known, others = states[: len(line["reference"])], states[len(line["reference"]) :]
     reference = [{**one, "state": state} for one, state in zip(line["reference"], known, strict=True)]
     named = {one["finding"] for one in reference if one["state"] != "missed"}
@@ -89,8 +92,13 @@ def _asked(prompt: Prompt | None, tries: int) -> Talk[dict[str, Any] | None]:
 # -------------------------------------------------------------------------------------------------------------- calls
 
 
+def _of_this_film(line: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The claims that the model is asked about: those of the film before stay the rules', by its own report."""
+    return [claim for claim in line["claims"] if claim.get("film") != "prior"]
+
+
 def _claims(record: Mapping[str, Any], line: Mapping[str, Any], silence: Silence) -> Prompt | None:
-    texts = [claim["text"] for claim in line["claims"]]
+    texts = [claim["text"] for claim in _of_this_film(line)]
     report = [record["report"][start:end] for start, end in _sentences(record)]
     of_sentence = {"type": "integer", "minimum": 1, "maximum": max(len(report), 1)}
     verdict = {

@@ -13,6 +13,8 @@ from functools import lru_cache
 
 from cxr_reason.radiology import LEXICON, Finding, claims
 
+CERTAINTY = {"differential": 0, "possible": 1, "probable": 2, "definite": 3}
+"""From the weakest to the strongest."""
 _CACHED = 2_048
 _ITEM_END = re.compile(r"[,;]\s+(?:and\s+)?")
 # A question as a statement.

@@ -23,7 +23,7 @@ no code) with the guards that `cxr_reason.rewards.guards` tests.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ def score(told: Examined) -> float | None:
         return None
     claims, reference = told.line["claims"], told.line["reference"]
     presence = _presence(reference)
-    weights = [_weight(claim, told.reference, presence) for claim in claims]
+    weights = [_weight(claim, told, presence) for claim in claims]
     supported = sum(weight for claim, weight in zip(claims, weights, strict=True) if claim["verdict"] == "supported")
     made = sum(weights) + FILLING * (weights.count(0.0) + _again(told))
     wanted = [(presence if entry["status"] != "absent" else 1.0, entry["state"] == "told") for entry in reference]
@@ -73,23 +73,25 @@ def steps(told: Examined, completion: str) -> list[Step]:
         return []
     presence = _presence(told.line["reference"])
     known = {
-        (claim["finding"], claim["side"], claim["status"] == "absent"): (
-            _weight(claim, told.reference, presence),
+        (claim["finding"], claim["side"], claim["status"] == "absent", claim.get("film") == "prior"): (
+            _weight(claim, told, presence),
             claim["verdict"] == "supported",
         )
         for claim in told.line["claims"]
     }
     found = []
     for step, place in zip(told.steps, prose.spans(completion, told.steps), strict=True):
-        made = dict.fromkeys(key for claim in step.claims if (key := _key(claim)) in known)
-        claims = tuple((key[0], *known[key]) for key in made if known[key][0])
+        made = dict.fromkeys(key for key in _keys(step) if key in known)
+        claims = tuple((f"{key[0]} (prior)" if key[3] else key[0], *known[key]) for key in made if known[key][0])
         if place and claims:
             found.append(Step(*place, claims))
     return found
 
 
-def _key(claim: Finding) -> tuple[str, str | None, bool]:
-    return claim.name, claim.side, claim.status == "absent"
+def _keys(step: prose.Step) -> Iterator[tuple[str, str | None, bool, bool]]:
+    """What tells each claim of a step: its finding, its side, whether it denies, whether it is of the film before."""
+    for claims, prior in ((step.claims, False), (step.before, True)):
+        yield from ((claim.name, claim.side, claim.status == "absent", prior) for claim in claims)
 
 
 def _presence(reference: list[dict[str, Any]]) -> float:
@@ -99,11 +101,12 @@ def _presence(reference: list[dict[str, Any]]) -> float:
     return max(1.0, absent / present) if present else 1.0
 
 
-def _weight(claim: Mapping[str, Any], reference: tuple[Finding, ...], presence: float) -> float:
+def _weight(claim: Mapping[str, Any], told: Examined, presence: float) -> float:
     if claim["verdict"] == "unverifiable" and claim["basis"] == "silent":
         return 0.0
     if claim["status"] != "absent" or claim["verdict"] == "contradicted":
         return presence
+    reference = told.before if claim.get("film") == "prior" else told.reference
     fills = claim["verdict"] == "supported" and not _denied(claim["finding"], reference)
     return 0.0 if fills else 1.0
 
@@ -114,7 +117,7 @@ def _denied(name: str, reference: tuple[Finding, ...]) -> bool:
 
 def _again(told: Examined) -> int:
     """How often a finding is told once more than twice: a step and the conclusion may both name it."""
-    times = Counter(key for step in told.steps for key in {_key(claim) for claim in step.claims})
+    times = Counter(key for step in told.steps for key in set(_keys(step)))
     return sum(count - 2 for count in times.values() if count > 2)
 
 

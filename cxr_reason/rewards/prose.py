@@ -24,8 +24,18 @@ from cxr_reason.rewards.wording import WORDING, any_of
 
 _CUES = any_of(cue.replace("{look}", WORDING["look"]) for cue in WORDING["cues"])
 _FRAMES, _ASSERTS, _EXPLAINS = any_of(WORDING["frames"]), any_of(WORDING["asserts"]), any_of(WORDING["explains"])
+_ASPECTS = any_of(WORDING["aspects"])
+_SAYS, _BESIDE = any_of(WORDING["says"]), any_of(WORDING["beside"])
 _DENIES, _AFFIRMS, _HEDGES = any_of(WORDING["denies"]), any_of(WORDING["affirms"]), any_of(WORDING["hedges"])
 _TURNS = re.compile(rf"(?:{'|'.join(WORDING['turns'])})\b")
+
+_BEFORE = {
+    name: any_of(
+        pattern.replace("{film}", WORDING["before"]["film"]) for pattern in ([told] if isinstance(told, str) else told)
+    )
+    for name, told in WORDING["before"].items()
+}
+_TO_ANOTHER_FILM = re.compile(_BEFORE["turns"].pattern.removeprefix(r"\b"))
 
 _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 _MARKUP = re.compile(r"\*{1,3}|_{2,3}|`+|\\boxed\b|[\\{}$]|^\s*#+\s*")
@@ -50,11 +60,15 @@ _LONGEST = 20_000
 
 
 class Said(NamedTuple):
-    """What one sentence says: its claims of the film, and the names of all that it speaks of."""
+    """What one sentence says: its claims of the film, and of the film before, and all that it speaks of."""
 
     claims: tuple[Finding, ...]
+    before: tuple[Finding, ...]
     named: tuple[Finding, ...]
     general: bool
+    """Whether it claims nothing of this film, whatever stands around it."""
+    words: str
+    """Those of its words, in lower case, that are of this film."""
 
 
 class Topic(NamedTuple):
@@ -66,11 +80,14 @@ class Topic(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step of reasoning. `claims` are about the film, `named` is all that it speaks of, plans included."""
+    """One step of reasoning. `claims` are about the film, `before` about the film before; `named` is all that it speaks
+    of, plans included.
+    """
 
     pieces: tuple[str, ...]
     """Its heading and its sentences."""
     claims: tuple[Finding, ...]
+    before: tuple[Finding, ...]
     named: frozenset[Topic]
 
     @property
@@ -140,6 +157,11 @@ def spans(text: str, told: Sequence[Step]) -> list[tuple[int, int] | None]:
 def claims_of(text: str) -> tuple[Finding, ...]:
     """What a step of a chain claims of the film: its sentences that don't plan or explain."""
     return tuple(claim for sentence in _sentences(text) for claim in _said(sentence).claims)
+
+
+def claims_before(text: str) -> tuple[Finding, ...]:
+    """What a step of a chain claims of the film before."""
+    return tuple(claim for sentence in _sentences(text) for claim in _said(sentence).before)
 
 
 def named_in(text: str) -> frozenset[Topic]:
@@ -243,12 +265,74 @@ def _sentences(line: str) -> tuple[str, ...]:
 @lru_cache(maxsize=8192)
 def _said(sentence: str) -> Said:
     """Read one sentence."""
+    if (of_films := _films(sentence)) is not None:
+        told = [(_read(part), prior) for part, prior in of_films]
+        claims = tuple(claim for part, prior in told if not prior for claim in part.claims)
+        before = tuple(
+            replace(claim, time="current", change=None)
+            for part, prior in told
+            if prior and not part.general
+            for claim in special(tuple(found for found in part.named if found.time in _TIMES))
+        )
+        named = tuple(finding for part, _ in told for finding in part.named)
+        general = all(prior or part.general for part, prior in told)
+        return Said(claims, before, named, general, " ".join(part.words for part, prior in told if not prior))
+    return _read(sentence)
+
+
+_TIMES = frozenset({"current", "resolved", "history"})
+
+
+def _read(sentence: str) -> Said:
+    """Read a sentence, or a part of one, that speaks of one film."""
     lower = sentence.lower()
     named = tuple(placed(said(sentence), 0))
     told = _LABEL.sub("", lower, count=1) if ":" in lower else lower  # "Diaphragm: check for elevation"
-    general = is_general(told) or _EXPLAINS.search(told) is not None
+    general = is_general(told) or _EXPLAINS.search(told) is not None or _lists(told)
     claims = () if general else tuple(finding for finding in named if finding.time in ("current", "resolved"))
-    return Said(special(claims), named, general)
+    return Said(special(claims), (), named, general, lower)
+
+
+def _films(sentence: str) -> list[tuple[str, bool]] | None:
+    """The parts of a sentence that speak of one film each, and whether that is the film before; None where no part is
+    about the latter.
+    """
+    lower = sentence.lower()
+    if _BEFORE["words"].search(lower) is None or _BEFORE["both"].search(lower) or is_general(lower):
+        return None
+    turns = list(_TO_ANOTHER_FILM.finditer(lower))
+    starts, ends = [0, *(turn.end() for turn in turns)], [*(turn.start() for turn in turns), len(sentence)]
+    parts = [sentence[start:end] for start, end in zip(starts, ends, strict=True)]
+    told = [(part, _of_film_before(part.lower())) for part in parts]
+    return told if any(prior for _, prior in told) else None
+
+
+def _of_film_before(lower: str) -> bool:
+    if _BEFORE["begins"].search(lower):
+        return True
+    return _BEFORE["ends"].search(lower) is not None and _BEFORE["compares"].search(lower) is None
+
+
+def _lists(lower: str) -> bool:
+    """Whether a text only lists what to look at: "its size and its density", "lungs, heart, bones and devices"."""
+    if _ASPECTS.search(lower):
+        return True
+    listed = [item for item in _AND.split(lower.strip(" .")) if item]
+    return len(listed) > 2 and all(map(_is_place, listed))
+
+
+_AND = re.compile(r",? and |, ?")
+_BY_NAME = frozenset({"support device"})
+"""What a list of places may name as one of them: "soft tissues and devices"."""
+
+
+@lru_cache(maxsize=1024)
+def _is_place(item: str) -> bool:
+    """Whether an item of a list names an organ, or devices, and says nothing of it."""
+    read_as = placed(said(item), 0)
+    if len(item.split()) > 3 or any(finding.name not in _BY_NAME for finding in read_as) or _DENIES.search(item):
+        return False
+    return bool(read_as) or (any(one.word.organ for one in phrases(item)[1]) and _SAYS.search(item) is None)
 
 
 def special(claims: tuple[Finding, ...]) -> tuple[Finding, ...]:
@@ -261,6 +345,8 @@ def special(claims: tuple[Finding, ...]) -> tuple[Finding, ...]:
 @lru_cache(maxsize=4096)
 def _answers_subject(lower: str) -> str | None:
     """Whether a sentence that names nothing says of its subject that it is there: a status, or None."""
+    if _BESIDE.search(lower):
+        return None
     if _DENIES.search(lower):
         return "absent"
     if _AFFIRMS.search(lower):
@@ -285,6 +371,7 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
         block = _Block("", [f"{heading}: {block.sentences[0]}", *block.sentences[1:]])
     texts: list[str] = [block.heading.strip()] if block.heading else []
     claims: list[Finding] = []
+    earlier: list[Finding] = []
     own = False  # whether anything but headings and options was said
     before = heading
     for sentence in block.sentences:
@@ -296,23 +383,24 @@ def _steps_of(block: _Block, options: frozenset[str]) -> Iterator[Step]:
             texts.append(sentence)
             continue
         own = True
-        told = _said(_for_its_noun(bare, before)) if bare else Said((), (), True)
+        told = _said(_for_its_noun(bare, before)) if bare else Said((), (), (), True, "")
         before = bare
-        turn = (told.general and bool(claims)) or _TURNS.match(sentence.lower()) is not None
+        turn = (told.general and not told.before and bool(claims)) or _TURNS.match(sentence.lower()) is not None
         if not heading and texts and turn and (claims or named):
-            yield Step(tuple(texts), tuple(claims), frozenset(named))
-            texts, claims, named = [], [], set()
+            yield Step(tuple(texts), tuple(claims), tuple(earlier), frozenset(named))
+            texts, claims, earlier, named = [], [], [], set()
         texts.append(sentence)
         named.update(_topics(told.named))
         found = told.claims
-        if not told.named and not told.general and subject and (status := _answers_subject(bare.lower())):
+        if not told.named and not told.general and subject and (status := _answers_subject(told.words)):
             found = about(subject, status)
             named.update(_topics(found))
         claims += found
+        earlier += told.before
         if not heading and (told.general or turn):
             subject = about(told.named[:1], "present")  # nothing where a turn names nothing: "Next, the heart"
     if own and (claims or named):
-        yield Step(tuple(texts), tuple(claims), frozenset(named))
+        yield Step(tuple(texts), tuple(claims), tuple(earlier), frozenset(named))
 
 
 _PRONOUN = re.compile(r"(?:it|they) (?=(?:is|are|appears?|looks?|seems?|measures?)\b)", re.IGNORECASE)

@@ -42,16 +42,27 @@ def verdicts_of(answers: Iterable[Answer]) -> dict[str, str]:
     return {answer.id: answer.verdict for answer in answers if answer.verdict}
 
 
+def report_id(report: str, before: str = "") -> str:
+    """What tells the report, or the two reports, that a claim is read by."""
+    return f"r{stable_hash(report, *([before] if before else [])):016x}"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
 def notes_of(line: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The claims of a details line, with what `sheets.sheet` and `sheets.key` tell of each but its place there."""
-    report = line.get("report") if isinstance(line.get("report"), str) else ""
+    report, before = (_text(line.get(name)) for name in ("report", "prior_report"))
     return [
         {
             "id": claim["id"],
             "study": str(line.get("study_id") or ""),
             "record": str(line.get("id") or ""),
-            "report_id": f"r{stable_hash(report):016x}",
+            "report_id": report_id(report, before),
             "report": report,
+            "prior_report": before,
+            "film": claim.get("film", "current"),
             "task": str(line.get("task") or ""),
             "question": str(line.get("question") or ""),
             "options": list(line.get("options") or ()),

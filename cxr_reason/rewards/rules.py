@@ -28,14 +28,13 @@ from typing import Any, NamedTuple
 from cxr_reason.radiology import LEXICON, Finding, Reading, Verdict, read
 from cxr_reason.radiology.mentions import sides_meet
 from cxr_reason.radiology.verify import Silence, same_height
+from cxr_reason.records import index_of
 from cxr_reason.rewards import prose
 from cxr_reason.rewards.answers import Answer, open_ended, read_answer
-from cxr_reason.rewards.options import all_entailed, asked, entails, is_a, plain, says_normal, stated
+from cxr_reason.rewards.options import CERTAINTY, all_entailed, asked, entails, is_a, plain, says_normal, stated
 from cxr_reason.rewards.ratios import ratios, unjudged
 from cxr_reason.rewards.statements import judged
 from cxr_reason.streams import stable_hash
-
-_SURER = {"differential": 0, "possible": 1, "probable": 2, "definite": 3}
 
 
 class Examined(NamedTuple):
@@ -49,6 +48,8 @@ class Examined(NamedTuple):
     """What they were found in."""
     reference: tuple[Finding, ...]
     """The findings of the reference chain, as ``line["reference"]`` has them."""
+    before: tuple[Finding, ...]
+    """What the reference chain claims of the film before."""
     judged: bool
     """Whether there were a report and a reference chain to judge by."""
 
@@ -63,7 +64,7 @@ def examine(record: Mapping[str, Any], *, silence: Silence = "normal") -> Examin
     prediction, report = record.get("prediction"), record.get("report")
     options, question = _texts(record.get("options")), _text(record.get("question"))
     told = prediction if isinstance(prediction, str) else ""
-    answer, reasoning = _read(record, told)
+    answer, reasoning = read_prediction(record, told)
     steps = tuple(prose.steps(reasoning, options))
     said = _claims(steps)
     result: dict[str, Any] = {
@@ -77,12 +78,15 @@ def examine(record: Mapping[str, Any], *, silence: Silence = "normal") -> Examin
         line = result | unjudged() | {
             "claims": [], "reference": [], "topics": [],
             "steps": [{"text": step.text, "effective": None} for step in steps],
-            "supports_answer": _supports(answer, [c for c, _ in said], question, options),
+            "supports_answer": _supports(answer, [claim for claim, _ in said], question, options),
         }  # fmt: skip
-        return Examined(line, steps, reasoning, (), judged=False)
+        return Examined(line, steps, reasoning, (), (), judged=False)
     key = record.get("id") or stable_hash(question, told)
     claims = [_judged(claim, step, key, reading, silence) for claim, step in said]
-    found, spoken = _reference(_texts_of(chain))
+    if (before := _before(record)) is not None:
+        earlier_claims = _claims(steps, before=True)
+        claims += [_judged(claim, step, key, before, silence, film="prior") for claim, step in earlier_claims]
+    found, earlier, spoken = _reference(_texts_of(chain))
     told_claims = [claim for claim, _ in said]
     reference = [_as_reference(finding, _state(finding, told_claims)) for finding in found]
     topics = _topics(spoken, steps)
@@ -94,17 +98,26 @@ def examine(record: Mapping[str, Any], *, silence: Silence = "normal") -> Examin
         "claims": claims, "reference": reference, "topics": topics, "steps": worked,
         "supports_answer": _supports(answer, told_claims, question, options),
     }  # fmt: skip
-    return Examined(line, steps, reasoning, found, judged=True)
+    return Examined(line, steps, reasoning, found, earlier, judged=True)
+
+
+def _before(record: Mapping[str, Any]) -> Reading | None:
+    """The report of the film before, read; None where there is none that could be."""
+    report = record.get("prior_report")
+    reading = read(report) if isinstance(report, str) else None
+    return None if reading is None or reading.rejection else reading
 
 
 def correctness(record: Mapping[str, Any]) -> float:
     """How right the prediction's answer is, in [0, 1]: ``correct`` of a details line, and nothing else judged."""
     told = _text(record.get("prediction"))
-    return float(_correct(_read(record, told)[0], _text(record.get("answer")).strip(), _texts(record.get("options"))))
+    return float(
+        _correct(read_prediction(record, told)[0], _text(record.get("answer")).strip(), _texts(record.get("options")))
+    )
 
 
-def _read(record: Mapping[str, Any], told: str) -> tuple[Answer, str]:
-    """The answer and the reasoning of a prediction."""
+def read_prediction(record: Mapping[str, Any], told: str) -> tuple[Answer, str]:
+    """The answer and the reasoning of a prediction, `told`, to the question of `record`."""
     reasoning, tagged = prose.parts(told)
     question, task = _text(record.get("question")), _text(record.get("task")) or None
     options = _texts(record.get("options"))
@@ -123,32 +136,41 @@ def _texts(value: Any) -> tuple[str, ...]:
 # ------------------------------------------------------------------------------------------------------------- claims
 
 
-def _claims(steps: Sequence[prose.Step]) -> list[tuple[Finding, int]]:
-    """What a prediction claims, each finding of a side once, as present or as absent: told twice, the surer counts."""
+def _claims(steps: Sequence[prose.Step], *, before: bool = False) -> list[tuple[Finding, int]]:
+    """What a prediction claims, each finding of a side once, as present or as absent: told twice, the surer counts.
+
+    `before`: of the film before.
+    """
     found: dict[tuple[str, str | None, bool], tuple[Finding, int]] = {}
     for number, step in enumerate(steps):
-        for claim in step.claims:
+        for claim in step.before if before else step.claims:
             key = claim.name, claim.side, claim.status == "absent"
-            before = found.get(key)
-            if before is None:
+            known = found.get(key)
+            if known is None:
                 found[key] = claim, number
-            elif _SURER[claim.certainty] > _SURER[before[0].certainty]:
-                found[key] = claim, before[1]
+            elif CERTAINTY[claim.certainty] > CERTAINTY[known[0].certainty]:
+                found[key] = claim, known[1]
     placed = {(name, absent) for name, side, absent in found if side}
     return [told for (name, side, absent), told in found.items() if side or (name, absent) not in placed]
 
 
-def _judged(claim: Finding, step: int, record: Any, reading: Reading, silence: Silence) -> dict[str, Any]:
+def _judged(
+    claim: Finding, step: int, record: Any, reading: Reading, silence: Silence, *, film: str = "current"
+) -> dict[str, Any]:
+    """A claim of a details line, judged by the report of its film."""
     verdict = judged(claim, reading, silence)
     side_error = hedge_as_fact = False
     reported = _reported(claim, reading) if claim.status != "absent" else None
     if verdict.verdict != "supported" and claim.status == "present":
         side_error = claim.side in ("left", "right") and _elsewhere(claim, verdict, reading)
         hedge_as_fact = _suspected(claim, reading)
+    prior = film == "prior"
+    place = (str(record), claim.name, claim.side or "", claim.status == "absent", *(["prior"] if prior else []))
     return {
-        "id": f"c{stable_hash('claim', str(record), claim.name, claim.side or '', claim.status == 'absent'):016x}",
-        "text": claim_in_words(claim),
+        "id": f"c{stable_hash('claim', *place):016x}",
+        "text": claim_in_words(claim) + (" on the film before" if prior else ""),
         "step": step,
+        **({"film": "prior"} if prior else {}),
         "finding": claim.name,
         "label": claim.label,
         "status": claim.status,
@@ -196,32 +218,43 @@ def claim_in_words(claim: Finding) -> str:
 # ---------------------------------------------------------------------------------------------------------- reference
 
 
-def _texts_of(chain: Sequence[Any]) -> tuple[tuple[str, bool], ...]:
-    """The texts of a chain's steps, and whether each claims something of the current film: plans don't."""
+def _texts_of(chain: Sequence[Any]) -> tuple[tuple[str, str], ...]:
+    """The texts of a chain's steps, and what each claims something of: the "current" film, the "prior" one or, as a
+    plan, none.
+    """
     found = []
     for step in chain:
         fields: Mapping[str, Any] = step if isinstance(step, Mapping) else {"text": step}
         if isinstance(fields.get("text"), str):
-            found.append((fields["text"], fields.get("kind") != "plan" and fields.get("film") != "prior"))
+            film = "prior" if fields.get("film") == "prior" else "current"
+            found.append((fields["text"], "" if fields.get("kind") == "plan" else film))
     return tuple(found)
 
 
 @lru_cache(maxsize=512)
-def _reference(texts: tuple[tuple[str, bool], ...]) -> tuple[tuple[Finding, ...], frozenset[prose.Topic]]:
-    """The findings of a reference chain, and all that it speaks of, its plans included.
+def _reference(
+    texts: tuple[tuple[str, str], ...],
+) -> tuple[tuple[Finding, ...], tuple[Finding, ...], frozenset[prose.Topic]]:
+    """The findings of a reference chain, those of the film before, and all that it speaks of, its plans included.
 
     Each name and side comes once; what is there goes before what isn't. Kept, since all answers to one question share
     their reference.
     """
     found: dict[tuple[str, str | None], Finding] = {}
+    before: dict[tuple[str, str | None], Finding] = {}
     spoken: set[prose.Topic] = set()
-    for text, claims in texts:
+    for text, film in texts:
         spoken |= prose.named_in(text)
-        for claim in prose.claims_of(text) if claims else ():
-            key = claim.name, claim.side
-            if key not in found or (found[key].status == "absent" and claim.status != "absent"):
-                found[key] = claim
-    return tuple(found.values()), frozenset(spoken)
+        _take(before if film == "prior" else found, prose.claims_of(text) if film else ())
+        _take(before, prose.claims_before(text) if film else ())
+    return tuple(found.values()), tuple(before.values()), frozenset(spoken)
+
+
+def _take(found: dict[tuple[str, str | None], Finding], claims: Sequence[Finding]) -> None:
+    for claim in claims:
+        key = claim.name, claim.side
+        if key not in found or (found[key].status == "absent" and claim.status != "absent"):
+            found[key] = claim
 
 
 def _state(wanted: Finding, claims: Sequence[Finding]) -> str:
@@ -321,7 +354,9 @@ def _supports(answer: Answer, claims: Sequence[Finding], question: str, options:
     """Whether the reasoning supports the answer that it ends in; None where it says nothing of it."""
     if not answer.read or answer.chosen is None or not options:
         return None
-    option = options[ord(answer.chosen) - ord("A")]
+    index = index_of(answer.chosen, options)
+    assert index is not None, "what was chosen is one of the options"
+    option = options[index]
     word = plain(option)
     if word in ("yes", "no"):
         wanted = list(asked(question))

@@ -18,12 +18,14 @@ Note = Mapping[str, Any]
 _HEADER = """<header>
 <h1>Claims to review</h1>
 <p>{count} from {reports}. For each: does the report bear the claim out? Write the verdict into the row of the
-sheet that has the claim's number.</p>
+sheet that has the claim's number, under <i>verdict</i>.</p>
 <dl>
 <dt>supported</dt><dd>the report says so, or it follows from what it says</dd>
 <dt>contradicted</dt><dd>the report says otherwise</dd>
 <dt>unverifiable</dt><dd>the report says neither, or is less certain or less exact than the claim</dd>
 </dl>
+<p>Where a claim names a side or a severity, say under <i>side_correct</i> and <i>severity_correct</i> whether it is the
+report's: y or n. Where two films are compared both reports are shown; a claim about the film before says so.</p>
 <p>{privacy}</p>
 </header>
 <main>
@@ -42,7 +44,7 @@ _BOXES = (
 
 
 def page(notes: Sequence[Note], *, reports: bool = True) -> bytes:
-    """The page for `review.Sample.chosen`. Without `reports` it has no word of them."""
+    """The page for `Sample.chosen`. Without `reports` it has no word of them."""
     groups = [list(group) for _, group in groupby(notes, key=lambda note: note["report_id"])]
     head = pages.head("Claims to review", style=pages.asset(__package__, "page.css")) + _HEADER.format(
         count=_counted(len(notes), "claim"),
@@ -61,7 +63,7 @@ def _section(notes: Sequence[Note], reports: bool) -> str:
     """A report with its claims."""
     study = escape(notes[0]["study"])
     title = f"Study {study}" if study else "Report"
-    text = f'<div class="report" tabindex="0">{_marked(notes)}</div>\n' if reports else ""
+    text = _reports(notes) if reports else ""
     claims = "".join(_claim(note, reports) for note in notes)
     return (
         f'<section>\n<h2>{title} <small>{escape(notes[0]["report_id"])}</small></h2>\n<div class="pair">\n{text}'
@@ -69,13 +71,22 @@ def _section(notes: Sequence[Note], reports: bool) -> str:
     )
 
 
-def _marked(notes: Sequence[Note]) -> str:
-    """The report, the sentences marked in which the claims' evidence stands."""
+def _reports(notes: Sequence[Note]) -> str:
+    """The report, and that of the film before where there is one."""
+    marked = _marked([note for note in notes if note.get("film") != "prior"], notes[0]["report"])
+    if before := notes[0].get("prior_report"):
+        earlier = _marked([note for note in notes if note.get("film") == "prior"], before)
+        marked = f"<h3>Current film</h3>\n{marked}\n<h3>Film before</h3>\n{earlier}"
+    return f'<div class="report" tabindex="0">{marked}</div>\n'
+
+
+def _marked(notes: Sequence[Note], report: str) -> str:
+    """A report, the sentences marked in which the claims' evidence stands."""
     claims: dict[tuple[int, int], list[int]] = {}
     for note in notes:
         for span in evidence_spans(note):
             claims.setdefault(span, []).append(note["row"])
-    report, at, parts = notes[0]["report"], 0, []
+    at, parts = 0, list[str]()
     for start, end in sorted(claims):
         rows = ", ".join(f'<a href="#claim-{row}">{row}</a>' for row in claims[start, end])
         parts += [escape(report[at:start]), f"<mark>{escape(report[start:end])}</mark><sup>{rows}</sup>"]

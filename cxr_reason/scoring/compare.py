@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from cxr_reason import __version__, console, sheets
 from cxr_reason.agreement import icc, kappa, pearson
 from cxr_reason.errors import InputError
+from cxr_reason.scoring.tables import FEW, FEW_MARK, SHOWN_FINDINGS
 from cxr_reason.scoring.tally import MEASURES, cluster_of
 from cxr_reason.streams import Input
 
@@ -24,7 +25,7 @@ def agreement(first: str | Path, second: str | Path, *, draws: int = 1000, seed:
     Scores are compared where both files are details. Raises InputError where the two have nothing in common.
     """
     told: dict[str, Any] = {"schema": 1, "version": __version__, "first": str(first), "second": str(second)}
-    ours, theirs = (None if str(path).endswith(".csv") else _details(path) for path in (first, second))
+    ours, theirs = (None if _is_sheet(path) else _details(path) for path in (first, second))
     if ours is not None and theirs is not None:
         if not ours.keys() & theirs.keys():
             raise InputError(
@@ -35,12 +36,26 @@ def agreement(first: str | Path, second: str | Path, *, draws: int = 1000, seed:
         told |= {"items": len(ours.keys() & theirs.keys()), "unmatched": len(ours.keys() ^ theirs.keys())}
         told["measures"] = {name: _measure(ours, theirs, field) for name, field in MEASURES.items()}
     answers = [
-        sheets.read_sheet(path) if lines is None else list(_answers(lines))
-        for path, lines in ((first, ours), (second, theirs))
+        _filled(path) if lines is None else list(_answers(lines)) for path, lines in ((first, ours), (second, theirs))
     ]
     if "measures" in told and not {one.id for one in answers[0]} & {one.id for one in answers[1]}:
         return told | {"claims": None}  # a judge that tells no claims, such as `stored`
     return told | {"claims": _claims(sheets.agreement(*answers, draws=draws, seed=seed))}
+
+
+def _is_sheet(path: str | Path) -> bool:
+    return Path(path).suffix.casefold() in (".csv", ".tsv")
+
+
+def _filled(path: str | Path) -> list[sheets.Answer]:
+    answers = sheets.read_sheet(path)
+    if answers and not any(answer.verdict for answer in answers):
+        raise InputError(
+            "this sheet is not filled: its column `verdict` is empty everywhere",
+            where=str(path),
+            hint="The reader writes supported, contradicted or unverifiable into it (or s, c, u) and saves it as CSV.",
+        )
+    return answers
 
 
 def _details(path: str | Path) -> dict[str, Mapping[str, Any]]:
@@ -75,9 +90,20 @@ def _claims(told: sheets.Agreement) -> dict[str, Any]:
         "overall": _kappa(told.overall),
         "findings": {name: _kappa(one) for name, one in told.findings.items()},
         "statuses": {name: _kappa(one) for name, one in told.statuses.items()},
+        "supported": _marks(told.supported),
+        "side_correct": _marks(told.sides),
+        "severity_correct": _marks(told.severities),
         "unanswered": told.unanswered,
         "unmatched": told.unmatched,
     }
+
+
+def _marks(told: sheets.Marks) -> dict[str, Any]:
+    def share(one: sheets.Share) -> dict[str, Any]:
+        return {"n": one.n} | {name: _rounded(getattr(one, name)) for name in ("share", "low", "high")}
+
+    both = told.both and _kappa(told.both)
+    return {"first": share(told.first), "second": share(told.second), "both": both}
 
 
 def _kappa(told: sheets.Kappa) -> dict[str, Any]:
@@ -118,13 +144,61 @@ def show(told: Mapping[str, Any], file: TextIO) -> None:
     if claims is None:
         file.write("No claim is judged by both.\n")
         return
-    groups = {"all": claims["overall"], **claims["statuses"], **claims["findings"]}
+    apart = f"{claims['unmatched']:,} claims are in one only, {claims['unanswered']:,} without a verdict in one"
+    title = f"Verdicts on claims: {apart}"
+    _show_kappas(title, "claims", {"all": claims["overall"]}, file)
+    _show_kappas("By what the claim says", "status", claims["statuses"], file)
+    _show_kappas("By finding", "finding", claims["findings"], file)
+    _show_marks(told, file)
+    file.write(_NOTES)
+
+
+_NOTES = f"""
+{FEW_MARK} over fewer than {FEW} claims: chance may have made it.
+Kappa is undefined (-) or 0 where one of the two gives the same verdict everywhere, as our key does of chains that
+`cxr refine` kept: there the share of claims that the reader supports is the figure to look at.
+"""
+
+
+def _show_kappas(title: str, first: str, groups: Mapping[str, Any], file: TextIO) -> None:
+    shown = list(groups.items())[:SHOWN_FINDINGS]
+    if more := len(groups) - len(shown):
+        title += f" (the {len(shown)} most frequent; {more:,} more in --json)"
     rows = [
-        (name, one["n"], _text(one["agreement"]), _text(one["kappa"]), _text(one["low"]), _text(one["high"]))
-        for name, one in groups.items()
+        (name, one["n"], _marked(one["agreement"], one["n"]), _marked(one["kappa"], one["n"]), _range(one))
+        for name, one in shown
     ]
-    title = f"Verdicts on claims: {claims['unmatched']:,} claims are in one only"
-    console.table(title, ["claims", "n", "agreement", "kappa", "95 % from", "to"], rows, file=file)
+    console.table(title, [first, "n", "agreement", "kappa", "95 %"], rows, file=file)
+    file.write("\n")
+
+
+_QUESTIONS = {
+    "supported": "claim supported",
+    "side_correct": "side correct",
+    "severity_correct": "severity correct",
+}
+
+
+def _show_marks(told: Mapping[str, Any], file: TextIO) -> None:
+    """What each of the two says yes to, and how often both say the same."""
+    rows = []
+    for question, name in _QUESTIONS.items():
+        marks = told["claims"][question]
+        for who in ("first", "second"):
+            if one := marks[who]["n"]:
+                rows.append((name, told[who], one, _marked(marks[who]["share"], one), _range(marks[who])))
+        if question != "supported" and (both := marks["both"]):
+            rows.append((name, "same in both", both["n"], _marked(both["agreement"], both["n"]), "-"))
+    console.table("Share of yes", ["question", "told by", "n", "share", "95 %"], rows, file=file)
+
+
+def _marked(value: float | None, n: int) -> str:
+    return "-" if value is None else f"{value:.3f}{FEW_MARK if n < FEW else ''}"
+
+
+def _range(told: Mapping[str, Any]) -> str:
+    low, high = told["low"], told["high"]
+    return "-" if low is None or not low < high else f"{low:.3f} to {high:.3f}"
 
 
 def _text(value: float | None) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
+from cxr_reason.environment import install_line
 from cxr_reason.errors import CxrError
 from cxr_reason.films import Films
 
@@ -25,35 +26,37 @@ _QUALITY = 85
 class Figures:
     """What a page shows of the films of its cases. A film that can't be shown is said so and stops nothing.
 
-    `root` is where relative paths begin, else `base`, the folder of the records; `page` the folder of the page, where
-    links begin. Raises CxrError where pictures are wanted and Pillow isn't installed.
+    `root` is where relative paths begin, else the folder of the record; `page` the folder of the page, where links
+    begin. Raises CxrError where pictures are wanted and Pillow isn't installed.
     """
 
-    def __init__(self, kind: Kind, *, root: Path | None, base: Path, page: Path) -> None:
+    def __init__(self, kind: Kind, *, root: Path | None, page: Path) -> None:
         if kind == "thumbnail" and find_spec("PIL") is None:
-            raise CxrError("thumbnails need Pillow", where="--films", hint="pip install 'cxr-reason[films]'")
+            raise CxrError("thumbnails need Pillow", where="--films", hint=install_line(["cxr-reason[films]"]))
         self._kind = kind
         self._films = Films(root=root, max_pixels=THUMBNAIL_PIXELS)
-        self._base = base
         self._page = page
         self._blocks: dict[Path, str] = {}
         self._fresh: list[tuple[str, str]] = []
 
-    def of(self, record: Mapping[str, Any]) -> list[dict[str, str]]:
-        """The films of `record` in its order: `label`, with `link`, `picture` (a block's name) or `missing` (why)."""
-        return [self._figure(image) for image in record.get("images") or ()]
+    def of(self, record: Mapping[str, Any], base: Path) -> list[dict[str, str]]:
+        """The films of `record` in its order: `label`, with `link`, `picture` (a block's name) or `missing` (why).
+
+        Relative paths begin at `base`, where there is no root.
+        """
+        return [self._figure(image, base) for image in record.get("images") or ()]
 
     def fresh(self) -> list[tuple[str, str]]:
         """Name and content of the blocks that are new since the last call: a film is in the page once."""
         fresh, self._fresh = self._fresh, []
         return fresh
 
-    def _figure(self, image: Any) -> dict[str, str]:
+    def _figure(self, image: Any, base: Path) -> dict[str, str]:
         told = image if isinstance(image, Mapping) else {}
         words = (told.get("role"), "portable" if told.get("portable") is True else None, told.get("view"))
         figure = {"label": " ".join(str(word) for word in words if word) or "film"}
         try:
-            (path,) = self._films.paths({"images": [image]}, base=self._base)
+            (path,) = self._films.paths({"images": [image]}, base=base)
             if self._kind == "thumbnail":
                 return {**figure, "picture": self._picture(path)}
             if not path.is_file():

@@ -15,11 +15,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cxr_reason.records import letter
 from cxr_reason.rewards.guards import denials
 
 LITANY = "all-negative litany"
 FREQUENT = "most frequent answer"
-FLOORS = (LITANY, FREQUENT)
 
 _NEGATIVE = re.compile(
     r"^(?:no|normal|none|absent|negative|without|unremarkable|stable|unchanged)\b",
@@ -35,7 +35,7 @@ def litany(record: Mapping[str, Any]) -> str:
     """What the litany answers to the question of `record`."""
     options = _options(record)
     index = next((number for number, option in enumerate(options) if _NEGATIVE.match(option)), 0)
-    return f"<think>{denials()}</think><answer>{_letter(index) if options else 'No finding'}</answer>"
+    return f"<think>{denials()}</think><answer>{letter(index) if options else 'No finding'}</answer>"
 
 
 def frequent(record: Mapping[str, Any]) -> dict[str, str]:
@@ -45,17 +45,13 @@ def frequent(record: Mapping[str, Any]) -> dict[str, str]:
     fixed = record.get("task") in _FIXED
     answers = {}
     for number, option in enumerate(_options(record)[:_TRIED]):
-        answers[_plain(option) if fixed else _letter(number)] = f"<answer>{_letter(number)}</answer>"
+        answers[_plain(option) if fixed else letter(number)] = f"<answer>{letter(number)}</answer>"
     return answers
 
 
 def _options(record: Mapping[str, Any]) -> Sequence[str]:
     options = record.get("options")
     return [option for option in options if isinstance(option, str)] if isinstance(options, list) else []
-
-
-def _letter(index: int) -> str:
-    return chr(ord("A") + index)
 
 
 def _plain(option: str) -> str:

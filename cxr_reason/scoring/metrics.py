@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
+from cxr_reason.environment import install_line
 from cxr_reason.errors import CxrError
 from cxr_reason.rewards import prose
 
@@ -114,8 +115,8 @@ def load(names: Iterable[str]) -> None:
     for name in names:
         metric = METRICS[name]
         if importlib.util.find_spec(metric.module) is None:
-            mend = f"'cxr-reason[{metric.extra}]'" if metric.extra else metric.package
-            raise CxrError(f"{name} needs {metric.package}", where="--metrics", hint=f"pip install {mend}")
+            mend = install_line([f"cxr-reason[{metric.extra}]" if metric.extra else metric.package])
+            raise CxrError(f"{name} needs {metric.package}", where="--metrics", hint=mend)
         try:
             _scorer(name)
         except Exception as error:  # whatever a stranger's library raises; no report has been read yet

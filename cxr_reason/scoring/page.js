@@ -195,7 +195,7 @@
         parent: item, type: "button", kind: `claim ${claim.verdict}`, "aria-pressed": "false",
         text: `${SIGNS[claim.verdict] ?? ""} ${what} (${notes.filter(Boolean).join(", ")})`,
       });
-      if (lit) button.addEventListener("click", () => lit(button, claim.spans ?? []));
+      if (lit) button.addEventListener("click", () => lit(button, claim.spans ?? [], claim.film === "prior"));
     }
   }
 
@@ -218,37 +218,42 @@
       return () => {};
     }
     make("h4", { parent, text: "Report" });
-    const text = [...told.report]; // offsets count characters, not UTF-16 units
-    const spans = told.by[0].claims.flatMap((claim) => (claim.spans ?? []).map(([start, end]) => [start, end, claim.verdict]));
+    const marks = [];
+    marked(told.report, told.by[0].claims.filter((claim) => claim.film !== "prior"), parent, marks);
+    if (told.prior_report !== undefined) {
+      make("h4", { parent, text: "Report of the film before" });
+      marked(told.prior_report, told.by[0].claims.filter((claim) => claim.film === "prior"), parent, marks, true);
+    }
+    return (button, wanted, prior) => {
+      const on = button.getAttribute("aria-pressed") !== "true";
+      for (const other of article.querySelectorAll(".claim")) other.setAttribute("aria-pressed", "false");
+      button.setAttribute("aria-pressed", String(on));
+      let first = null;
+      for (const [start, end, mark, before] of marks) {
+        const lights = on && prior === before && wanted.some(([from, to]) => from < end && to > start);
+        mark.classList.toggle("lit", lights);
+        if (lights) first ??= mark;
+      }
+      if (first) first.scrollIntoView({ block: "nearest" });
+    };
+  }
+
+  // A report, what the claims rest on marked and noted in `marks`.
+  function marked(report, told, parent, marks, prior = false) {
+    const text = [...report]; // offsets count characters, not UTF-16 units
+    const spans = told.flatMap((claim) => (claim.spans ?? []).map(([start, end]) => [start, end, claim.verdict]));
     const cuts = [...new Set([0, text.length, ...spans.flatMap(([start, end]) => [start, end])])]
       .filter((cut) => cut >= 0 && cut <= text.length).sort((a, b) => a - b);
     const box = make("div", { parent, kind: "report" });
-    const marks = [];
     for (let n = 0; n + 1 < cuts.length; n++) {
       const piece = text.slice(cuts[n], cuts[n + 1]).join("");
       const over = spans.filter(([start, end]) => start <= cuts[n] && end >= cuts[n + 1]);
       if (!over.length) box.append(piece);
       else {
         const worst = Math.max(...over.map(([, , verdict]) => HEAVY.indexOf(verdict)));
-        marks.push([cuts[n], cuts[n + 1], make("mark", { parent: box, kind: HEAVY[worst], text: piece })]);
+        marks.push([cuts[n], cuts[n + 1], make("mark", { parent: box, kind: HEAVY[worst], text: piece }), prior]);
       }
     }
-    if (told.prior_report !== undefined) {
-      make("h4", { parent, text: "Report of the film before" });
-      make("div", { parent, kind: "report", text: told.prior_report });
-    }
-    return (button, wanted) => {
-      const on = button.getAttribute("aria-pressed") !== "true";
-      for (const other of article.querySelectorAll(".claim")) other.setAttribute("aria-pressed", "false");
-      button.setAttribute("aria-pressed", String(on));
-      let first = null;
-      for (const [start, end, mark] of marks) {
-        const lights = on && wanted.some(([from, to]) => from < end && to > start);
-        mark.classList.toggle("lit", lights);
-        if (lights) first ??= mark;
-      }
-      if (first) first.scrollIntoView({ block: "nearest" });
-    };
   }
 
   function reference(told, parent) {

@@ -10,12 +10,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 from cxr_reason import pages
 from cxr_reason.records import dumps_plain
-from cxr_reason.scoring import tables
+from cxr_reason.scoring import statistics, tables
 from cxr_reason.scoring.figures import Figures
 from cxr_reason.scoring.tally import MEASURES, criticals, measured, task_of
 from cxr_reason.sinks import Sink
@@ -40,12 +41,15 @@ def write(
     count: int = CASES,
     seed: int = 0,
     figures: Figures | None = None,
+    folders: Iterable[tuple[Path, int]] = (),
 ) -> None:
     """Write the page of `score` into `sink`, with the cases of `details` (lines as `judge` makes them).
 
     `others` has those of the other model, paired by id. Without `reports` no report text is in it, nor what quotes it.
-    `figures` gives the films of the cases, which the page has only where it is given.
+    `figures` gives the films of the cases, which the page has only where it is given; `folders` are those where their
+    paths begin, each with how many lines in a row it is for.
     """
+    bases = chain(*(repeat(folder, count) for folder, count in folders), repeat(Path()))
     chosen = _chosen(_lines(details), count, seed)
     wanted = _by_id(others, set(chosen.values())) if others else {}
     style, script = (pages.asset(__package__, f"page.{kind}") for kind in ("css", "js"))
@@ -54,12 +58,12 @@ def write(
     sink.write(_encoded(_figures(score)))
     sink.write(_encoded(_CASES.format(tasks="".join(f"<option>{escape(task)}</option>" for task in score["tasks"]))))
     index: list[dict[str, Any]] = []
-    for number, line in enumerate(_lines(details)):
+    for number, (line, base) in enumerate(zip(_lines(details), bases, strict=False)):
         if number in chosen:
             other = wanted.get(chosen[number])
             told = case(line, other, reports=reports)
             if figures:
-                told["films"] = figures.of(line)
+                told["films"] = figures.of(line, base)
                 for name, data in figures.fresh():
                     sink.write(_block(name, data))
             sink.write(_block(f"case-{len(index)}", told))
@@ -128,7 +132,7 @@ def case(line: Line, other: Line | None = None, *, reports: bool = True) -> dict
     """What is shown of a case; with the other model's chain, if there is one."""
     told = {
         name: line[name]
-        for name in ("id", "study_id", "patient_id", "task", "question", "options", "answer", "image", "images")
+        for name in ("id", "study_id", "patient_id", "task", "question", "options", "answer", "images")
         if line.get(name) is not None
     }
     if reports:
@@ -149,6 +153,7 @@ def _attempt(line: Line, reports: bool) -> dict[str, Any]:
     shown = (
         "text",
         "step",
+        "film",
         "finding",
         "status",
         "certainty",
@@ -214,6 +219,12 @@ _CASES = """<section id="cases">
 """
 
 
+_NO_INTERVALS = {
+    True: "No intervals were asked for (<code>--draws 0</code>).",
+    False: "Without numpy there are no intervals.",
+}
+
+
 def _title(score: Mapping[str, Any]) -> str:
     return "Score" + (f" of {', '.join(score['models'])}" if score["models"] else "")
 
@@ -223,10 +234,10 @@ def _header(score: Mapping[str, Any], held: int, *, reports: bool) -> str:
     kept = (
         "" if held == items else f" The page holds {held:,} of them: critical misses and false criticals, and a draw."
     )
-    intervals = f"95 % intervals by {tables.clusters(score)}." if draws else "Without numpy there are no intervals."
+    intervals = f"95 % intervals by {tables.clusters(score)}." if draws else _NO_INTERVALS[statistics.available()]
     return (
         f"<header>\n<h1>{escape(_title(score))}</h1>\n<p>{items:,} items, judge: {escape(score['judge'])}.{kept} "
-        f"{intervals} {tables.FEW_MARK} marks figures over fewer than {tables.FEW} items.</p>\n"
+        f"{intervals} {tables.FEW_MARK}: {escape(tables.few_means(score))}.</p>\n"
         f"<p>{_WITH_TEXT if reports else _WITHOUT_TEXT} For research, not for clinical use.</p>"
         "\n</header>\n<main>\n"
     )

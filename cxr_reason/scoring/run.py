@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cxr_reason import console, radrbench, records, runner
+from cxr_reason import console, radrbench, records, runner, several
 from cxr_reason.engines import forms
 from cxr_reason.engines.asking import Asker, Talk
-from cxr_reason.errors import CxrError, TooManyFailures
+from cxr_reason.environment import install_line
+from cxr_reason.errors import CxrError, InputError, TooManyFailures, UsageError
 from cxr_reason.radiology.verify import Silence
 from cxr_reason.rewards import judge as judged_by
 from cxr_reason.rewards.llm import FORMS, judging
@@ -20,9 +21,9 @@ from cxr_reason.rewards.readers import notes_of
 from cxr_reason.samples.draw import Sample, files
 from cxr_reason.scoring import floors, metrics, page, paired, statistics, tables
 from cxr_reason.scoring.figures import Figures, Kind
-from cxr_reason.scoring.tally import TEXT_METRICS, Tally, measured, noted
+from cxr_reason.scoring.tally import TEXT_METRICS, UNKNOWN, Tally, group_fields, measured, noted
 from cxr_reason.sinks import opened
-from cxr_reason.streams import Row, Seen, Source, stable_hash, with_id
+from cxr_reason.streams import Row, Seen, Source, folder_of, stable_hash, with_id
 
 STAGE = "score"
 STRATA = ("finding", "status", "verdict", "basis", "task", "model")
@@ -65,7 +66,7 @@ def score_row(
     """
     record = _record(row)
     line = _judged(record, texts, judge=judge, silence=silence, **options)
-    note = noted(line, by=by)
+    note = noted(line, by=by) | {"file": row.file, "predicted": isinstance(record.get("prediction"), str)}
     if with_floors:
         note |= _floors(record, silence, texts)
     if sample_seed is not None:
@@ -128,16 +129,27 @@ class _Heard:
     def __init__(self, tally: Tally, sample: Sample | None) -> None:
         self.tally = tally
         self.sample = sample
+        self.restore(None)
 
     def add(self, notes: list[dict[str, Any]]) -> None:
         self.tally.add(notes)
+        for note in notes:
+            self.predicted += note["predicted"]
+            if not self.files or self.files[-1][0] != note["file"]:
+                self.files.append([note["file"], 0])
+            self.files[-1][1] += 1
         if self.sample:
             self.sample.add([claim for note in notes for claim in note["claims_drawn"]])
 
     def state(self) -> Any:
-        return {"tally": self.tally.state(), "sample": self.sample and self.sample.state()}
+        own = {"files": self.files, "predicted": self.predicted}
+        return {"tally": self.tally.state(), "sample": self.sample and self.sample.state(), **own}
 
     def restore(self, state: Any) -> None:
+        self.files: list[list[Any]] = state["files"] if state else []
+        """Where the items came from: a file, and how many in a row."""
+        self.predicted: int = state["predicted"] if state else 0
+        """How many items have a prediction."""
         self.tally.restore(state and state["tally"])
         if self.sample:
             self.sample.restore(state and state["sample"])
@@ -180,12 +192,12 @@ def score(
     page as `Figures` tells. `stream` is the rest of `runner.run`.
     """
     if against is not None and not statistics.available():
-        raise CxrError("comparing needs numpy", where="--against", hint="pip install 'cxr-reason[score]'")
+        raise CxrError("comparing needs numpy", where="--against", hint=install_line(["cxr-reason[score]"]))
     metrics.load(texts)
     figures = None
     if html and films != "none":
         root = Path(image_root) if image_root else None
-        figures = Figures(films, root=root, base=Path(source.name).parent, page=Path(html).parent)
+        figures = Figures(films, root=root, page=Path(html).parent)
     with_floors = judge == JUDGE_OF_FLOORS
     config: dict[str, Any] = {
         "judge": judge,
@@ -246,12 +258,29 @@ def score(
             shared = {name: value for name, value in stream.items() if name != "rejects"}
             run(against, theirs, _Heard(other, None), floor=False, label="score --against", **shared)
         tally = Tally(draws=draws, seed=seed, hold=against is not None)
-        summary = run(source, ours, _Heard(tally, sample), floor=with_floors, **stream)
+        heard = _Heard(tally, sample)
+        first = source.sample() if by else {}
+        summary = run(source, ours, heard, floor=with_floors, **stream)
+        judged = sum(number for name, number in tally.counts.items() if name.startswith("judged/"))
+        if tally.counts["items"] and not heard.predicted and not judged:
+            raise InputError(
+                "no record has a `prediction`",
+                where=source.name,
+                hint="`cxr infer` writes them: cxr infer questions.jsonl --ckpt DIR > predictions.jsonl",
+            )
+        if without := [field for field, values in tally.groups.items() if values == [UNKNOWN]]:
+            raise UsageError(
+                f"--by {', '.join(without)}: no record has {'this field' if len(without) == 1 else 'these fields'}",
+                hint=f"There are {', '.join(known)}." if (known := group_fields(first)) else None,
+            )
         result = tables.result(tally, judge=judge, silence=silence, input=source.name)
         if against is not None and other is not None:
             result["against"] = paired.compare(tally, other, name=against.name, draws=draws, seed=seed)
         if sink and ours:
-            page.write(sink, result, ours, others=theirs, reports=reports, count=cases, seed=seed, figures=figures)
+            given = several.paths_of(source)
+            folders = [(folder_of(file, given), count) for file, count in heard.files]
+            shown: dict[str, Any] = {"figures": figures, "folders": folders}
+            page.write(sink, result, ours, others=theirs, reports=reports, count=cases, seed=seed, **shown)
             sink.commit()
         if write_sample:
             write_sample()

@@ -155,11 +155,13 @@ def exact(value: float, n: int, counts: Floats, *, level: float = LEVEL) -> tupl
 
     Clopper and Pearson's (1934, doi 10.1093/biomet/26.4.404): from (alpha/2)^(1/k) to 1. k is the number of patients,
     or rather of as many with equally many items (Kish's): n^2 over the sum of their squares, which is the variance of
-    `counts`, the replicates of n. Any other value is given back as it is.
+    `counts`, the replicates of n; replicates too few to vary make every item a patient. Any other value is given back
+    as it is.
     """
     if value not in (0, 1):
         return value, value
-    patients = n * n / float(counts.var())
+    spread = float(counts.var())
+    patients = n * n / spread if spread else n
     margin = 1 - ((1 - level) / 2) ** (1 / patients)
     return (0.0, margin) if value == 0 else (1 - margin, 1.0)
 

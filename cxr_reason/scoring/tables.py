@@ -40,12 +40,17 @@ class Mean(NamedTuple):
 def figure(
     value: float | None, n: int, bounds: tuple[float, float] | None = None, *, few: bool | None = None
 ) -> Figure:
-    """`value` over `n` items with its interval. `few` where not n itself tells whether the items are too few."""
-    low, high = bounds if bounds and value is not None and n > 1 else (None, None)
+    """`value` over `n` items with its interval. `few` where not n itself tells whether the items are too few.
+
+    An interval without a width says that no replicate differs, not that the value is sure: there is none then.
+    """
+    low, high = (_rounded(end) for end in bounds) if bounds and value is not None and n > 1 else (None, None)
+    if low is not None and low == high:
+        low = high = None
     return {
         "value": _rounded(value),
-        "low": _rounded(low),
-        "high": _rounded(high),
+        "low": low,
+        "high": high,
         "n": n,
         "few": n < FEW if few is None else few,
     }
@@ -304,7 +309,13 @@ def show(score: Mapping[str, Any], file: TextIO) -> None:
     if against := score.get("against"):
         _show_against(against, file)
     if _has_few(score):
-        file.write(f"\n{FEW_MARK} over fewer than {FEW} items: chance may have made it.\n")
+        file.write(f"\n{FEW_MARK} {few_means(score)}: chance may have made it.\n")
+
+
+def few_means(score: Mapping[str, Any]) -> str:
+    """What the mark of a figure says."""
+    means = ", or a mean over tasks one of which has fewer" if len(score["tasks"]) > 1 else ""
+    return f"over fewer than {FEW} items{means}"
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], file: TextIO) -> None:
@@ -333,23 +344,31 @@ def _show_groups(field: str, groups: Mapping[str, Mapping[str, Figure]], file: T
 
 def _show_measures(title: str, first: str, rows: Sequence[tuple[str, Mapping[str, Figure]]], file: TextIO) -> None:
     """Our measures, and the text metrics of others where there are any."""
-    console.table(title, [first, "items", *HEADINGS.values()], [_row(*row, HEADINGS) for row in rows], file=file)
+    # Where a judge left items out, figures of reasoning rest on fewer than the answers do.
+    judged = any(_rests_on(figures)[0] != _rests_on(figures)[1] for _, figures in rows)
+    columns = [first, "items", *(["judged"] if judged else []), *HEADINGS.values()]
+    console.table(title, columns, [_row(*row, HEADINGS, judged=judged) for row in rows], file=file)
     if texts := texts_of(figures for _, figures in rows):
         _table("Text metrics", [first, "items", *texts], [_row(*row, texts) for row in rows], file)
 
 
-def _row(name: str, figures: Mapping[str, Figure], measures: Iterable[str]) -> tuple[str, ...]:
+def _row(name: str, figures: Mapping[str, Figure], measures: Iterable[str], *, judged: bool = False) -> tuple[str, ...]:
     told = [figures.get(measure) for measure in measures]
     n = max((one["n"] for one in told if one), default=0)
-    return (name, f"{n:,}", *map(text_of, told))
+    return (name, f"{n:,}", *([f"{_rests_on(figures)[1]:,}"] if judged else []), *map(text_of, told))
+
+
+def _rests_on(figures: Mapping[str, Figure]) -> tuple[int, int]:
+    """How many items the answers of `figures` rest on, and how many their reasoning."""
+    return tuple(figures[one]["n"] if one in figures else 0 for one in ("accuracy", "radrscore"))  # type: ignore[return-value]
 
 
 def _show_overall(score: Mapping[str, Any], file: TextIO) -> None:
-    """The mean over tasks once more, with intervals."""
+    """The mean over tasks once more, with intervals and how many items each part rests on."""
     if not score["intervals"]["draws"]:
         return
-    rows = [(name_of(measure), text_of(told), range_of(told)) for measure, told in score["overall"].items()]
-    _table(f"Mean over tasks, with 95 % intervals ({clusters(score)})", ["part", "mean", "95 %"], rows, file)
+    rows = [(name_of(measure), told["n"], text_of(told), range_of(told)) for measure, told in score["overall"].items()]
+    _table(f"Mean over tasks, with 95 % intervals ({clusters(score)})", ["part", "items", "mean", "95 %"], rows, file)
 
 
 def clusters(score: Mapping[str, Any]) -> str:

@@ -108,12 +108,35 @@ def task_of(line: Line) -> str:
 
 
 def group_value(line: Line, field: str) -> str:
-    """What `field` is, as the name of a group: of the line, or of its first current film (`view`)."""
-    value = line.get(field)
+    """What `field` is, as the name of a group: of the line, or of its first current film (`view`). Capitals or not."""
+    value = _of_name(line, field)
     if value is None:
         films = [film for film in line.get("images") or () if isinstance(film, Mapping)]
-        value = next((film.get(field) for film in films if film.get("role") != "prior" and film.get(field)), None)
-    return "(unknown)" if value is None or value == "" else str(value)
+        value = next((told for film in films if film.get("role") != "prior" and (told := _of_name(film, field))), None)
+    return UNKNOWN if value is None or value == "" else str(value)
+
+
+def _of_name(told: Line, field: str) -> Any:
+    if field in told:
+        return told[field]
+    return next((value for name, value in told.items() if name.casefold() == field.casefold()), None)
+
+
+def group_fields(line: Line) -> list[str]:
+    """The fields of a record, and of its films, that groups may be made by: those that hold a short value."""
+    films = [film for film in line.get("images") or () if isinstance(film, Mapping)]
+    told = {name for part in (line, *films) for name, value in part.items() if _is_short(value)}
+    return sorted(told - _NO_GROUPS)
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, int | float | str) and len(str(value)) <= _SHORT and "\n" not in str(value)
+
+
+_SHORT = 40
+_NO_GROUPS = {"id", "study_id", "patient_id", "prior_study_id", "path", "question", "answer", "prediction"}
+UNKNOWN = "(unknown)"
+"""The group of what has no value."""
 
 
 def cells(line: Line) -> dict[str, str]:
@@ -127,7 +150,7 @@ def cells(line: Line) -> dict[str, str]:
     """
     called: dict[str, bool] = {}
     truth: dict[str, bool] = {}
-    for claim in _objects(line.get("claims")):
+    for claim in of_this_film(line):
         finding, status, verdict = claim.get("finding"), claim.get("status"), claim.get("verdict")
         if not isinstance(finding, str):
             continue
@@ -168,7 +191,7 @@ def criticals(line: Line) -> tuple[list[str], list[str]]:
     ]
     invented = [
         str(claim.get("finding"))
-        for claim in _objects(line.get("claims"))
+        for claim in of_this_film(line)
         if claim.get("status") == "present"
         and claim.get("verdict") == "contradicted"
         and not claim.get("side_error")
@@ -176,6 +199,11 @@ def criticals(line: Line) -> tuple[list[str], list[str]]:
         and is_critical(claim.get("finding"))
     ]
     return sorted(set(missed)), sorted(set(invented))
+
+
+def of_this_film(line: Line) -> list[Mapping[str, Any]]:
+    """The claims of a line but those about the film before."""
+    return [claim for claim in _objects(line.get("claims")) if claim.get("film") != "prior"]
 
 
 def is_critical(finding: object) -> bool:

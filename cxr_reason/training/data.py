@@ -33,7 +33,7 @@ from cxr_reason.films import FilmError, Films
 from cxr_reason.films.ahead import ahead
 from cxr_reason.mining.apart import SPLIT_NAMES, Guard
 from cxr_reason.sinks import whole
-from cxr_reason.streams import GROUP_ROWS, Group, Input, Row, Seen, stable_hash, with_id
+from cxr_reason.streams import GROUP_ROWS, Group, Input, Row, Seen, folder_of, stable_hash, with_id
 from cxr_reason.training.refusals import Refusals
 from cxr_reason.training.settings import WHAT_ITEMS_ARE, Settings
 
@@ -66,7 +66,9 @@ class Shape:
     """Whether reasoning needs a chain to be learnt from or judged by."""
 
 
-REWARDED = ("id", "task", "study_id", "patient_id", "question", "options", "answer", "report", "steps")
+REWARDED = (
+    "id", "task", "study_id", "patient_id", "question", "options", "answer", "report", "prior_report", "steps",
+)  # fmt: skip
 """What of a record a reward may ask for, a column each."""
 
 
@@ -232,6 +234,7 @@ class Reader:
         self.max_failed = max_failed
         self.counts = Counts()
         self.answers: dict[str, tuple[Counter[str], Counter[str]]] = {}
+        self._sources: list[Path] = []
         self._texts = Seen()
         self._guard = Guard(
             {name: name for name in ("patient_id", "study_id", "images", "split")},
@@ -242,7 +245,8 @@ class Reader:
 
     def items(self, sources: Iterable[Path]) -> Iterator[tuple[int, _Item]]:
         """(number of its source, item) of all that is trained or validated on, each as often as it is taken."""
-        yield from self._usable(self._apart(self._records(sources)))
+        self._sources = list(sources)
+        yield from self._usable(self._apart(self._records(self._sources)))
 
     def _records(self, sources: Iterable[Path]) -> Iterator[tuple[int, Row]]:
         for number, path in enumerate(sources):
@@ -346,7 +350,7 @@ class Reader:
         """`entry` with its films, opened; in a thread."""
         number, row, split = entry
         try:
-            paths = self.films.paths(row.data or {}, base=Path(row.file).parent)
+            paths = self.films.paths(row.data or {}, base=folder_of(row.file, [self._sources[number]]))
             return number, row, split, _Seen([os.path.abspath(path) for path in paths], [*map(self.films.open, paths)])
         except FilmError as error:
             return number, row, split, error
@@ -392,7 +396,9 @@ class Reader:
         if isinstance(options, list) and options:
             letters, texts = self.answers.setdefault(task, (Counter(), Counter()))
             letters[str(record["answer"])] += 1
-            texts[str(options[ord(str(record["answer"])) - ord("A")])] += 1
+            index = records.index_of(str(record["answer"]), options)
+            assert index is not None, "a record's answer is a letter of its options"
+            texts[str(options[index])] += 1
 
     def close(self) -> None:
         """All is read: raise for what is refused, warn of the rest."""
