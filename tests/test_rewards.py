@@ -682,3 +682,33 @@ def test_a_sheet_is_for_its_judge(cxr: Run, tmp_path: Path) -> None:
     (tmp_path / "sheet.csv").write_text("id,verdict\n", encoding="utf-8")
     assert cxr("score", "-", "--sheet", str(tmp_path / "sheet.csv"), stdin="{}\n").returncode == 2
     assert cxr("score", "-", "--judge", "sheet", stdin="{}\n").returncode == 2
+
+
+def test_the_example_of_the_docs_is_what_comes_out() -> None:
+    steps = [
+        ("plan", "Check both costophrenic angles, then the heart and the pleura."),
+        ("observe", "There is a moderate left pleural effusion."),
+        ("observe", "The heart is not enlarged."),
+        ("observe", "No pneumothorax."),
+        ("conclude", "So the answer is B, Yes."),
+    ]
+    record = {
+        "id": "r", "task": "binary", "question": "Is there a pleural effusion?", "options": ["No", "Yes"],
+        "answer": "B", "report": "Moderate left pleural effusion. The heart is not enlarged. No pneumothorax.",
+        "steps": [{"kind": kind, "text": text} for kind, text in steps],
+    }  # fmt: skip
+    written = ["The heart is not enlarged.", "No rib fracture.", "An effusion is seen, so the answer is B, Yes."]
+    denied = ("pleural effusion", "cardiomegaly", "pneumothorax", "consolidation", "rib fracture")
+    said = {
+        "B": ["There is a moderate right pleural effusion.", *written],
+        "A": [f"No {name}." for name in denied],
+        "left": ["There is a moderate left pleural effusion.", *written],
+    }
+    page = (ROOT / "docs" / "judging.md").read_text(encoding="utf-8")
+    for answer, told, balanced in (("B", 0.583, 0.0), ("A", 0.622, 0.0), ("left", 0.806, 0.857)):
+        letter = "A" if answer == "A" else "B"
+        text = "\n\n".join(said[answer])
+        line = judge({**record, "prediction": f"<think>{text}</think><answer>{letter}</answer>"})
+        assert line["radrscore"] == pytest.approx(told, abs=5e-4)
+        assert line["balanced_radrscore"] == pytest.approx(balanced, abs=5e-4)
+        assert f"{told:.3f}" in page
