@@ -9,6 +9,7 @@ import click
 from cxr_reason import cli
 from cxr_reason.joins import Join
 from cxr_reason.layouts import LAYOUTS, open_source
+from cxr_reason.mining.dates import DAY_FIRST, MONTH_FIRST
 from cxr_reason.records import SPLITS, TASKS
 
 from . import _llm, _options
@@ -65,6 +66,11 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     "--tell-view",
     is_flag=True,
     help="Tell the films' views in the questions; heart size on AP or portable films is asked only so.",
+)
+@click.option(
+    "--date-order",
+    type=click.Choice([DAY_FIRST, MONTH_FIRST]),
+    help="How to read 05/03/2024 in the column of times.  [default: as its other dates tell]",
 )
 @click.option("--split", type=click.Choice(SPLITS), help="Only studies of this split.")
 @click.option(

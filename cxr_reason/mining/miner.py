@@ -40,10 +40,15 @@ OTHER_SPLIT = "the prior is in another split"
 _SLUG = re.compile(r"[^a-z0-9]+")
 
 
-def by_study(rows: Iterator[Row], *, mapping: Mapping[str, str], pairs: bool = True) -> Iterator[Group | Row]:
-    """Rows as studies, with `pairs` each with its patient's study before; without study ids each row is a study."""
+def by_study(
+    rows: Iterator[Row], *, mapping: Mapping[str, str], pairs: bool = True, date_order: str | None = None
+) -> Iterator[Group | Row]:
+    """Rows as studies, with `pairs` each with its patient's study before (`priors.attach`).
+
+    Without study ids each row is a study.
+    """
     studies = group_consecutive(rows, lambda row: columns.cell(row.data or {}, mapping, "study_id"))
-    return priors.attach(studies, mapping) if pairs else studies
+    return priors.attach(studies, mapping, date_order=date_order) if pairs else studies
 
 
 def mine(unit: Group | Row, settings: Settings) -> Result:

@@ -58,7 +58,7 @@ def run(
     work: Any = partial(miner.mine, settings=settings)
     if asker and writer:
         work = partial(asker.through, work=partial(llm.mined, settings=settings, writer=writer))
-    units = guard.after(partial(miner.by_study, mapping=mapping, pairs=pairs))
+    units = guard.after(partial(miner.by_study, mapping=mapping, pairs=pairs, date_order=settings.date_order))
     if per_finding:
         summary = sampling.run(table, work, count=per_finding, seed=options.seed, units=units, **streams)
     else:
