@@ -22,12 +22,13 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     return tuple(task for task in TASKS if task in named)
 
 
-@click.command()
+@click.command(cls=cli.Command)
 @_options.input_argument
 @click.option(
     "--tasks",
     metavar="A,B,…",
     callback=_tasks,
+    shell_complete=_options.completing(TASKS),
     help=f"Which of {', '.join(TASKS)}.  [default: all; temporal where a prior study is known]",
 )
 @click.option("--findings", "findings_only", is_flag=True, help="One record a report with what it says; no questions.")
@@ -73,13 +74,7 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     help="How to read 05/03/2024 in the column of times.  [default: as its other dates tell]",
 )
 @click.option("--split", type=click.Choice(SPLITS), help="Only studies of this split.")
-@click.option(
-    "--apart-from",
-    multiple=True,
-    type=click.Path(exists=True),
-    metavar="FILE",
-    help="Leave out patients, studies and films that stand in FILE (records or a table). Repeatable.",
-)
+@_options.apart_from_option("Leave out")
 @click.option("--check-films", is_flag=True, help="Read the image files too: the same film must not be in two splits.")
 @click.option("--image-root", metavar="FOLDER", help="Put before the images' relative paths.")
 @click.option(

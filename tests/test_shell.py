@@ -188,7 +188,7 @@ def test_a_full_disk_says_so_and_leaves_the_old_output(made, tmp_path):
     for number, command in enumerate(("mine reports.csv", "refine questions")):
         output = tmp_path / str(number)
         output.write_text("old")
-        done = shell(f"ulimit -f 200; trap '' XFSZ; cxr {command} -o {output}", made)
+        done = shell(f"ulimit -f 200; trap '' XFSZ; cxr {command} -o {output} --force", made)
         says_that_the_disk_is_full(done)
         assert output.read_text() == "old"
 
