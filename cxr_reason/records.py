@@ -247,7 +247,7 @@ FIELDS: dict[str, Field] = {
     "study_id": Field(TEXT, _INPUT, "the study that the row belongs to"),
     "patient_id": Field(TEXT, _INPUT, "the patient, for priors and splits"),
     "split": Field(_one_of(*SPLITS), _INPUT, "train, validate or test, where the input has it"),
-    "sex": Field(_either(NUMBER, TEXT), _INPUT, "the patient's, as the input has it"),
+    "sex": Field(_either(NUMBER, TEXT), _INPUT, "the patient's: F, M, or as the input has it"),
     "age": Field(_either(NUMBER, TEXT), _INPUT, "the patient's, as the input has it"),
     "study_time": Field(TEXT, _INPUT, "when the study was made"),
     "prior_study_id": Field(TEXT, _INPUT, "the patient's study before, which a temporal question compares with"),

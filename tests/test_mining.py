@@ -646,3 +646,13 @@ def test_gross_denials_are_said_as_adverbs() -> None:
     made = mined("The lungs are grossly clear.", tasks=("anomaly",))
     said = [step["text"] for record in made for step in record["steps"]]
     assert any(re.search(r"\bgrossly (?:clear|normal)", text) for text in said)
+
+
+def test_columns_and_counts_are_told_in_words(cxr: Run, tmp_path: Path) -> None:
+    table = tmp_path / "r.csv"
+    table.write_text("PatID,Geschlecht,Befund\nP1,W,The heart is enlarged.\n")
+    done = cxr("mine", str(table), "--findings")
+    assert "columns: patient_id=PatID, findings=Befund, sex=Geschlecht; no study_id" in done.stderr
+    assert "1 record from 1 report\n" in done.stderr
+    assert json.loads(done.stdout)["sex"] == "F"
+    assert cxr("mine", str(table), "--findings", "-q").stderr == ""

@@ -58,6 +58,8 @@ def run(
     work: Any = partial(miner.mine, settings=settings)
     if asker and writer:
         work = partial(asker.through, work=partial(llm.mined, settings=settings, writer=writer))
+    if header and not table.known:
+        console.note(columns.told(mapping, pairs=pairs))
     units = guard.after(partial(miner.by_study, mapping=mapping, pairs=pairs, date_order=settings.date_order))
     if per_finding:
         summary = sampling.run(table, work, count=per_finding, seed=options.seed, units=units, **streams)
@@ -86,8 +88,12 @@ def _tell(summary: Summary, notes: Sequence[str]) -> None:
         if check in miner.CHECKS:
             console.note(f"{_studies(count)} rejected: {check}")
     tell_of_chains(summary.counts)
-    console.note(f"{summary.records:,} records from {summary.counts['reports']:,} reports")
+    console.note(f"{_several(summary.records, 'record')} from {_several(summary.counts['reports'], 'report')}")
 
 
 def _studies(count: int) -> str:
     return f"{count:,} {'study' if count == 1 else 'studies'}"
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count:,} {noun if count == 1 else f'{noun}s'}"

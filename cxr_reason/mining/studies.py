@@ -13,6 +13,10 @@ from cxr_reason.mining.apart import split_of
 from cxr_reason.mining.settings import Settings
 from cxr_reason.streams import Group, Row, stable_id
 
+_SEXES = dict.fromkeys(("f", "female", "w", "weiblich", "frau", "femenino", "mujer", "féminin", "femme"), "F")
+_SEXES |= dict.fromkeys(("m", "male", "männlich", "maennlich", "mann", "masculino", "hombre", "masculin", "homme"), "M")
+"""One way of writing, so that `cxr score --by sex` counts each once. What isn't here stays as the input has it."""
+
 
 def tables_of(unit: Group | Row) -> list[dict[str, Any]]:
     rows = [unit] if isinstance(unit, Row) else unit.rows
@@ -40,7 +44,7 @@ def study_of(tables: list[dict[str, Any]], settings: Settings, *, with_labels: b
     study: dict[str, Any] = {"study_id": identity}
     for name in ("patient_id", "sex", "age", "study_time", "prior_study_id"):
         if name in mapping and (text := columns.cell(first, mapping, name)):
-            study[name] = text
+            study[name] = _SEXES.get(text.casefold(), text) if name == "sex" else text
     if split := split_of(first, mapping):
         study["split"] = split
     if images:
