@@ -154,7 +154,7 @@ def table_options(command: Command) -> Command:
     """`overrides` (field to column) and `encoding`, for commands that read other people's tables."""
     for option in (
         click.option(
-            "--encoding", metavar="NAME", help="Text encoding of the input and joined tables.  [default: utf-8]"
+            "--encoding", metavar="NAME", help="Text encoding of the input and all other tables.  [default: utf-8]"
         ),
         click.option(
             "--map",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from typing import Any
 
 import click
@@ -132,5 +133,8 @@ def mine(
     model = _llm.writer(ctx, given)
     table = open_source(source, layout=layout, joins=joins, encoding=encoding, image_root=given["image_root"])
     ctx.call_on_close(table.close)
+    # The paths of an archive's images begin in its folder, wherever in it the reports lie.
+    archive = (source if os.path.isdir(source) else os.path.dirname(source)) if layout and source else None
+    given |= {"film_root": given["image_root"] or archive, "encoding": encoding}
     joined = {"layout": layout, "joins": list(map(str, joins))}
     stage.run(table, overrides=overrides, joined=joined, model=model, **given)

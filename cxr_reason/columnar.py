@@ -38,7 +38,6 @@ READ_BYTES = 1 << 20
 
 # pandas keeps its row numbers in columns of such names.
 _ROW_NUMBERS = "__index_level_"
-_SPLITS = {"validation": "validate", "valid": "validate", "val": "validate", "dev": "validate"}
 _AGAIN = "Make or copy the file again; the rows before it are fine."
 _OTHER_PARTS = f"Make or copy the folder again, with its {INDEX}."
 
@@ -351,7 +350,7 @@ def _saved(path: Path, name: str, split: str | None) -> list[Part]:
     except (KeyError, TypeError):
         raise InputError("this isn't the state of a dataset", where=f"{name}/state.json") from None
     # A dataset without splits calls itself "train" too, whatever it is: only the name of a folder counts.
-    split = _SPLITS.get(split or "", split)
+    split = records.SPLIT_NAMES.get(split or "", split)
     defaults = {"split": split} if split in records.SPLITS else {}
     return [StreamPart(f"{name}/{file}", partial(_opened, path / file), defaults=dict(defaults)) for file in files]
 

@@ -38,6 +38,11 @@ LABELS = (
 )
 TASKS = ("binary", "single", "multiple", "anomaly", "temporal")
 SPLITS = ("train", "validate", "test")
+SPLIT_NAMES = {
+    **{"train": "train", "training": "train", "validate": "validate", "validation": "validate", "valid": "validate"},
+    **{"val": "validate", "dev": "validate", "test": "test", "testing": "test", "eval": "test"},
+}
+"""What tables call the splits, in small letters."""
 VIEWS = ("PA", "AP", "LAT", "other")
 VIEW_NAMES = {"PA": "PA", "AP": "AP"} | dict.fromkeys(("LAT", "LATERAL", "LL", "RL", "XTABLE LATERAL"), "LAT")
 """What tables and DICOM's View Position call the views, in capitals. Any other is `other`, as are films taken lying on

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from cxr_reason import columns, console, runner
+from cxr_reason.apart import Guard
 from cxr_reason.engines.asking import Asker
 from cxr_reason.mining import labels, llm, miner, sampling, tally
-from cxr_reason.mining.apart import Guard
 from cxr_reason.mining.settings import Settings
 from cxr_reason.mining.tasks import Options
 from cxr_reason.refining.llm import Writer
@@ -31,14 +31,17 @@ def run(
     per_finding: int | None,
     apart_from: Sequence[str],
     check_films: bool,
+    film_root: str | None = None,
+    encoding: str | None = None,
     model: tuple[Asker, Writer] | None = None,
     **given: Any,
 ) -> Summary:
     """Mine `table`, and tell on stderr what came of it. Raises InputError where it has neither reports nor labels.
 
     `overrides` are those of ``--map``, `joined` says how the table was put together, for the run's identity, `model`
-    writes the chains, where the rules don't. The rest are the options of `cxr mine`: fields of `Options`, of `Settings`
-    and of `runner.run`.
+    writes the chains, where the rules don't. `film_root` is where relative paths of films begin; None: in the folder
+    of the file that names them. `encoding` is that of the tables. The rest are the options of `cxr mine`: fields of
+    `Options`, of `Settings` and of `runner.run`.
     """
     header = table.header()
     mapping = columns.guess_columns(header, table.sample(), overrides={**table.known, **overrides})
@@ -53,7 +56,7 @@ def run(
     asker, writer = model or (None, None)
     deciding = {**asker.identity, **writer.as_dict()} if asker and writer else None
     settings = Settings(mapping, options, label_columns=label_columns, language=table.language, llm=deciding, **given)
-    guard = Guard(mapping, apart_from=apart_from, films=check_films, root=settings.image_root)
+    guard = Guard(mapping, apart_from=apart_from, films=check_films, root=film_root, encoding=encoding)
     pairs = "temporal" in options.tasks and not settings.findings_only
     work: Any = partial(miner.mine, settings=settings)
     if asker and writer:

@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from cxr_reason import columns, records
+from cxr_reason.apart import split_of
 from cxr_reason.mining import labels
-from cxr_reason.mining.apart import split_of
 from cxr_reason.mining.settings import Settings
 from cxr_reason.streams import Group, Row, stable_id
 
