@@ -96,7 +96,11 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> None:
         console.reset()
-        code = _outcome(partial(super().invoke, ctx))
+        try:
+            code = _outcome(partial(super().invoke, ctx))
+        except click.ClickException:  # click itself tells it, last
+            console.close()
+            raise
         unwritten = _outcome(sys.stdout.flush) if sys.stdout else 0
         if unwritten:
             _drop_stdout()

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from conftest import ROOT, Run
 
 from cxr_reason import columns, records
+from cxr_reason.cli import main
 from cxr_reason.mining import miner, sampling, sights, tally, tasks, wording
 from cxr_reason.mining.dice import Dice, coin
 from cxr_reason.mining.language import CONCLUSIONS, DEFINITIONS, MANNERS, PLANS, QUESTIONS, REGIONS, SENTENCES
@@ -583,6 +585,36 @@ def test_per_finding_takes_the_smallest_hashes_of_each_cell(cxr: Run, tmp_path: 
     again = cxr("mine", str(source), "--per-finding", "4").stdout
     assert sorted(again.splitlines()) == sorted(done.stdout.splitlines())
     assert cxr("mine", str(source), "--per-finding", "4", "--shard", "0/2").returncode == 2
+
+
+def test_per_finding_writes_what_can_be_read_before_it_complains(cxr: Run, tmp_path: Path) -> None:
+    source, output, rejects = tmp_path / "r.csv", tmp_path / "out.jsonl", tmp_path / "why.jsonl"
+    rows = ["too,many,cells" if n % 2 else f"S{n},Small left pleural effusion." for n in range(20)]
+    source.write_text("study_id,report\n" + "\n".join(rows) + "\n")
+    done = cxr("mine", str(source), "--per-finding", "2", "-o", str(output), "--rejects", str(rejects))
+    assert done.returncode == 3
+    assert "Everything else is written" in done.stderr
+    assert len(output.read_text().splitlines()) > 0
+    assert len(rejects.read_text().splitlines()) == 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "r.csv", "why.jsonl"]
+
+
+def test_per_finding_goes_on_with_all_questions_of_a_run_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, output = tmp_path / "r.csv", tmp_path / "out.jsonl"
+    source.write_text("study_id,report\n" + "".join(f"S{n},Small left pleural effusion.\n" for n in range(20)))
+    line = ["mine", str(source), "--per-finding", "2", "-o", str(output)]
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sampling, "cutoffs", killed)
+        assert CliRunner().invoke(main, line).exit_code == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl.questions.partial", "r.csv"]
+    assert CliRunner().invoke(main, line).exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "r.csv"]
 
 
 def test_cutoffs_keep_the_given_number() -> None:

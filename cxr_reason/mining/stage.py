@@ -64,10 +64,10 @@ def run(
     if header and not table.known:
         console.note(columns.told(mapping, pairs=pairs))
     units = guard.after(partial(miner.by_study, mapping=mapping, pairs=pairs, date_order=settings.date_order))
+    config = settings.as_dict() | guard.as_dict() | joined
     if per_finding:
-        summary = sampling.run(table, work, count=per_finding, seed=options.seed, units=units, **streams)
+        summary = sampling.run(table, work, count=per_finding, seed=options.seed, units=units, config=config, **streams)
     else:
-        config = settings.as_dict() | guard.as_dict() | joined
         summary = runner.run(table, work, stage="mine", units=units, config=config, **streams)
     _tell(summary, [*table.notes(), *guard.notes()])
     return summary
