@@ -77,7 +77,12 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--split", type=click.Choice(SPLITS), help="Only studies of this split.")
 @_options.apart_from_option("Leave out")
 @click.option("--check-films", is_flag=True, help="Read the image files too: the same film must not be in two splits.")
-@click.option("--image-root", metavar="FOLDER", help="Put before the images' relative paths.")
+@click.option(
+    "--image-root",
+    metavar="FOLDER",
+    help="Write FOLDER before the images' relative paths, into the records. Later commands then need no --image-root: "
+    "theirs only says where to look.",
+)
 @click.option(
     "--layout",
     type=click.Choice(list(LAYOUTS)),

@@ -31,6 +31,7 @@ from typing import Any
 from cxr_reason import __version__, arrow
 from cxr_reason.errors import CxrError
 from cxr_reason.sinks import FileSink, whole
+from cxr_reason.writers import is_folder
 
 PART_ROWS = 50_000
 # A row group ends at whichever comes first; bytes are those of the columns in memory.
@@ -47,7 +48,7 @@ class ParquetSink(FileSink):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
-        self._is_folder = str(path).endswith(os.sep) or self._target.is_dir()
+        self._is_folder = is_folder(path)
         self.regular = self._is_folder or self.regular
         self.gzipped = False  # whatever a folder is called
         self._parts: list[dict[str, Any]] = []

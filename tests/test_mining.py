@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,9 @@ import pytest
 from click.testing import CliRunner
 from conftest import ROOT, Run
 
-from cxr_reason import columns, records
+from cxr_reason import columns, records, runner
 from cxr_reason.cli import main
-from cxr_reason.mining import miner, sampling, sights, tally, tasks, wording
+from cxr_reason.mining import miner, sampling, sights, stage, tally, tasks, wording
 from cxr_reason.mining.dice import Dice, coin
 from cxr_reason.mining.language import CONCLUSIONS, DEFINITIONS, MANNERS, PLANS, QUESTIONS, REGIONS, SENTENCES
 from cxr_reason.mining.settings import Settings
@@ -92,7 +93,6 @@ def test_sentences_are_read_back_as_what_they_say(name: str) -> None:
                 reads_back(wording.hedged(details, certainty), details, "uncertain", certainty)
         if severity is None and side is None:
             reads_back(wording.absent(details), details, "absent", "definite")
-            reads_back(wording.unlikely(details), details, "absent", "probable")
 
 
 def side_of(finding: Finding) -> str | None:
@@ -688,3 +688,47 @@ def test_columns_and_counts_are_told_in_words(cxr: Run, tmp_path: Path) -> None:
     assert "1 record from 1 report\n" in done.stderr
     assert json.loads(done.stdout)["sex"] == "F"
     assert cxr("mine", str(table), "--findings", "-q").stderr == ""
+
+
+def test_rows_of_a_study_already_met_are_told(cxr: Run, tmp_path: Path) -> None:
+    """An accession that comes again is glued to its report, or merged into it: either must be seen."""
+    table = tmp_path / "r.csv"
+    rows = ["A,The heart is enlarged.,a.png", "A,The heart is enlarged.,a.png", "A,The heart is enlarged.,b.png"]
+    rows += ["A,No pleural effusion.,c.png", "B,No pleural effusion.,d.png", "A1,,e.png"]
+    table.write_text("study_id,report,image_path\n" + "\n".join(rows) + "\n")
+    done = cxr("mine", str(table), "--findings")
+    told = (
+        "3 rows are of a study already met: 1 with the same report, 1 with another, which is joined to it, 1 repeated"
+    )
+    assert told in done.stderr
+    first = json.loads(done.stdout.splitlines()[0])
+    assert first["images"] == ["a.png", "b.png", "c.png"]
+    assert first["report"] == "The heart is enlarged.\nNo pleural effusion."
+    assert "already met" not in cxr("mine", str(EXAMPLES)).stderr
+
+
+def test_the_table_of_findings_is_cut_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = Counter({f"finding/finding {n}/present": n + 1 for n in range(50)} | {"reports": 50})
+    stage._tell(runner.Summary(records=1, counts=counts), [], asked=False)
+    whole = capsys.readouterr().err
+    assert whole.startswith("What the reports say\n")
+    assert whole.count("finding ") > 50
+    assert "questions" not in whole
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    stage._tell(runner.Summary(records=1, counts=counts), [], asked=True)
+    cut = capsys.readouterr().err
+    assert "What the reports say, and what is asked (the 20 most frequent; 2> FILE holds 30 more)" in cut
+    assert cut.count("finding ") == 21
+
+
+def test_an_image_root_is_put_before_a_path_once(cxr: Run, tmp_path: Path) -> None:
+    table = tmp_path / "r.csv"
+    table.write_text("study_id,report,image_path\nA,The heart is enlarged.,a.png\n")
+    once = cxr("mine", str(table), "--findings", "--image-root", "films").stdout
+    assert json.loads(once)["images"] == ["films/a.png"]
+    (tmp_path / "r.jsonl").write_text(once)
+    twice = cxr("mine", str(tmp_path / "r.jsonl"), "--findings", "--image-root", "./films/").stdout
+    assert json.loads(twice)["images"] == ["films/a.png"]

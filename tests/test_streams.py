@@ -125,7 +125,7 @@ def test_an_input_that_cannot_be_read_at_all_says_so(rows, content, problem):
 def test_missing_files_folders_and_unknown_encodings_are_errors(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         list(Input(tmp_path / "absent").rows())
-    with pytest.raises(InputError, match=r"this folder holds no index\.json"):
+    with pytest.raises(InputError, match=r"this folder holds no index\.json.*\nName a file"):
         list(Input(tmp_path).rows())
     for encoding in ("klingon", "hex"):
         with pytest.raises(InputError, match="no encoding"):
@@ -432,6 +432,13 @@ def test_a_gzip_that_ends_in_a_line_that_is_too_long_is_an_error(tmp_path, monke
     with pytest.raises(InputError, match="ends here or is damaged") as told:
         list(Input(path).rows())
     assert told.value.where == f"{path}:3"
+
+
+def test_a_folder_of_tables_names_them(tmp_path):
+    for name in ("reports.csv", "labels.CSV.gz", "notes.md", "a.parquet", "b.tsv"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"It holds a.parquet, b.tsv, labels.CSV.gz and 1 more: name one"):
+        list(Input(tmp_path).rows())
 
 
 # -------------------------------------------------------------------------------------------------------------- sinks

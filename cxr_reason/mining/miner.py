@@ -54,6 +54,13 @@ def by_study(
 def mine(unit: Group | Row, settings: Settings) -> Result:
     """The records of one study, or why there are none. Raises nothing that a report could cause."""
     tables = tables_of(unit)
+    result = _mined(unit, tables, settings)
+    if len(tables) > 1:
+        result.counts = {**result.counts, **tally.further_rows(tables, settings.mapping)}
+    return result
+
+
+def _mined(unit: Group | Row, tables: list[dict[str, Any]], settings: Settings) -> Result:
     given, fault = labels_of(tables, settings)
     study = study_of(tables, settings, with_labels=bool(fault))
     if settings.split is not None and study.get("split") != settings.split:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -69,14 +70,19 @@ def run(
         summary = sampling.run(table, work, count=per_finding, seed=options.seed, units=units, config=config, **streams)
     else:
         summary = runner.run(table, work, stage="mine", units=units, config=config, **streams)
-    _tell(summary, [*table.notes(), *guard.notes()])
+    _tell(summary, [*table.notes(), *guard.notes()], asked=not settings.findings_only)
     return summary
 
 
-def _tell(summary: Summary, notes: Sequence[str]) -> None:
+def _tell(summary: Summary, notes: Sequence[str], *, asked: bool) -> None:
     """What was found and asked, as a table on stderr, and what became of the rest."""
     if rows := tally.rows(summary.counts):
-        console.table("What the reports say, and what is asked", tally.COLUMNS, rows)
+        title = "What the reports say, and what is asked" if asked else "What the reports say"
+        shown = rows[: tally.SHOWN] if sys.stderr.isatty() else rows
+        if more := len(rows) - len(shown):
+            title += f" (the {len(shown)} most frequent; 2> FILE holds {more:,} more)"
+        width = len(tally.COLUMNS) - (not asked)
+        console.table(title, tally.COLUMNS[:width], [row[:width] for row in shown])
     if rows := labels.rows(summary.counts):
         console.table("Labels: what we read, and what the input says", labels.COLUMNS, rows)
     if unread := summary.counts["labels/unread"]:
@@ -87,6 +93,8 @@ def _tell(summary: Summary, notes: Sequence[str]) -> None:
         console.note(note)
     for reason, count in tally.left_out(summary.counts).items():
         console.note(f"{_studies(count)} left out: {reason}")
+    if told := tally.rows_told(summary.counts):
+        console.note(told)
     for check, count in sorted(summary.checks.items()):
         if check in miner.CHECKS:
             console.note(f"{_studies(count)} rejected: {check}")
