@@ -17,7 +17,7 @@ from cxr_reason import console
 from cxr_reason.cli import OutFile
 from cxr_reason.cluster import Shard, shard_from_environment
 from cxr_reason.joins import Join
-from cxr_reason.writers import WRITERS, format_of
+from cxr_reason.writers import TABLES, WRITERS, format_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -86,6 +86,12 @@ def _format(ctx: click.Context, param: click.Parameter, value: str | None) -> st
     told = format_of(output) if output else None
     if value is not None and told is not None and told != value:
         raise click.BadParameter(f"{output} asks for {told}: change the one or the other.", ctx, param)
+    if output and output.lower().endswith((".xlsx", ".xls", ".ods")):
+        raise click.BadParameter(f"{output}: a workbook can't be written. Spreadsheets open .csv.", ctx, param)
+    if (value or told) in TABLES and not ctx.params.get("findings_only"):
+        what = f"{output} asks for a table" if told else f"{value} is a table"
+        hint = "`cxr mine --findings` alone writes one; records take .jsonl, .arrow or .parquet"
+        raise click.BadParameter(f"{what}, which has a row a study and no questions: {hint}.", ctx, param)
     if (value or told) == "parquet":
         if output is None:
             hint = "name one, -o chains.parquet, or a folder for its parts, -o chains/"
@@ -212,14 +218,14 @@ def rejects_options(command: Command) -> Command:
     return command
 
 
-def output_options(command: Command) -> Command:
-    """`output`, `output_format`, `force` and `rejects`."""
+def output_options(command: Command, *, tables: bool = False) -> Command:
+    """`output`, `output_format`, `force` and `rejects`; with `tables`, a command that has `findings_only` too."""
     command = rejects_options(command)
     for option in (
         click.option(
             "--format",
             "output_format",
-            type=click.Choice(list(WRITERS)),
+            type=click.Choice([name for name in WRITERS if tables or name not in TABLES]),
             callback=_format,
             help="Format of the output.  [default: as the name of -o ends, else jsonl]",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os.path
+from functools import partial
 from typing import Any
 
 import click
@@ -32,7 +33,13 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     shell_complete=_options.completing(TASKS),
     help=f"Which of {', '.join(TASKS)}.  [default: all; temporal where a prior study is known]",
 )
-@click.option("--findings", "findings_only", is_flag=True, help="One record a report with what it says; no questions.")
+@click.option(
+    "--findings",
+    "findings_only",
+    is_flag=True,
+    is_eager=True,  # the format depends on it
+    help="One record a report with what it says, or with -o labels.csv a row; no questions.",
+)
 @click.option("--per-finding", type=click.IntRange(1), metavar="N", help="At most N for each task, finding and answer.")
 @click.option("--open-ended", is_flag=True, help="Ask single and multiple without options too.")
 @click.option(
@@ -99,7 +106,7 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @_llm.chain_options
 @_options.table_options
 @_options.join_option
-@_options.output_options
+@partial(_options.output_options, tables=True)
 @_options.stream_options
 @_options.seed_option
 @cli.verbosity_options

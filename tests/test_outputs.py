@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from conftest import ROOT
 
 from cxr_reason import cli
 from cxr_reason.cli import COMMANDS, main
+from cxr_reason.records import LABELS
 
 REPORTS = ROOT / "examples" / "reports.csv"
 PREDICTIONS = ROOT / "examples" / "predictions.jsonl"
@@ -40,8 +43,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "line",
     [
-        "mine r.csv -o r.csv",
-        "mine r.csv -o link.csv",
+        "mine r.csv --findings -o r.csv",
+        "mine r.csv --findings -o link.csv",
         "mine link.csv --rejects hard.csv",
         "mine r.csv --rejects r.csv --force",
         "mine r.csv --join notes.jsonl:note -o notes.jsonl",
@@ -66,7 +69,7 @@ def test_no_output_is_an_input(folder: Path, line: str, monkeypatch: pytest.Monk
 
 def test_stdin_is_an_input_too(folder: Path) -> None:
     with open(folder / "r.csv") as table:
-        command = [sys.executable, "-m", "cxr_reason", "mine", "-o", str(folder / "r.csv")]
+        command = [sys.executable, "-m", "cxr_reason", "mine", "--findings", "-o", str(folder / "r.csv")]
         done = subprocess.run(command, stdin=table, capture_output=True, text=True)
     assert done.returncode == 2
     assert "is what is read here" in done.stderr
@@ -178,3 +181,75 @@ def test_a_mapping_is_shown_as_it_was_typed() -> None:
     assert "'=uid': write FIELD=COLUMN" in cxr("mine", REPORTS, "--map", "=uid", code=2).stderr
     told = cxr("mine", REPORTS, "--map", "report=a", "--map", "report=b", code=2).stderr
     assert "'report' is given twice: a and b" in told
+
+
+# ------------------------------------------------------------------------------------------------- a table of labels
+
+
+def labels(folder: Path, name: str = "labels.csv", delimiter: str = ",") -> list[dict[str, str]]:
+    with open(folder / name, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter=delimiter))
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("labels.csv", ","), ("labels.tsv", "\t")])
+def test_a_table_says_what_the_records_say(folder: Path, name: str, delimiter: str) -> None:
+    cxr("mine", folder / "r.csv", "--findings", "-q", "-o", folder / name)
+    made = [json.loads(line) for line in cxr("mine", folder / "r.csv", "--findings", "-q").stdout.splitlines()]
+    rows = labels(folder, name, delimiter)
+    assert list(rows[0]) == [
+        *("id", "study_id", "patient_id", "split", "study_time"),
+        *LABELS,
+        *("normal", "acute", "understood"),
+    ]
+    assert len(rows) == len(made) > 3
+    for row, record in zip(rows, made, strict=True):
+        assert {label: int(row[label]) for label in LABELS if row[label]} == record["labels"]
+        assert row["study_id"] == record["study_id"]
+        assert row["acute"] == ("" if record["acute"] is None else str(int(record["acute"])))
+        assert float(row["understood"]) == record["understood"]
+        assert record["report"] not in str(row)
+    states = {row[label] for row in rows for label in LABELS}
+    assert states == {"", "0", "1", "-1"}
+
+
+def test_a_table_runs_no_formula(folder: Path) -> None:
+    rows = ['=HYPERLINK(1),"P,1"', "@x,-5"]
+    (folder / "r.csv").write_text("study_id,patient_id,report\n" + "".join(f"{row},No effusion.\n" for row in rows))
+    cxr("mine", folder / "r.csv", "--findings", "-q", "-o", folder / "labels.csv")
+    assert [(row["study_id"], row["patient_id"]) for row in labels(folder)] == [
+        ("'=HYPERLINK(1)", "P,1"),
+        ("'@x", "'-5"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.csv.gz"])
+def test_a_table_is_the_same_in_parts_and_processes(folder: Path, name: str) -> None:
+    line = ("mine", folder / "r.csv", "--findings", "-q", "-o")
+    cxr(*line, folder / name)
+    once = (folder / name).read_bytes()
+    cxr(*line, folder / name)
+    cxr(*line, folder / f"two-{name}", "--jobs", "2")
+    assert once == (folder / name).read_bytes() == (folder / f"two-{name}").read_bytes()
+    (folder / "empty.csv").write_text("study_id,report\nS1,Rodilla derecha.\n")
+    cxr("mine", folder / "empty.csv", "--findings", "-q", "-o", folder / "none.csv")
+    assert labels(folder, "none.csv") == []
+    assert (folder / "none.csv").read_text().startswith("id,study_id,")
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("mine r.csv -o out.csv", "out.csv asks for a table, which has a row a study and no questions"),
+        ("mine r.csv -o out.TSV.gz", "asks for a table"),
+        ("mine r.csv --format csv", "csv is a table"),
+        ("mine r.csv --findings -o out.xlsx", "a workbook can't be written"),
+        ("mine r.csv -o out.ods", "a workbook can't be written"),
+        ("refine q.jsonl -o out.csv", "asks for a table"),
+        ("infer q.jsonl --ckpt tiny -o out.csv", "asks for a table"),
+        ("refine q.jsonl --format csv", "is not one of"),
+    ],
+)
+def test_questions_are_no_table(folder: Path, line: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert what in cxr(*line.split(), code=2).stderr
+    assert not list(folder.glob("out*"))
