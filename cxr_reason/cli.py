@@ -74,7 +74,10 @@ class Command(click.Command):
                 inputs += given or (["-"] if isinstance(param, click.Argument) else [])
         inputs += [join.file for join in ctx.params.get("joins") or ()]
         inputs += ctx.params.get("mix") or ()
-        outputs.check(inputs, written, stage=ctx.command.name or "", force=bool(ctx.params.get("force")))
+        try:
+            outputs.check(inputs, written, stage=ctx.command.name or "", force=bool(ctx.params.get("force")))
+        except outputs.OutputError as error:
+            raise click.UsageError(str(error), ctx) from None
         return super().invoke(ctx)
 
 
