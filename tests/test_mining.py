@@ -613,8 +613,16 @@ def test_per_finding_goes_on_with_all_questions_of_a_run_that_was_killed(
         patched.setattr(sampling, "cutoffs", killed)
         assert CliRunner().invoke(main, line).exit_code == 130
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl.questions.partial", "r.csv"]
+    assert (tmp_path / "out.jsonl.questions.partial").stat().st_mode & 0o777 == 0o600
     assert CliRunner().invoke(main, line).exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "r.csv"]
+
+
+def test_per_finding_leaves_nothing_of_an_input_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("study_id,report\n")
+    line = ["mine", str(tmp_path / "r.csv"), "--per-finding", "2", "-o", str(tmp_path / "out.jsonl")]
+    assert CliRunner().invoke(main, line).exit_code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
 
 
 def test_cutoffs_keep_the_given_number() -> None:

@@ -45,6 +45,9 @@ def run(
         if output is not None and beside:
             target = Path(output).resolve()
             every = target.with_name(f"{target.name}.questions.partial")
+            if target.parent.is_dir():
+                every.touch(mode=0o600)  # like all that is unfinished; what replaces it keeps its mode
+            stack.callback(_drop_empty, every)
         else:
             every = Path(stack.enter_context(TemporaryDirectory(prefix="cxr-mine-"))) / "questions.jsonl"
         # However many rows are broken: what the others give is written first.
@@ -67,6 +70,11 @@ def run(
         every.unlink(missing_ok=True)
     runner.require_few_failures(summary, source.name, max_failed=max_failed, rejects=rejects)
     return summary
+
+
+def _drop_empty(path: Path) -> None:
+    if path.is_file() and not path.stat().st_size:
+        path.unlink()
 
 
 def cutoffs(rows: Iterable[Row], *, count: int, seed: int) -> dict[str, int]:
