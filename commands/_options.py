@@ -7,16 +7,17 @@ They are stacked under ``@click.command()`` in this order: `input_argument` or `
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from cxr_reason import console
+from cxr_reason.cli import OutFile
 from cxr_reason.cluster import Shard, shard_from_environment
 from cxr_reason.joins import Join
-from cxr_reason.writers import WRITERS, format_of
+from cxr_reason.writers import TABLES, WRITERS, format_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -61,11 +62,14 @@ def _shard(ctx: click.Context, param: click.Parameter, value: Shard | None) -> S
 
 
 def _mapping(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in value]
-    for field, equals, column in pairs:
-        if not (field and equals and column):
-            raise click.BadParameter(f"{field!r}: write FIELD=COLUMN, as in study_id=uid.", ctx, param)
-    return {field.strip(): column.strip() for field, _, column in pairs}
+    told: dict[str, str] = {}
+    for text in value:
+        field, _, column = (part.strip() for part in text.partition("="))
+        if not (field and column):
+            raise click.BadParameter(f"{text!r}: write FIELD=COLUMN, as in study_id=uid.", ctx, param)
+        if told.setdefault(field, column) != column:
+            raise click.BadParameter(f"{field!r} is given twice: {told[field]} and {column}.", ctx, param)
+    return told
 
 
 def _joins(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Join, ...]:
@@ -82,6 +86,12 @@ def _format(ctx: click.Context, param: click.Parameter, value: str | None) -> st
     told = format_of(output) if output else None
     if value is not None and told is not None and told != value:
         raise click.BadParameter(f"{output} asks for {told}: change the one or the other.", ctx, param)
+    if output and output.lower().endswith((".xlsx", ".xls", ".ods")):
+        raise click.BadParameter(f"{output}: a workbook can't be written. Spreadsheets open .csv.", ctx, param)
+    if (value or told) in TABLES and not ctx.params.get("findings_only"):
+        what = f"{output} asks for a table" if told else f"{value} is a table"
+        hint = "`cxr mine --findings` alone writes one; records take .jsonl, .arrow or .parquet"
+        raise click.BadParameter(f"{what}, which has a row a study and no questions: {hint}.", ctx, param)
     if (value or told) == "parquet":
         if output is None:
             hint = "name one, -o chains.parquet, or a folder for its parts, -o chains/"
@@ -92,15 +102,22 @@ def _format(ctx: click.Context, param: click.Parameter, value: str | None) -> st
 
 
 def own_files(files: Mapping[str, str | None], *, stdout: str) -> None:
-    """Raise UsageError where one of `files` (by option) is stdout, which is for `stdout`, or two of them are one."""
-    named = {option: path for option, path in files.items() if path}
-    if "-" in named.values():
-        option = next(option for option, path in named.items() if path == "-")
+    """Raise UsageError where one of `files` (by option) is stdout, which is for `stdout`."""
+    if option := next((option for option, path in files.items() if path == "-"), None):
         raise click.UsageError(f"{option} needs a file: stdout is for {stdout}.")
-    real: dict[str, str] = {}
-    for option, path in named.items():
-        if (other := real.setdefault(os.path.realpath(path), option)) != option:
-            raise click.UsageError(f"{other} and {option} each need a file of their own.")
+
+
+def completing(known: Sequence[str]) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """What the shell may put after the last comma of ``A,B,…``."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        before, comma, last = incomplete.rpartition(",")
+        named = before.split(",")
+        return [
+            CompletionItem(f"{before}{comma}{name}") for name in known if name.startswith(last) and name not in named
+        ]
+
+    return complete
 
 
 def names_option(*declared: str, known: Sequence[str] = (), **attributes: Any) -> Callable[[Command], Command]:
@@ -112,6 +129,8 @@ def names_option(*declared: str, known: Sequence[str] = (), **attributes: Any) -
             raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(known)}.", ctx, param)
         return told
 
+    if known:
+        attributes["shell_complete"] = completing(known)
     return click.option(*declared, metavar="A,B,…", callback=names, **{"default": "", **attributes})
 
 
@@ -129,19 +148,19 @@ def no_reports_option(places: str) -> Callable[[Command], Command]:
 
 def input_argument(command: Command) -> Command:
     """`source`: a file, or None or "-" for stdin."""
-    return click.argument("source", metavar="[INPUT]", required=False)(command)
+    return click.argument("source", metavar="[INPUT]", required=False, type=click.Path(allow_dash=True))(command)
 
 
 def inputs_argument(command: Command) -> Command:
     """`sources`: files that are read one after the other; none, or "-", for stdin."""
-    return click.argument("sources", metavar="[INPUT]…", nargs=-1)(command)
+    return click.argument("sources", metavar="[INPUT]…", nargs=-1, type=click.Path(allow_dash=True))(command)
 
 
 def table_options(command: Command) -> Command:
     """`overrides` (field to column) and `encoding`, for commands that read other people's tables."""
     for option in (
         click.option(
-            "--encoding", metavar="NAME", help="Text encoding of the input and joined tables.  [default: utf-8]"
+            "--encoding", metavar="NAME", help="Text encoding of the input and all other tables.  [default: utf-8]"
         ),
         click.option(
             "--map",
@@ -154,6 +173,17 @@ def table_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def apart_from_option(text: str) -> Callable[[Command], Command]:
+    """`apart_from`: files that hold what must not be in the input; `text` says what becomes of it."""
+    return click.option(
+        "--apart-from",
+        multiple=True,
+        type=click.Path(exists=True),
+        metavar="FILE",
+        help=f"{text} patients, studies and films that stand in FILE too (records or a table). Repeatable.",
+    )
 
 
 def join_option(command: Command) -> Command:
@@ -174,31 +204,35 @@ def rejects_options(command: Command) -> Command:
     for option in (
         click.option(
             "--rejects",
-            type=click.Path(dir_okay=False),
+            type=OutFile(),
             metavar="FILE",
             help="Write what was left out here, with reasons. It holds report text.",
         ),
-        click.option("--force", is_flag=True, help="Start over, also where a killed run could be continued."),
+        click.option(
+            "--force",
+            is_flag=True,
+            help="Start over, also where a killed run could be continued, and replace files that aren't from cxr.",
+        ),
     ):
         command = option(command)
     return command
 
 
-def output_options(command: Command) -> Command:
-    """`output`, `output_format`, `force` and `rejects`."""
+def output_options(command: Command, *, tables: bool = False) -> Command:
+    """`output`, `output_format`, `force` and `rejects`; with `tables`, a command that has `findings_only` too."""
     command = rejects_options(command)
     for option in (
         click.option(
             "--format",
             "output_format",
-            type=click.Choice(list(WRITERS)),
+            type=click.Choice([name for name in WRITERS if tables or name not in TABLES]),
             callback=_format,
             help="Format of the output.  [default: as the name of -o ends, else jsonl]",
         ),
         click.option(
             "-o",
             "--output",
-            type=click.Path(),
+            type=OutFile(dir_okay=True),
             is_eager=True,  # the format is guessed from it
             metavar="FILE",
             help="Write here instead of to stdout, gzipped if it ends in .gz; chains/ is a folder of Parquet parts. "

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cxr_reason.cli import OutFile
 from cxr_reason.samples.draw import Sample
 from cxr_reason.sheets import key_path
 
@@ -28,14 +29,14 @@ def review_options(claims: str, *, strata: Sequence[str], prefix: str = "") -> C
             click.option(
                 f"--{prefix}html",
                 "sample_html",
-                type=click.Path(dir_okay=False),
+                type=OutFile(),
                 metavar="FILE",
                 help="The sample as a page to read by.",
             ),
             click.option(
                 f"--{prefix}sheet",
                 "sample_sheet",
-                type=click.Path(dir_okay=False),
+                type=OutFile(beside=key_path),
                 metavar="FILE",
                 help="The sample as a CSV to fill; FILE.key.csv has our verdicts.",
             ),
@@ -66,9 +67,7 @@ def drawn(given: Mapping[str, Any], files: Mapping[str, str | None], *, stdout: 
     Raises UsageError where the options contradict each other.
     """
     sheet, html = given["sample_sheet"], given["sample_html"]
-    key = str(key_path(sheet)) if sheet else None
-    own = {f"--{prefix}sheet": sheet, f"the key of --{prefix}sheet": key, f"--{prefix}html": html}
-    own_files({**files, **own}, stdout=stdout)
+    own_files({**files, f"--{prefix}sheet": sheet, f"--{prefix}html": html}, stdout=stdout)
     if not (sheet or html):
         if given["sample"]:
             where = f"--{prefix}sheet FILE, --{prefix}html FILE"

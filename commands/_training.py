@@ -10,7 +10,7 @@ import click
 from cxr_reason.training.refusals import ALLOWABLE
 
 from ._films import PixelsType, film_cache_option, image_root_option
-from ._options import Command, ShareType
+from ._options import Command, ShareType, apart_from_option
 
 Callback = Callable[[click.Context, click.Parameter, tuple[str, ...]], dict[str, Any]]
 
@@ -69,13 +69,7 @@ def data_options(command: Command) -> Command:
             help="Records that may be unusable, or without their film, before the exit code is 3.",
         ),
         film_cache_option,
-        click.option(
-            "--apart-from",
-            multiple=True,
-            type=click.Path(exists=True, dir_okay=False),
-            metavar="FILE",
-            help="Refuse patients, studies and films that stand in this table too, such as a test set. Repeatable.",
-        ),
+        apart_from_option("Refuse"),
         click.option(
             "--allow",
             multiple=True,

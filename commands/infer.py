@@ -35,7 +35,7 @@ def _instruction(ctx: click.Context, param: click.Parameter, value: str | None) 
     return value
 
 
-@click.command()
+@click.command(cls=cli.Command)
 @_options.input_argument
 @click.option(
     "--ckpt", metavar="MODEL", help="The model: a folder, a name of the hub, tiny, or one that the endpoint has."

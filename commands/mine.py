@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os.path
+from functools import partial
 from typing import Any
 
 import click
@@ -9,6 +11,7 @@ import click
 from cxr_reason import cli
 from cxr_reason.joins import Join
 from cxr_reason.layouts import LAYOUTS, open_source
+from cxr_reason.mining.dates import DAY_FIRST, MONTH_FIRST
 from cxr_reason.records import SPLITS, TASKS
 
 from . import _llm, _options
@@ -21,15 +24,22 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     return tuple(task for task in TASKS if task in named)
 
 
-@click.command()
+@click.command(cls=cli.Command)
 @_options.input_argument
 @click.option(
     "--tasks",
     metavar="A,B,…",
     callback=_tasks,
+    shell_complete=_options.completing(TASKS),
     help=f"Which of {', '.join(TASKS)}.  [default: all; temporal where a prior study is known]",
 )
-@click.option("--findings", "findings_only", is_flag=True, help="One record a report with what it says; no questions.")
+@click.option(
+    "--findings",
+    "findings_only",
+    is_flag=True,
+    is_eager=True,  # the format depends on it
+    help="One record a report with what it says, or with -o labels.csv a row; no questions.",
+)
 @click.option("--per-finding", type=click.IntRange(1), metavar="N", help="At most N for each task, finding and answer.")
 @click.option("--open-ended", is_flag=True, help="Ask single and multiple without options too.")
 @click.option(
@@ -66,16 +76,20 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     is_flag=True,
     help="Tell the films' views in the questions; heart size on AP or portable films is asked only so.",
 )
-@click.option("--split", type=click.Choice(SPLITS), help="Only studies of this split.")
 @click.option(
-    "--apart-from",
-    multiple=True,
-    type=click.Path(exists=True),
-    metavar="FILE",
-    help="Leave out patients, studies and films that stand in FILE (records or a table). Repeatable.",
+    "--date-order",
+    type=click.Choice([DAY_FIRST, MONTH_FIRST]),
+    help="How to read 05/03/2024 in the column of times.  [default: as its other dates tell]",
 )
+@click.option("--split", type=click.Choice(SPLITS), help="Only studies of this split.")
+@_options.apart_from_option("Leave out")
 @click.option("--check-films", is_flag=True, help="Read the image files too: the same film must not be in two splits.")
-@click.option("--image-root", metavar="FOLDER", help="Put before the images' relative paths.")
+@click.option(
+    "--image-root",
+    metavar="FOLDER",
+    help="Write FOLDER before the images' relative paths, into the records. Later commands then need no --image-root: "
+    "theirs only says where to look.",
+)
 @click.option(
     "--layout",
     type=click.Choice(list(LAYOUTS)),
@@ -92,7 +106,7 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @_llm.chain_options
 @_options.table_options
 @_options.join_option
-@_options.output_options
+@partial(_options.output_options, tables=True)
 @_options.stream_options
 @_options.seed_option
 @cli.verbosity_options
@@ -131,5 +145,8 @@ def mine(
     model = _llm.writer(ctx, given)
     table = open_source(source, layout=layout, joins=joins, encoding=encoding, image_root=given["image_root"])
     ctx.call_on_close(table.close)
+    # The paths of an archive's images begin in its folder, wherever in it the reports lie.
+    archive = (source if os.path.isdir(source) else os.path.dirname(source)) if layout and source else None
+    given |= {"film_root": given["image_root"] or archive, "encoding": encoding}
     joined = {"layout": layout, "joins": list(map(str, joins))}
     stage.run(table, overrides=overrides, joined=joined, model=model, **given)

@@ -36,12 +36,13 @@ def _list_checks(ctx: click.Context, param: click.Parameter, value: bool) -> Non
         ctx.exit()
 
 
-@click.command()
+@click.command(cls=cli.Command)
 @_options.input_argument
 @click.option(
     "--checks",
     metavar="NAMES",
     callback=_checks,
+    shell_complete=_options.completing((*CHECKS, *(f"-{name}" for name in CHECKS))),
     help="Only these, or all but these: claims,answer or -relevant,-length.  [default: all]",
 )
 @click.option(

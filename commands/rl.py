@@ -16,8 +16,8 @@ from . import _engines, _options, _training
 LOSSES = ("grpo", "dapo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo")
 
 
-@click.command()
-@click.argument("sources", metavar="[INPUT]...", nargs=-1)
+@click.command(cls=cli.Command)
+@_options.inputs_argument
 @click.option("--ckpt", required=True, metavar="MODEL", help="What is trained on: a folder of sft or rl, or any model.")
 @click.option(
     "-o",

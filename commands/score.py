@@ -24,7 +24,7 @@ from . import _films, _llm, _options, _review
 FORMATS = ("jsonl",)
 
 
-@click.command()
+@click.command(cls=cli.Command)
 @_options.inputs_argument
 @click.option(
     "--judge",
@@ -75,13 +75,11 @@ FORMATS = ("jsonl",)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 @click.option(
     "--details",
-    type=click.Path(dir_okay=False),
+    type=cli.OutFile(),
     metavar="FILE",
     help="A line an item, in the order of the input: scores, claims, verdicts. A killed run goes on where it stopped.",
 )
-@click.option(
-    "--html", type=click.Path(dir_okay=False), metavar="FILE", help="A page with figures and every case to look at."
-)
+@click.option("--html", type=cli.OutFile(), metavar="FILE", help="A page with figures and every case to look at.")
 @_review.review_options("of the predictions", strata=run.STRATA, prefix="sample-")
 @_options.no_reports_option("details, pages and the sheet")
 @click.option(

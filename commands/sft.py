@@ -14,8 +14,8 @@ from cxr_reason.training.settings import read_file, recipes
 from . import _engines, _options, _training
 
 
-@click.command()
-@click.argument("sources", metavar="[INPUT]...", nargs=-1)
+@click.command(cls=cli.Command)
+@_options.inputs_argument
 @click.option("--model", required=True, metavar="MODEL", help="A folder, a model of the hub, or tiny.")
 @click.option(
     "-o", "--output", required=True, type=click.Path(file_okay=False), metavar="FOLDER", help="Where the model goes."

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from cxr_reason import __version__, console
+from cxr_reason import __version__, console, outputs
 from cxr_reason.errors import EXIT_CLOSED_PIPE, EXIT_ERROR, EXIT_INTERRUPTED, CxrError, Stop
 
 
@@ -47,6 +47,40 @@ PACKAGE = Path(__file__).parent
 OUR_FOLDERS = (PACKAGE, PACKAGE.parent / "commands")
 
 
+class OutFile(click.Path):
+    """A file that a command writes; `beside` gives the name of a second one that comes with it."""
+
+    def __init__(self, *, dir_okay: bool = False, beside: Callable[[str], str | Path] | None = None) -> None:
+        super().__init__(dir_okay=dir_okay)
+        self.beside = beside
+
+
+class Command(click.Command):
+    """A command that touches no file before it is known that none is lost: see `outputs`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        inputs: list[str] = []
+        written: dict[str, str] = {}
+        for param in self.params:
+            value = ctx.params.get(param.name or "")
+            if isinstance(param.type, OutFile):
+                if value:
+                    option = max(param.opts, key=len)
+                    written[option] = value
+                    if param.type.beside:
+                        written[f"the file beside {option}"] = str(param.type.beside(value))
+            elif isinstance(param.type, click.Path):
+                given = value if isinstance(value, list | tuple) else [value] if value else []
+                inputs += given or (["-"] if isinstance(param, click.Argument) else [])
+        inputs += [join.file for join in ctx.params.get("joins") or ()]
+        inputs += ctx.params.get("mix") or ()
+        try:
+            outputs.check(inputs, written, stage=ctx.command.name or "", force=bool(ctx.params.get("force")))
+        except outputs.OutputError as error:
+            raise click.UsageError(str(error), ctx) from None
+        return super().invoke(ctx)
+
+
 class Commands(click.Group):
     """The commands of `COMMANDS` as names and one-line helps, until one is called."""
 
@@ -65,7 +99,11 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> None:
         console.reset()
-        code = _outcome(partial(super().invoke, ctx))
+        try:
+            code = _outcome(partial(super().invoke, ctx))
+        except click.ClickException:  # click itself tells it, last
+            console.close()
+            raise
         unwritten = _outcome(sys.stdout.flush) if sys.stdout else 0
         if unwritten:
             _drop_stdout()

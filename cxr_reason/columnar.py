@@ -17,6 +17,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -38,8 +39,9 @@ READ_BYTES = 1 << 20
 
 # pandas keeps its row numbers in columns of such names.
 _ROW_NUMBERS = "__index_level_"
-_SPLITS = {"validation": "validate", "valid": "validate", "val": "validate", "dev": "validate"}
 _AGAIN = "Make or copy the file again; the rows before it are fine."
+_OTHER_FOLDERS = "Name a file, a folder that -o chains/ made, or one that save_to_disk made."
+_TABLE = re.compile(r"\.(?:csv|tsv|txt|jsonl?|ndjson|arrow|parquet)(?:\.gz)?$", re.IGNORECASE)
 _OTHER_PARTS = f"Make or copy the folder again, with its {INDEX}."
 
 
@@ -313,12 +315,13 @@ def of_folder(path: Path, name: str) -> Table:
         parts = _indexed(path, name)
     else:
         left = any(path.glob("part-*.parquet*"))
+        tables = sorted(entry.name for entry in path.iterdir() if _TABLE.search(entry.name) and entry.is_file())
+        more = f" and {len(tables) - 3:,} more" if len(tables) > 3 else ""
+        held = f"It holds {', '.join(tables[:3])}{more}: name one." if tables else _OTHER_FOLDERS
         raise InputError(
             f"this folder holds no {INDEX}, state.json or dataset_dict.json",
             where=name,
-            hint="Whoever wrote its parts was stopped: run the same command again."
-            if left
-            else "Name a file, a folder that -o chains/ made, or one that save_to_disk made.",
+            hint="Whoever wrote its parts was stopped: run the same command again." if left else held,
         )
     if not parts:
         raise InputError("no rows", where=name, hint="The folder has no parts.")
@@ -352,7 +355,7 @@ def _saved(path: Path, name: str, split: str | None) -> list[Part]:
         raise InputError("this isn't the state of a dataset", where=f"{name}/state.json") from None
     files = [_inside(file, f"{name}/state.json") for file in listed]
     # A dataset without splits calls itself "train" too, whatever it is: only the name of a folder counts.
-    split = _SPLITS.get(split or "", split)
+    split = records.SPLIT_NAMES.get(split or "", split)
     defaults = {"split": split} if split in records.SPLITS else {}
     return [StreamPart(f"{name}/{file}", partial(_opened, path / file), defaults=dict(defaults)) for file in files]
 

@@ -1,7 +1,8 @@
 """Which column of a table is what: guessed from its header, overridden by ``--map field=column``.
 
-Archives name their columns as they like. `FIELDS` lists the names seen in the wild for each field that we use; a name
-is compared without case, spaces and punctuation, and the first alias that the header has wins.
+Archives name their columns as they like. `FIELDS` lists the names seen in the wild for each field that we use, also
+those of German, Spanish and French exports, whose reports may be English all the same; a name is compared without case,
+accents, spaces and punctuation, and the first alias that the header has wins.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,37 +21,90 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "study_id": (
         *("study_id", "study", "study_uid", "StudyInstanceUID", "exam_id", "exam", "accession", "accession_number"),
         *("acc_num", "report_id", "uid", "rad_id", "case_id", "id"),
+        *("acc_nr", "acc_no", "accession_nr", "accession_no", "accession_num", "study_number", "study_nr", "study_no"),
+        *("exam_number", "exam_no", "examination_id", "order_id", "order_number", "requisition_id"),
+        # Not the number of a stay, or of a kind of procedure: studies share them.
+        *("report_nr", "report_no", "report_number", "Auftragsnummer", "Auftrags_ID", "Auftragsnr"),
+        *("Untersuchungsnummer", "Untersuchungs_ID", "Untersuchungsnr", "Studien_ID", "Anforderungsnummer"),
+        *("Befundnummer", "Befund_ID", "Befundnr"),
+        *("numero_de_estudio", "id_estudio", "num_estudio", "numero_acceso", "numero_de_acceso"),
+        *("id_examen", "num_examen", "numero_examen", "numero_d_examen", "numero_d_accession", "id_etude"),
     ),
-    "patient_id": ("patient_id", "subject_id", "patient", "subject", "mrn", "pid", "person_id", "deid_patient_id"),
-    "prior_study_id": ("prior_study_id", "previous_study_id"),
+    "patient_id": (
+        *("patient_id", "subject_id", "patient", "subject", "mrn", "pid", "person_id", "deid_patient_id"),
+        *("pat_id", "pat_nr", "pat_no", "pat_num", "patient_nr", "patient_no", "patient_num", "patient_number"),
+        *("patient_identifier", "patient_key", "patient_mrn", "mrn_id", "mrn_nr", "mrn_no", "mrn_number", "empi"),
+        *("medical_record_number", "medical_record_no", "med_rec_no", "anon_mrn", "deid_mrn", "hospital_number"),
+        *("anon_patient_id", "pseudo_id", "pseudonym", "anon_id", "nhs_number", "person", "person_key", "subject_key"),
+        *("Patientennummer", "Patientennr", "Patienten_ID", "Patientenkennung", "Pat_Nummer", "PIZ"),
+        *("id_paciente", "paciente", "paciente_id", "numero_paciente", "nhc", "historia_clinica", "num_historia"),
+        *("numero_historia_clinica", "num_patient", "numero_patient", "numero_de_patient", "ipp", "id_du_patient"),
+    ),
+    "prior_study_id": ("prior_study_id", "previous_study_id", "prior_accession", "prior_accession_number"),
     "report": (
         *("report", "report_text", "text", "full_report", "radiology_report", "report_body", "note", "note_text"),
         *("narrative", "original_report"),
+        *("rad_report", "xr_report", "cxr_report", "exam_report", "final_report", "report_content", "report_txt"),
+        *("report_full", "result_text", "exam_text", "document_text", "radiology_text", "report_narrative"),
+        *("Bericht", "Berichttext", "Befundbericht", "Arztbericht", "Radiologiebericht"),
+        *("informe", "texto_informe", "texto_del_informe", "informe_radiologico", "texto"),
+        *("compte_rendu", "texte_compte_rendu", "CR_texte", "texte_CR", "rapport", "texte"),
     ),
-    "indication": ("indication", "indications", "reason_for_exam", "clinical_indication", "section_indication"),
-    "history": ("history", "clinical_history", "clinical_information", "section_history", "section_clinical_history"),
-    "technique": ("technique", "section_technique", "examination_technique"),
-    "comparison": ("comparison", "comparisons", "section_comparison"),
-    "findings": ("findings", "section_findings", "findings_text", "report_findings"),
+    "indication": (
+        *("indication", "indications", "reason_for_exam", "clinical_indication", "section_indication"),
+        *("exam_indication", "reason_for_study", "Indikation", "Fragestellung", "rechtfertigende_Indikation"),
+        *("indicacion", "motivo", "motivo_de_consulta", "indication_clinique", "motif"),
+    ),
+    "history": (
+        *("history", "clinical_history", "clinical_information", "section_history", "section_clinical_history"),
+        *("clinical_info", "Anamnese", "klinische_Angaben", "antecedentes", "datos_clinicos"),
+        *("antecedents", "renseignements_cliniques"),
+    ),
+    "technique": ("technique", "section_technique", "examination_technique", "Technik", "tecnica"),
+    "comparison": (
+        *("comparison", "comparisons", "section_comparison", "Vergleich", "Voruntersuchung", "Voraufnahmen"),
+        *("comparacion", "comparaison"),
+    ),
+    "findings": (
+        *("findings", "section_findings", "findings_text", "report_findings"),
+        # Not whole reports: an assessment may stand in a column of its own.
+        *("Befund", "Befundtext", "Befunde", "hallazgos", "resultat", "resultats", "constatations"),
+    ),
     "impression": (
         *("impression", "impressions", "conclusion", "conclusions", "section_impression", "impression_text"),
-        "report_impression",
+        *("report_impression", "Beurteilung", "Zusammenfassung", "Beurteilungstext", "impresion", "conclusiones"),
+        *("impresion_diagnostica", "synthese"),
     ),
-    "addendum": ("addendum", "addenda", "section_addendum"),
+    "addendum": ("addendum", "addenda", "section_addendum", "Nachtrag", "Zusatzbefund", "adenda"),
     "images": (
         *("images", "image_paths", "image_path", "path_to_image", "path", "file_path", "filepath", "dicom_path"),
         *("image_file", "image_files", "image_filename", "filename", "file_name", "image", "file", "img", "dicom"),
+        *("dicom_file", "dicom_files", "img_path", "png_path", "Bilddatei", "Bildpfad", "Dateipfad", "Dateiname"),
+        *("ruta_imagen", "imagen", "chemin_image", "fichier"),
     ),
-    "view": ("view", "view_position", "ap_pa", "projection", "view_code", "frontal_lateral"),
-    "split": ("split", "fold", "partition", "subset"),
+    "view": (
+        *("view", "view_position", "ap_pa", "projection", "view_code", "frontal_lateral"),
+        *("Projektion", "Strahlengang", "Aufnahmerichtung", "proyeccion", "incidence"),
+    ),
+    "split": ("split", "fold", "partition", "subset", "data_split", "dataset_split"),
     "study_time": (
         # Where there is a column of days and one of hours, the days: hours alone are no order.
         *("study_datetime", "study_date", "exam_date", "study_time", "exam_time", "chart_time", "charttime", "date"),
         *("datetime", "report_date", "timestamp"),
+        *("exam_datetime", "exam_date_time", "study_date_time", "examination_date", "acquisition_datetime"),
+        *("acquisition_date", "performed_date", "performed_datetime", "procedure_date", "service_date", "event_date"),
+        *("completed_date", "study_dttm", "exam_dttm", "exam_dt", "study_dt", "date_of_exam", "date_of_study"),
+        *("Untersuchungsdatum", "Untersuchungszeitpunkt", "Aufnahmedatum", "Studiendatum", "Befunddatum", "Datum"),
+        *("Untersuchungszeit", "Datum_Uhrzeit", "Leistungsdatum"),
+        *("fecha_estudio", "fecha_del_estudio", "fecha_exploracion", "fecha_examen", "fecha"),
+        *("date_examen", "date_d_examen", "date_de_l_examen", "date_etude", "date_acquisition"),
     ),
     "study_order": ("patient_report_date_order", "study_order", "report_order", "exam_order"),
-    "sex": ("sex", "gender", "patient_sex"),
-    "age": ("age", "patient_age", "age_at_study", "age_years"),
+    "sex": ("sex", "gender", "patient_sex", "patient_gender", "pat_sex", "Geschlecht", "sexo", "sexe", "genero"),
+    "age": (
+        *("age", "patient_age", "age_at_study", "age_years", "age_at_exam", "pat_age"),
+        *("Alter", "Patientenalter", "Alter_Jahre", "edad", "edad_paciente", "age_patient"),
+    ),
 }
 
 # The order in which separate columns become one report, each under its heading.
@@ -100,11 +155,26 @@ def guess_columns(
     return mapping
 
 
+def told(mapping: Mapping[str, str], *, pairs: bool) -> str:
+    """What was taken for what, and what is missed, on one line; with `pairs` two films could be compared."""
+    taken = [field if field == column else f"{field}={_cut(column)}" for field, column in mapping.items()]
+    missed = []
+    if "study_id" not in mapping:
+        missed.append("no study_id (--map study_id=COLUMN): each row is a study")
+    change = ["no questions about change"] if pairs else []
+    if "patient_id" not in mapping:
+        without = ", ".join([*change, "splits and intervals can't be by patient"])
+        missed.append(f"no patient_id (--map patient_id=COLUMN): {without}")
+    elif change and not mapping.keys() & {"study_time", "study_order", "prior_study_id"}:
+        missed.append(f"no study_time (--map study_time=COLUMN): {change[0]}")
+    return "; ".join([f"columns: {', '.join(taken)}", *missed])
+
+
 def require_report(mapping: Mapping[str, str], header: Iterable[str], *, source: str) -> None:
     """Raise InputError unless some column holds report text; the error lists the columns and what to type."""
     if not any(field in mapping for field in ("report", "findings", "impression")):
         raise InputError(
-            f"no column looks like a report. Columns: {_listed(header)}",
+            f"no column looks like a report. Columns: {listed(header)}",
             where=source,
             hint="Say which one it is: --map report=COLUMN (or --map findings=COLUMN --map impression=COLUMN).",
         )
@@ -114,7 +184,7 @@ def require_labels(columns: Mapping[str, str], header: Iterable[str], *, source:
     """Raise InputError unless there are columns of CheXpert's labels (`label_columns`)."""
     if not columns:
         raise InputError(
-            f"no column has the name of one of CheXpert's labels. Columns: {_listed(header)}",
+            f"no column has the name of one of CheXpert's labels. Columns: {listed(header)}",
             where=source,
             hint=f"They are called {', '.join(LABELS)}; --join FILE:KEY adds them from another table.",
         )
@@ -193,15 +263,21 @@ def _holds_files(column: str, value: Any) -> bool:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name).lower()
+    # Accents become characters of their own, which are no letters.
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKD", name)).casefold()
 
 
 def _near(name: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"Did you mean {' or '.join(near)}?" if near else f"There are: {_listed(names)}"
+    return f"Did you mean {' or '.join(near)}?" if near else f"There are: {listed(names)}"
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Names of columns for a message."""
+    return ", ".join(map(_cut, names))
+
+
+def _cut(name: str) -> str:
     # A text without a header has its first line taken for one: names are cut, so that no report ends up in a log.
-    return ", ".join(name if len(name) <= 32 else f"{name[:20]}…" for name in names)
+    return name if len(name) <= 32 else f"{name[:20]}…"

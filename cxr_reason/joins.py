@@ -6,6 +6,7 @@ sides are counted. Tables lie on disk meanwhile (`shelves`), so their size is no
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_reason import console
+from cxr_reason.columns import listed
 from cxr_reason.errors import EXIT_USAGE, InputError
 from cxr_reason.shelves import Shelf, key_text
 from cxr_reason.streams import Input, Row, Source
@@ -140,7 +142,7 @@ class Joined:
             for column, header, name in sides:
                 if column not in header:
                     raise JoinError(
-                        f"--join {join.file}: there is no column {column!r}. Columns: {_listed(header)}",
+                        f"--join {join.file}: there is no column {column!r}. Columns: {listed(header)}",
                         where=f"{name}:1",
                         hint=f"Where the two have other names, write --join {join.file}:OURS=THEIRS.",
                     )
@@ -166,11 +168,7 @@ class Joined:
             self._matched[number] += 1
             # A later line of JSON may have columns that the first one hasn't.
             if both := next((column for column in found[0] if column in data), None):
+                row.raw = json.dumps(data, ensure_ascii=False)
                 row.data, row.error = None, f"has a column {both!r} already, which {join.file} would add"
                 return
             data |= found[0]
-
-
-def _listed(header: Sequence[str]) -> str:
-    # A text without a header has its first line taken for one: names are cut, so that no report ends up in a log.
-    return ", ".join(name if len(name) <= 32 else f"{name[:20]}…" for name in header)

@@ -7,11 +7,15 @@ import hashlib
 from html import escape
 from importlib.resources import files
 
-_HEAD = """<!doctype html>
+MARK = '<meta name="generator" content="cxr">'
+"""By which a page is known as ours."""
+_HEAD = f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
+{MARK}
+"""
+_HEAD += """<meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="robots" content="noindex">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'{scripts}{images}">

@@ -21,7 +21,6 @@ import hashlib
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import groupby
@@ -32,6 +31,7 @@ from typing import Any
 from cxr_reason import __version__, arrow
 from cxr_reason.errors import CxrError
 from cxr_reason.sinks import FileSink, whole
+from cxr_reason.writers import is_folder
 
 PART_ROWS = 50_000
 # A row group ends at whichever comes first; bytes are those of the columns in memory.
@@ -48,7 +48,7 @@ class ParquetSink(FileSink):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
-        self._is_folder = str(path).endswith(os.sep) or self._target.is_dir()
+        self._is_folder = is_folder(path)
         self.regular = self._is_folder or self.regular
         self.gzipped = False  # whatever a folder is called
         self._parts: list[dict[str, Any]] = []
@@ -67,6 +67,7 @@ class ParquetSink(FileSink):
         if self._is_folder:
             self._name_parts()
         else:
+            os.chmod(self._fresh, self._mode())
             os.replace(self._fresh, self._target)
         self.partial.unlink()
         self._release()
@@ -123,9 +124,8 @@ class ParquetSink(FileSink):
         """Write a file of these row groups; returns the number of its rows and its first and last id."""
         from pyarrow.parquet import ParquetWriter
 
-        # Like the unfinished file, it is readable from the start by those only who may read the old one.
-        mode = stat.S_IMODE(os.fstat(self._descriptor).st_mode)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        # Like the unfinished file, nobody else's to read until it has its name.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         rows = 0
         ids: list[Any] = []
         with open(descriptor, "wb") as file:
@@ -142,7 +142,9 @@ class ParquetSink(FileSink):
         index = self._target / INDEX
         index.unlink(missing_ok=True)
         names = [part["file"] for part in self._parts]
+        mode = self._mode()
         for name in names:
+            os.chmod(self._target / f"{name}.partial", mode)
             os.replace(self._target / f"{name}.partial", self._target / name)
         for path in self._target.iterdir():
             if _PART.fullmatch(path.name) and path.name not in names:

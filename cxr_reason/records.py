@@ -38,6 +38,11 @@ LABELS = (
 )
 TASKS = ("binary", "single", "multiple", "anomaly", "temporal")
 SPLITS = ("train", "validate", "test")
+SPLIT_NAMES = {
+    **{"train": "train", "training": "train", "validate": "validate", "validation": "validate", "valid": "validate"},
+    **{"val": "validate", "dev": "validate", "test": "test", "testing": "test", "eval": "test"},
+}
+"""What tables call the splits, in small letters."""
 VIEWS = ("PA", "AP", "LAT", "other")
 VIEW_NAMES = {"PA": "PA", "AP": "AP"} | dict.fromkeys(("LAT", "LATERAL", "LL", "RL", "XTABLE LATERAL"), "LAT")
 """What tables and DICOM's View Position call the views, in capitals. Any other is `other`, as are films taken lying on
@@ -247,7 +252,7 @@ FIELDS: dict[str, Field] = {
     "study_id": Field(TEXT, _INPUT, "the study that the row belongs to"),
     "patient_id": Field(TEXT, _INPUT, "the patient, for priors and splits"),
     "split": Field(_one_of(*SPLITS), _INPUT, "train, validate or test, where the input has it"),
-    "sex": Field(_either(NUMBER, TEXT), _INPUT, "the patient's, as the input has it"),
+    "sex": Field(_either(NUMBER, TEXT), _INPUT, "the patient's: F, M, or as the input has it"),
     "age": Field(_either(NUMBER, TEXT), _INPUT, "the patient's, as the input has it"),
     "study_time": Field(TEXT, _INPUT, "when the study was made"),
     "prior_study_id": Field(TEXT, _INPUT, "the patient's study before, which a temporal question compares with"),

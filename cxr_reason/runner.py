@@ -198,17 +198,22 @@ def run(
             paced = {name: sum(outcome.counts.get(name, 0) for outcome in outcomes) for name in rates}
             progress.advance(sum(outcome.rows for outcome in outcomes), fraction=source.fraction, also=paced)
         summary = ledger.commit()
+    require_few_failures(summary, source.name, max_failed=max_failed, rejects=rejects)
+    return summary
+
+
+def require_few_failures(summary: Summary, name: str, *, max_failed: float, rejects: str | Path | None = None) -> None:
+    """Raise TooManyFailures where more than the share `max_failed` of the rows of the input `name` couldn't be used."""
     broken = summary.unreadable + summary.failed
     if broken > max_failed * summary.rows:
         raise TooManyFailures(
             f"{broken:,} of {summary.rows:,} rows could not be used ({broken / summary.rows:.1%}, "
             f"allowed are {max_failed:.1%}). Everything else is written.",
-            where=source.name,
+            where=name,
             hint="--rejects FILE holds them with their reasons; --max-failed sets how many are allowed."
             if rejects is None
             else f"They are in {rejects} with their reasons; --max-failed sets how many are allowed.",
         )
-    return summary
 
 
 @contextmanager
@@ -465,6 +470,7 @@ class _Ledger:
         self._saver: threading.Thread | None = None
         self._saved = 0
         self._failure: Exception | None = None
+        self._writing = False
 
     def __enter__(self) -> _Ledger:
         return self
@@ -472,8 +478,11 @@ class _Ledger:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self._end_saver()
         try:
-            # An input that is damaged further on can be mended, and what came before is done.
-            if isinstance(error, KeyboardInterrupt | Stop | InputError) and self._journal and self._may_save():
+            # A damaged input can be mended, a server started again, and what came before is done.
+            # What broke while it was written is not to be trusted.
+            known = isinstance(error, KeyboardInterrupt | Stop | InputError)
+            known = known or (isinstance(error, CxrError) and not self._writing and self._failure is None)
+            if known and self._journal and self._may_save():
                 self._save()
                 console.note(
                     f"{self._done:,} {'row is' if self._done == 1 else 'rows or studies are'} done and saved. "
@@ -577,7 +586,9 @@ class _Ledger:
         with self._lock:
             if self._failure is not None:
                 raise self._failure
+            self._writing = True
             self._add(chunk, done)
+            self._writing = False
 
     def _add(self, chunk: _Chunk, done: _Done) -> None:
         summary = self._summary
@@ -617,6 +628,7 @@ class _Ledger:
     def commit(self) -> Summary:
         """All is written: end the output, and rename both files to their names."""
         self._end_saver()
+        self._writing = True
         self._begin()
         if tail := self._writer.tail():
             # What is saved from here on would have the tail in its middle when the run is continued.

@@ -149,14 +149,21 @@ class FileSink:
             raise CxrError(f"there is no folder {self._target.parent}", where=str(self.path), hint="Make it first.")
         name = self.partial if self.regular else self._target
         try:
-            self._descriptor = os.open(name, (os.O_RDWR if self.regular else os.O_WRONLY) | os.O_CREAT, 0o666)
+            self._descriptor = os.open(name, (os.O_RDWR if self.regular else os.O_WRONLY) | os.O_CREAT, 0o600)
         except OSError as error:
             raise CxrError(error.strerror or "can't be written", where=str(self.path)) from None
         if self.regular:
             self._lock(name)
-            if self._target.is_file():
-                # Reports may be readable by few: a file that is made anew keeps its predecessor's mode, from the start.
-                os.fchmod(self._descriptor, stat.S_IMODE(self._target.stat().st_mode))
+            # Whoever may read the result: what is left behind by a run that was killed is nobody else's to read.
+            os.fchmod(self._descriptor, 0o600)
+
+    def _mode(self) -> int:
+        """Who may read the file in the end: as its predecessor, as reports may be readable by few; else as usual."""
+        if self._target.is_file():
+            return stat.S_IMODE(self._target.stat().st_mode)
+        mask = os.umask(0o077)  # there is no way to only ask
+        os.umask(mask)
+        return 0o666 & ~mask
 
     def _check_target(self) -> None:
         if self._target.is_dir():
@@ -189,6 +196,7 @@ class FileSink:
         self._drain()
         if self.regular:
             os.fsync(self._descriptor)
+            os.fchmod(self._descriptor, self._mode())
             os.replace(self.partial, self._target)
         self._release()
 
@@ -252,12 +260,16 @@ def whole(path: Path, *, sync: bool = False) -> Iterator[BinaryIO]:
     Written to ``NAME.partial`` and renamed. Unlike `opened` it takes no lock: nobody else writes it.
     """
     partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "wb") as file:
-        yield file
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

@@ -283,13 +283,6 @@ class Input:
             raise InputError(error.strerror or "can't be opened", where=self.name) from None
 
 
-def read(
-    source: str | Path | None, *, formats: Sequence[str] = ("csv", "jsonl"), encoding: str | None = None
-) -> Iterator[Row]:
-    """The rows of `source` (``-`` or None: stdin); see `Input`."""
-    return Input(source, formats=formats, encoding=encoding).rows()
-
-
 class _Rejoined(io.RawIOBase):
     """A stream with the bytes that were taken off its start put back. Reads no more than it must: pipes stay live."""
 
@@ -438,10 +431,12 @@ class Lines:
     def __iter__(self) -> Iterator[str]:
         encoding = self._encoding
         while line := self._read(LINE_BYTES):
+            too_long = len(line) >= LINE_BYTES and not line.endswith(b"\n")
+            if too_long:
+                self._skip_rest()
             self.number += 1
             self.fault = None
-            if len(line) >= LINE_BYTES and not line.endswith(b"\n"):
-                self._skip_rest()
+            if too_long:
                 self.fault = f"longer than {LINE_BYTES >> 20} MiB"
                 line = line[:HEAD_BYTES] + b"\n"
             if self.number == 1 and line.startswith(codecs.BOM_UTF8):
@@ -459,8 +454,7 @@ class Lines:
             yield text
 
     def _skip_rest(self) -> None:
-        while piece := self._readline(LINE_BYTES):
-            self.digest.update(piece)
+        while piece := self._read(LINE_BYTES):
             if piece.endswith(b"\n"):
                 return
 

@@ -8,6 +8,8 @@ of processes, and after a run was killed and continued. `WRITERS` holds the form
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -84,6 +86,45 @@ class RadRBench(JsonLines):
         return self.separator.join(records.dumps_plain(radrbench.to_item(record)) for record in study)
 
 
+class Labels(JsonLines):
+    """A table for a spreadsheet, a row a study: ids, labels and what else is one number; no report text.
+
+    RFC 4180 in UTF-8, with tabs for `delimiter` as TSV. Labels are 1, 0, -1, blank where unmentioned; `normal` and
+    `acute` are 1 or 0, blank where the report doesn't say.
+    """
+
+    def __init__(self, delimiter: str, suffix: str) -> None:
+        self.suffixes = (suffix,)
+        self._delimiter = delimiter
+
+    def head(self) -> bytes:
+        return self._rows([(*_IDS, *records.LABELS, *_NUMBERS)])
+
+    def encode(self, study: Records) -> Any:
+        from cxr_reason.sheets import safe  # it imports the engine
+
+        lines = []
+        for record in study:
+            labels = record.get("labels") or {}
+            ids = ["" if (value := record.get(name)) is None else safe(value) for name in _IDS]
+            numbers = [_number(record.get(name)) for name in _NUMBERS]
+            lines.append([*ids, *(_number(labels.get(label)) for label in records.LABELS), *numbers])
+        return self._rows(lines)
+
+    def _rows(self, lines: Iterable[Sequence[str]]) -> bytes:
+        file = io.StringIO(newline="")
+        csv.writer(file, delimiter=self._delimiter).writerows(lines)
+        return file.getvalue().encode("utf-8", "backslashreplace")
+
+
+_IDS = ("id", "study_id", "patient_id", "split", "study_time")
+_NUMBERS = ("normal", "acute", "understood")
+
+
+def _number(value: Any) -> str:
+    return "" if value is None else str(int(value) if isinstance(value, bool) else value)
+
+
 class ArrowStream:
     """Arrow's IPC stream, which needs no seeking and so goes through pipes: a schema, record batches, an end mark.
 
@@ -131,7 +172,11 @@ WRITERS: dict[str, Writer] = {
     "arrow": ArrowStream(),
     "parquet": Parquet(),
     "radrbench": RadRBench(),
+    "csv": Labels(",", ".csv"),
+    "tsv": Labels("\t", ".tsv"),
 }
+TABLES = ("csv", "tsv")
+"""Formats that hold what a study's report says, and no questions."""
 
 
 def is_folder(output: str | Path) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from conftest import ROOT
 
+from cxr_reason.apart import Guard
 from cxr_reason.cli import main
 
 HEADER = "study_id,subject_id,split,path,report\n"
@@ -89,3 +92,59 @@ def test_shards_and_processes_bar_the_same(tmp_path: Path) -> None:
     assert halves[0] | halves[1] == set(whole)
     assert not halves[0] & halves[1]
     assert mined(tmp_path, table, "--jobs", "2")[0] == whole
+
+
+def test_a_file_that_guards_nothing_is_an_error(tmp_path: Path) -> None:
+    """Where a patient of the test set can't be told, they may be in training: that must not end with 0."""
+    table = row("s1", "p1", "") + row("s2", "p2", "")
+    for content, what in {
+        HEADER + row("s9", "p9", "") + "s1,p1\n": "other.csv:3: --apart-from: this row can't be read",
+        "name,text\nx,y\n": "other.csv:1: --apart-from: there is no patient_id or study_id that both",
+        "image_path\na.png\n": "there is no patient_id or study_id that both",
+        HEADER + row("", "", ""): "patient_id and study_id of this file are empty",
+    }.items():
+        (tmp_path / "other.csv").write_text(content)
+        *_, stderr = mined(tmp_path, table, "--apart-from", str(tmp_path / "other.csv"), exit_code=1)
+        assert what in stderr
+
+
+def test_a_file_without_patients_is_said(tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("study_id\ns1\n")
+    kept, _, stderr = mined(
+        tmp_path, row("s1", "p1", "") + row("s2", "p1", ""), "--apart-from", str(tmp_path / "other.csv")
+    )
+    assert kept == ["s2"]
+    assert "other.csv is not compared by patient" in stderr
+
+
+def test_the_encoding_is_that_of_the_other_files_too(tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_bytes(f"{HEADER}s7,Müller,,,x\n".encode("cp1252"))
+    (tmp_path / "in.csv").write_bytes(f"{HEADER}s1,Müller,,,{REPORT}\ns2,p2,,,{REPORT}\n".encode("cp1252"))
+    line = ["mine", str(tmp_path / "in.csv"), "--findings", "--apart-from", str(tmp_path / "other.csv")]
+    done = CliRunner().invoke(main, [*line, "--encoding", "cp1252"])
+    assert done.exit_code == 0, done.stderr
+    assert [json.loads(line)["study_id"] for line in done.stdout.splitlines()] == ["s2"]
+
+
+def test_what_the_other_files_hold_is_part_of_the_run(tmp_path: Path) -> None:
+    """A run that was killed goes on only while the test set is the same."""
+    other = tmp_path / "other.csv"
+    other.write_text(HEADER + row("s1", "p1", ""))
+    before = Guard({}, apart_from=[str(other)]).as_dict()
+    assert before == Guard({}, apart_from=[str(other)]).as_dict()
+    other.write_text(HEADER + row("s2", "p2", ""))
+    assert before != Guard({}, apart_from=[str(other)]).as_dict()
+
+
+def test_films_of_an_archive_lie_in_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "openi"
+    shutil.copytree(ROOT / "tests" / "layouts" / "openi", folder)
+    line = ["mine", "--layout", "openi", str(folder), "--findings", "--check-films"]
+    absent = CliRunner().invoke(main, line)
+    assert "could not be read" in absent.stderr
+    for record in map(json.loads, absent.stdout.splitlines()):
+        for image in record.get("images", ()):
+            film = folder / (image["path"] if isinstance(image, dict) else image)
+            film.parent.mkdir(parents=True, exist_ok=True)
+            film.write_bytes(str(film).encode())
+    assert "could not be read" not in CliRunner().invoke(main, line).stderr

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxr_reason import arrays
-from cxr_reason.streams import Input, Row, read
+from cxr_reason.streams import Input, Row
 
 ITEMS = [{"id": f"a{n}", "text": 'said "so" [1] {2}, \\ é', "sub": [{"id": n, "deep": {"x": []}}]} for n in range(5)]
 LAYOUTS = {
@@ -34,7 +34,7 @@ def rows(tmp_path: Path):
     def reader(content: bytes | str, **options) -> list[Row]:
         path = tmp_path / "in.json"
         path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return list(read(path, **options))
+        return list(Input(path, **options).rows())
 
     return reader
 
@@ -157,7 +157,7 @@ def test_damage_anywhere_raises_nothing_and_leaves_the_items_before_it(tmp_path,
     at = ends[0] + at % (len(text) - ends[0])
     path = tmp_path / "damaged.json"
     path.write_text(f"{text[:at]}{put}{text[at + gone :]}", encoding="utf-8", newline="")
-    found = list(read(path))
+    found = list(Input(path).rows())
     before = sum(end < at for end in ends)
     assert [row.data for row in found[:before]] == ITEMS[:before]
 
@@ -172,7 +172,7 @@ def test_memory_is_that_of_an_item(tmp_path, monkeypatch, damage):
         file.write('{"id": "last"}]')
     tracemalloc.start()
     try:
-        last = deque(read(path), maxlen=1).pop()
+        last = deque(Input(path).rows(), maxlen=1).pop()
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

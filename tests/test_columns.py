@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from cxr_reason.columns import (
+    FIELDS,
     MappingError,
     cell,
     compose_report,
@@ -13,6 +16,7 @@ from cxr_reason.columns import (
     input_labels,
     label_columns,
     require_report,
+    told,
 )
 from cxr_reason.errors import InputError
 from cxr_reason.records import LABELS
@@ -56,6 +60,31 @@ NAN = float("nan")
                 "split": "split",
             },
         ),
+        (
+            "PatID,AccNr,Untersuchungsdatum,Geschlecht,Alter,Befundtext,Beurteilung",
+            {
+                "study_id": "AccNr",
+                "patient_id": "PatID",
+                "findings": "Befundtext",
+                "impression": "Beurteilung",
+                "study_time": "Untersuchungsdatum",
+                "sex": "Geschlecht",
+                "age": "Alter",
+            },
+        ),
+        (
+            "pat-nr,AUFTRAGSNUMMER,exam date,report",
+            {"study_id": "AUFTRAGSNUMMER", "patient_id": "pat-nr", "report": "report", "study_time": "exam date"},
+        ),
+        (
+            "Patientennummer,Befund,Datum",
+            {"patient_id": "Patientennummer", "findings": "Befund", "study_time": "Datum"},
+        ),
+        (
+            "NHC,Fecha exploración,Informe",
+            {"patient_id": "NHC", "report": "Informe", "study_time": "Fecha exploración"},
+        ),
+        ("MRN Number,Compte-rendu", {"patient_id": "MRN Number", "report": "Compte-rendu"}),
         ("id,uid,report", {"study_id": "uid", "report": "report"}),
         ("a,b", {}),
     ],
@@ -156,3 +185,26 @@ def test_image_lists():
     assert image_list(["a.png"]) == ["a.png"]
     assert image_list({"path": "a.png"}) == [{"path": "a.png"}]
     assert image_list(None) == image_list("") == image_list(NAN) == []
+
+
+def test_names_are_unambiguous_however_they_are_written():
+    """No alias of a field is one of another: the order of fields would decide."""
+    plain = [(re.sub(r"[^a-z0-9]", "", name.lower()), field) for field, names in FIELDS.items() for name in names]
+    assert dict(plain) == dict(reversed(plain))
+
+
+def test_what_was_taken_and_what_is_missed_is_told_on_one_line():
+    taken = guess_columns(["Accession", "ReportText"])
+    assert told(taken, pairs=True) == (
+        "columns: study_id=Accession, report=ReportText; no patient_id (--map patient_id=COLUMN): no questions about "
+        "change, splits and intervals can't be by patient"
+    )
+    assert told(guess_columns(["study_id", "patient_id", "report"]), pairs=True) == (
+        "columns: study_id, patient_id, report; no study_time (--map study_time=COLUMN): no questions about change"
+    )
+    assert (
+        told(guess_columns(["study_id", "patient_id", "report"]), pairs=False)
+        == "columns: study_id, patient_id, report"
+    )
+    assert "no study_id" in told({"report": "x" * 99}, pairs=False)
+    assert "x" * 33 not in told({"report": "x" * 99}, pairs=False)

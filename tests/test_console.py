@@ -8,11 +8,13 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from unittest import mock
 
+import click
 import pytest
 from conftest import environment
 
-from cxr_reason import console
+from cxr_reason import cli, console
 
 
 @pytest.fixture(autouse=True)
@@ -147,3 +149,16 @@ def test_drawn_table_quotes_its_cells() -> None:
     shown = on_a_terminal("console.table('T', ['finding', 'present'], [['[bold]edema', 12000]])")
     assert "[bold]edema" in shown
     assert "12,000" in shown
+
+
+def test_warnings_that_were_held_back_are_counted_before_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command()
+    def clumsy() -> None:
+        for number in range(5):
+            console.warn(f"row {number}", kind="rows that can't be read")
+        raise click.UsageError("no such thing")
+
+    group = cli.Commands()
+    with mock.patch.object(cli, "load", return_value=clumsy), pytest.raises(SystemExit):
+        group(["mine"])
+    assert "2 more: rows that can't be read" in capsys.readouterr().err

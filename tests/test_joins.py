@@ -117,6 +117,8 @@ def test_a_later_row_that_has_the_column_already_is_unreadable_by_itself(write):
     source = write("r.jsonl", '{"n":1,"report":"a"}\n{"n":2,"report":"b","x":0}\n{"n":3,"report":"c"}\n')
     rows, _ = joined(source, f"{write('t.csv', 'n,x' + chr(10) + '1,5' + chr(10) + '2,6')}:n")
     assert [row.error and "column 'x' already" in row.error for row in rows] == [None, True, None]
+    assert rows[1].raw is not None  # for --rejects
+    assert json.loads(rows[1].raw) == {"n": 2, "report": "b", "x": 0}
 
 
 def test_joining_again_after_a_rewind_counts_from_the_start(write):

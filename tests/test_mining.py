@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from conftest import ROOT, Run
 
-from cxr_reason import columns, records
-from cxr_reason.mining import miner, sampling, sights, tally, tasks, wording
+from cxr_reason import columns, records, runner
+from cxr_reason.cli import main
+from cxr_reason.mining import miner, sampling, sights, stage, tally, tasks, wording
 from cxr_reason.mining.dice import Dice, coin
 from cxr_reason.mining.language import CONCLUSIONS, DEFINITIONS, MANNERS, PLANS, QUESTIONS, REGIONS, SENTENCES
 from cxr_reason.mining.settings import Settings
@@ -90,7 +93,6 @@ def test_sentences_are_read_back_as_what_they_say(name: str) -> None:
                 reads_back(wording.hedged(details, certainty), details, "uncertain", certainty)
         if severity is None and side is None:
             reads_back(wording.absent(details), details, "absent", "definite")
-            reads_back(wording.unlikely(details), details, "absent", "probable")
 
 
 def side_of(finding: Finding) -> str | None:
@@ -585,6 +587,44 @@ def test_per_finding_takes_the_smallest_hashes_of_each_cell(cxr: Run, tmp_path: 
     assert cxr("mine", str(source), "--per-finding", "4", "--shard", "0/2").returncode == 2
 
 
+def test_per_finding_writes_what_can_be_read_before_it_complains(cxr: Run, tmp_path: Path) -> None:
+    source, output, rejects = tmp_path / "r.csv", tmp_path / "out.jsonl", tmp_path / "why.jsonl"
+    rows = ["too,many,cells" if n % 2 else f"S{n},Small left pleural effusion." for n in range(20)]
+    source.write_text("study_id,report\n" + "\n".join(rows) + "\n")
+    done = cxr("mine", str(source), "--per-finding", "2", "-o", str(output), "--rejects", str(rejects))
+    assert done.returncode == 3
+    assert "Everything else is written" in done.stderr
+    assert len(output.read_text().splitlines()) > 0
+    assert len(rejects.read_text().splitlines()) == 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "r.csv", "why.jsonl"]
+
+
+def test_per_finding_goes_on_with_all_questions_of_a_run_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, output = tmp_path / "r.csv", tmp_path / "out.jsonl"
+    source.write_text("study_id,report\n" + "".join(f"S{n},Small left pleural effusion.\n" for n in range(20)))
+    line = ["mine", str(source), "--per-finding", "2", "-o", str(output)]
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sampling, "cutoffs", killed)
+        assert CliRunner().invoke(main, line).exit_code == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl.questions.partial", "r.csv"]
+    assert (tmp_path / "out.jsonl.questions.partial").stat().st_mode & 0o777 == 0o600
+    assert CliRunner().invoke(main, line).exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "r.csv"]
+
+
+def test_per_finding_leaves_nothing_of_an_input_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("study_id,report\n")
+    line = ["mine", str(tmp_path / "r.csv"), "--per-finding", "2", "-o", str(tmp_path / "out.jsonl")]
+    assert CliRunner().invoke(main, line).exit_code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
+
+
 def test_cutoffs_keep_the_given_number() -> None:
     rows = [Row("f", n, {"id": f"q{n}", "cell": f"binary/x/{'yes' if n % 2 else 'no'}"}) for n in range(50)]
     limits = sampling.cutoffs(rows, count=5, seed=0)
@@ -646,3 +686,57 @@ def test_gross_denials_are_said_as_adverbs() -> None:
     made = mined("The lungs are grossly clear.", tasks=("anomaly",))
     said = [step["text"] for record in made for step in record["steps"]]
     assert any(re.search(r"\bgrossly (?:clear|normal)", text) for text in said)
+
+
+def test_columns_and_counts_are_told_in_words(cxr: Run, tmp_path: Path) -> None:
+    table = tmp_path / "r.csv"
+    table.write_text("PatID,Geschlecht,Befund\nP1,W,The heart is enlarged.\n")
+    done = cxr("mine", str(table), "--findings")
+    assert "columns: patient_id=PatID, findings=Befund, sex=Geschlecht; no study_id" in done.stderr
+    assert "1 record from 1 report\n" in done.stderr
+    assert json.loads(done.stdout)["sex"] == "F"
+    assert cxr("mine", str(table), "--findings", "-q").stderr == ""
+
+
+def test_rows_of_a_study_already_met_are_told(cxr: Run, tmp_path: Path) -> None:
+    """An accession that comes again is glued to its report, or merged into it: either must be seen."""
+    table = tmp_path / "r.csv"
+    rows = ["A,The heart is enlarged.,a.png", "A,The heart is enlarged.,a.png", "A,The heart is enlarged.,b.png"]
+    rows += ["A,No pleural effusion.,c.png", "B,No pleural effusion.,d.png", "A1,,e.png"]
+    table.write_text("study_id,report,image_path\n" + "\n".join(rows) + "\n")
+    done = cxr("mine", str(table), "--findings")
+    told = (
+        "3 rows are of a study already met: 1 with the same report, 1 with another, which is joined to it, 1 repeated"
+    )
+    assert told in done.stderr
+    first = json.loads(done.stdout.splitlines()[0])
+    assert first["images"] == ["a.png", "b.png", "c.png"]
+    assert first["report"] == "The heart is enlarged.\nNo pleural effusion."
+    assert "already met" not in cxr("mine", str(EXAMPLES)).stderr
+
+
+def test_the_table_of_findings_is_cut_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = Counter({f"finding/finding {n}/present": n + 1 for n in range(50)} | {"reports": 50})
+    stage._tell(runner.Summary(records=1, counts=counts), [], asked=False)
+    whole = capsys.readouterr().err
+    assert whole.startswith("What the reports say\n")
+    assert whole.count("finding ") > 50
+    assert "questions" not in whole
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    stage._tell(runner.Summary(records=1, counts=counts), [], asked=True)
+    cut = capsys.readouterr().err
+    assert "What the reports say, and what is asked (the 20 most frequent; 2> FILE holds 30 more)" in cut
+    assert cut.count("finding ") == 21
+
+
+def test_an_image_root_is_put_before_a_path_once(cxr: Run, tmp_path: Path) -> None:
+    table = tmp_path / "r.csv"
+    table.write_text("study_id,report,image_path\nA,The heart is enlarged.,a.png\n")
+    once = cxr("mine", str(table), "--findings", "--image-root", "films").stdout
+    assert json.loads(once)["images"] == ["films/a.png"]
+    (tmp_path / "r.jsonl").write_text(once)
+    twice = cxr("mine", str(tmp_path / "r.jsonl"), "--findings", "--image-root", "./films/").stdout
+    assert json.loads(twice)["images"] == ["films/a.png"]

@@ -13,7 +13,7 @@ from conftest import ROOT, Run
 from cxr_reason import radrbench, records
 from cxr_reason.radrbench import from_item, is_item, to_item
 from cxr_reason.runner import Result, run
-from cxr_reason.streams import Input, read
+from cxr_reason.streams import Input
 
 JUDGEMENTS = ROOT.parent / "shared" / "data" / "openi_judgements"
 PROMPT = (
@@ -239,7 +239,7 @@ def test_mine_writes_a_benchmark_that_refine_reads(cxr: Run, tmp_path: Path):
     assert [from_item(item)["task"] for item in items] == [record["task"] for record in ours]
     assert items == [to_item(record) for record in ours]
     assert len(bench.read_text(encoding="utf-8").splitlines()) == len(items) + 2
-    assert [row.data for row in read(bench)] == items
+    assert [row.data for row in Input(bench).rows()] == items
     refined = cxr("refine", str(bench), "-q", "--format", "radrbench")
     assert [item["item_id"] for item in json.loads(refined.stdout)] == [record["id"] for record in ours]
 
@@ -294,7 +294,7 @@ def test_an_array_of_nothing_is_an_array(cxr: Run):
 def test_the_published_evaluation_files_are_read_whole():
     shares = {}
     for path in sorted(JUDGEMENTS.glob("*/*.json")):
-        items = [row.data for row in read(path)]
+        items = [row.data for row in Input(path).rows()]
         assert items == json.loads(path.read_text(encoding="utf-8"))
         found = [from_item(item) for item in items if item and is_item(item)]
         assert len(found) == len(items)

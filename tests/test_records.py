@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -176,3 +178,12 @@ def test_letters_and_options() -> None:
     assert [records.index_of(letter, options) for letter in ("A", "c", "D", "", "AB", "1", "\u00df", "\u00aa")] == [
         0, 2, None, None, None, None, None, None,
     ]  # fmt: skip
+
+
+def test_the_documented_fields_and_columns_are_those_there_are():
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    table = text.split("## The fields of a record")[1]
+    rows = re.findall(r"^\| `(\w+)` \| ((?:\w+, )*\w+) \| (.+) \|$", table, re.MULTILINE)
+    told = [(name, field.stages, field.doc) for name, field in records.FIELDS.items()]
+    assert [(name, tuple(stages.split(", ")), doc) for name, stages, doc in rows] == told
+    assert f"has them: {len(records.FIELDS) + 1} columns" in text  # and `extra`

@@ -16,11 +16,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 from conftest import environment
 from processes import children, wait_for
+
+from cxr_reason import runner
+from cxr_reason.errors import CxrError
+from cxr_reason.streams import Input
 
 DRIVER = Path(__file__).with_name("stream_driver.py")
 COMMAND = [sys.executable, str(DRIVER), "copy"]
@@ -381,6 +386,37 @@ def test_a_second_run_on_the_same_file_is_refused(table, tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------------- disks and devices
+
+
+@pytest.mark.parametrize("in_stream", [False, True])
+def test_what_was_done_when_an_engine_gave_up_is_kept(tmp_path, monkeypatch, capsys, in_stream):
+    """A server that goes away in the middle of the night costs what it was asked last, and nothing else."""
+    monkeypatch.setattr(runner, "CHUNK_UNITS", 1)
+    path, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_text("".join(f'{{"id":"r{n}"}}\n' for n in range(20)))
+    asked: list[str] = []
+
+    def one(row, *, ends_at):
+        if row.data["id"] == ends_at:
+            raise CxrError("the server doesn't answer")
+        asked.append(row.data["id"])
+        return runner.Result([row.data])
+
+    def many(rows, *, ends_at):
+        return (one(row, ends_at=ends_at) for row in rows)
+
+    def run(ends_at=None):
+        work = partial(many if in_stream else one, ends_at=ends_at)
+        source = Input(path, formats=("jsonl",))
+        return runner.run(source, work, stage="x", output=output, in_stream=in_stream, checkpoint_seconds=1000)
+
+    with pytest.raises(CxrError, match="doesn't answer"):
+        run("r9")
+    assert "9 rows or studies are done and saved" in capsys.readouterr().err
+    run()
+    assert asked == [f"r{n}" for n in range(20)]
+    assert output.read_text() == path.read_text()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
 
 def test_a_full_disk_says_so_and_leaves_the_old_output(table, whole, tmp_path):

@@ -66,14 +66,14 @@ def test_refining_again_changes_nothing(made):
 
 @pytest.mark.parametrize("options", ["", "--findings", "--jobs 2"])
 def test_a_reader_that_leaves_ends_mine_with_141(made, options):
-    done = shell(f'cxr mine reports.csv {options} | head -3; echo "${{PIPESTATUS[0]}}"', made)
+    done = shell(f'cxr mine reports.csv -q {options} | head -3; echo "${{PIPESTATUS[0]}}"', made)
     *records, code = done.stdout.splitlines()
     assert len({json.loads(record)["id"] for record in records}) == 3
     assert (code, done.stderr) == ("141", "")
 
 
 def test_a_reader_that_leaves_ends_the_whole_pipe(made):
-    done = shell('cxr mine reports.csv | cxr refine | head -1 | wc -l; echo "${PIPESTATUS[@]}"', made)
+    done = shell('cxr mine reports.csv -q | cxr refine | head -1 | wc -l; echo "${PIPESTATUS[@]}"', made)
     assert (done.stdout.split(), done.stderr) == (["1", "141", "141", "0", "0"], "")
 
 
@@ -188,7 +188,7 @@ def test_a_full_disk_says_so_and_leaves_the_old_output(made, tmp_path):
     for number, command in enumerate(("mine reports.csv", "refine questions")):
         output = tmp_path / str(number)
         output.write_text("old")
-        done = shell(f"ulimit -f 200; trap '' XFSZ; cxr {command} -o {output}", made)
+        done = shell(f"ulimit -f 200; trap '' XFSZ; cxr {command} -o {output} --force", made)
         says_that_the_disk_is_full(done)
         assert output.read_text() == "old"
 
@@ -198,7 +198,7 @@ def test_a_full_file_system_says_so_and_leaves_the_old_output(made, tmp_path):
     script = (
         f"mount -t tmpfs -o size=300k none {tmp_path} || exit 99\n"
         f"echo old > {tmp_path}/out\n"
-        f"cxr mine reports.csv -o {tmp_path}/out; code=$?; cat {tmp_path}/out; exit $code"
+        f"cxr mine reports.csv -o {tmp_path}/out --force; code=$?; cat {tmp_path}/out; exit $code"
     )
     done = shell(script, made, *OWN_MOUNTS)
     if done.returncode == 99:

@@ -6,6 +6,8 @@ import csv
 import gzip
 import io
 import json
+import os
+import random
 import sys
 import time
 from pathlib import Path
@@ -14,10 +16,10 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from cxr_reason import console, sinks, tables
+from cxr_reason import console, sinks, streams, tables
 from cxr_reason.errors import CxrError, InputError
 from cxr_reason.sinks import FileSink
-from cxr_reason.streams import Group, Input, Row, group_consecutive, read, stable_hash, stable_id
+from cxr_reason.streams import Group, Input, Row, group_consecutive, stable_hash, stable_id
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def rows(tmp_path: Path):
     def reader(content: bytes | str, name: str = "in", **options) -> list[Row]:
         path = tmp_path / name
         path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return list(read(path, **options))
+        return list(Input(path, **options).rows())
 
     return reader
 
@@ -122,9 +124,9 @@ def test_an_input_that_cannot_be_read_at_all_says_so(rows, content, problem):
 
 def test_missing_files_folders_and_unknown_encodings_are_errors(tmp_path):
     with pytest.raises(InputError, match="No such file"):
-        list(read(tmp_path / "absent"))
-    with pytest.raises(InputError, match=r"this folder holds no index\.json"):
-        list(read(tmp_path))
+        list(Input(tmp_path / "absent").rows())
+    with pytest.raises(InputError, match=r"this folder holds no index\.json.*\nName a file"):
+        list(Input(tmp_path).rows())
     for encoding in ("klingon", "hex"):
         with pytest.raises(InputError, match="no encoding"):
             Input("-", encoding=encoding)
@@ -258,7 +260,7 @@ def test_what_a_csv_writer_writes_comes_back(tmp_path_factory, table, delimiter)
     writer.writerows([["first", "second", "third"], *table])
     path = tmp_path_factory.mktemp("csv") / "in"
     path.write_bytes(stream.getvalue().encode())
-    assert [list(row.data.values()) for row in read(path)] == table
+    assert [list(row.data.values()) for row in Input(path).rows()] == table
 
 
 @settings(max_examples=200, deadline=None)
@@ -272,7 +274,7 @@ def test_a_stray_quote_costs_its_row_and_makes_no_other(tmp_path_factory, spoilt
     lines[spoilt] = lines[spoilt][:cut] + '"' + lines[spoilt][cut:]
     path = tmp_path_factory.mktemp("quote") / "in"
     path.write_text("study_id,report\n" + "".join(lines))
-    found = {row.data["study_id"]: row.data["report"] for row in read(path) if row.data}
+    found = {row.data["study_id"]: row.data["report"] for row in Input(path).rows() if row.data}
     del reports[f"r{spoilt}"]
     assert found == reports
 
@@ -289,7 +291,7 @@ json_values = st.recursive(
 def test_what_a_json_writer_writes_comes_back(tmp_path_factory, objects):
     path = tmp_path_factory.mktemp("jsonl") / "in"
     path.write_bytes("".join(json.dumps(entry) + "\n" for entry in objects).encode())
-    assert [row.data for row in read(path)] == objects
+    assert [row.data for row in Input(path).rows()] == objects
 
 
 pieces = st.lists(
@@ -308,7 +310,7 @@ def test_any_bytes_give_rows_or_an_input_error(tmp_path_factory, content, start)
     for written in (start + content, gzip.compress(start + content, 1)):
         path.write_bytes(written)
         try:
-            found = list(read(path))
+            found = list(Input(path).rows())
         except InputError:
             continue
         lines = [row.line for row in found]
@@ -366,7 +368,7 @@ def test_stdin_is_read_as_it_arrives(monkeypatch):
             return len(piece)
 
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Slow())))
-    reader = read("-")
+    reader = Input("-").rows()
     first = next(reader)
     assert (first.file, first.data) == ("<stdin>", {"id": "1", "report": "x"})
     assert len(asked) == 2
@@ -419,6 +421,26 @@ def test_one_key_for_all_rows_does_not_fill_the_memory(capsys):
     capsys.readouterr()
 
 
+def test_a_gzip_that_ends_in_a_line_that_is_too_long_is_an_error(tmp_path, monkeypatch):
+    """The rest of such a line is passed over; the end of the data in it must not pass for the end of the input."""
+    monkeypatch.setattr(streams, "LINE_BYTES", 2000)
+    text = f"study_id,report\ns1,normal\ns2,{random.Random(1).randbytes(200_000).hex()}\ns3,normal\n"
+    path = tmp_path / "r.csv.gz"
+    path.write_bytes(gzip.compress(text.encode()))
+    assert [row.line for row in Input(path).rows()] == [2, 3, 4]
+    path.write_bytes(path.read_bytes()[:100_000])
+    with pytest.raises(InputError, match="ends here or is damaged") as told:
+        list(Input(path).rows())
+    assert told.value.where == f"{path}:3"
+
+
+def test_a_folder_of_tables_names_them(tmp_path):
+    for name in ("reports.csv", "labels.CSV.gz", "notes.md", "a.parquet", "b.tsv"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"It holds a.parquet, b.tsv, labels.CSV.gz and 1 more: name one"):
+        list(Input(tmp_path).rows())
+
+
 # -------------------------------------------------------------------------------------------------------------- sinks
 
 
@@ -430,12 +452,35 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     sink.open()
     sink.write(b"new\n")
     sink.flush()
-    assert sink.partial.stat().st_mode & 0o777 == 0o640
+    assert sink.partial.stat().st_mode & 0o777 == 0o600
     assert target.read_text() == "old"
     sink.commit()
     assert target.read_text() == "new\n"
     assert target.stat().st_mode & 0o777 == 0o640
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_what_is_unfinished_is_nobody_elses_to_read(tmp_path):
+    mask = os.umask(0o022)
+    try:
+        sink = FileSink(tmp_path / "new.jsonl")
+        sink.open()
+        assert sink.partial.stat().st_mode & 0o777 == 0o600
+        sink.commit()
+        assert (tmp_path / "new.jsonl").stat().st_mode & 0o777 == 0o644
+    finally:
+        os.umask(mask)
+
+
+def test_a_small_file_that_fails_leaves_nothing(tmp_path):
+    def fail() -> None:
+        with sinks.whole(tmp_path / "small") as file:
+            file.write(b"half")
+            raise ValueError("x")
+
+    with pytest.raises(ValueError, match="x"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_file_behind_a_link_is_replaced_not_the_link(tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,8 @@ from growth import inputs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_reason import columns, courses, records, runner
+from cxr_reason import columns, console, courses, records, runner
+from cxr_reason.errors import InputError
 from cxr_reason.mining import miner, priors, tasks, wording
 from cxr_reason.mining.dates import moment, named
 from cxr_reason.mining.language import MANNERS
@@ -123,7 +124,9 @@ def test_a_swapped_pair_flips_the_answer(asked: tuple[Answers, Answers]) -> None
 
 
 def linked(
-    *studies: tuple[Any, ...], header: Sequence[str] = ("study_id", "patient_id", "study_time")
+    *studies: tuple[Any, ...],
+    header: Sequence[str] = ("study_id", "patient_id", "study_time"),
+    date_order: str | None = None,
 ) -> dict[str, Any]:
     """{study: the study before, or why there is none}."""
     mapping = columns.guess_columns([*header, "report"])
@@ -133,7 +136,7 @@ def linked(
         else Group(study[0], [Row("f", line, dict(zip(header, study, strict=True)))])
         for line, study in enumerate(studies, 2)
     ]
-    made = list(priors.attach(iter(units), mapping))
+    made = list(priors.attach(iter(units), mapping, date_order=date_order))
     assert made == units  # in the order of the input, none lost
     return {
         unit.key: unit.prior[0].data["study_id"] if unit.prior else unit.no_prior  # type: ignore[index]
@@ -150,6 +153,8 @@ def linked(
         (("20310304", "2031-03-05 07:00", "7 Mar 2031"), (priors.FIRST, "a", "b")),
         (("3", "1", "2"), ("c", priors.FIRST, "b")),
         (("31/12/2030", "02/01/2031", "01/02/2031"), (priors.FIRST, "a", "b")),  # one date tells: the day comes first
+        (("05.03.2031", "04.06.2031", "01.04.2031"), (priors.FIRST, "c", "a")),  # with dots it always does
+        (("03.25.2031", "04.06.2031", "01.04.2031"), (priors.NO_TIME,) * 3),
         (("2031-03-04", "2031-03-04", "2031-03-07"), (priors.SAME_TIME, priors.SAME_TIME, priors.SAME_TIME)),
         (("2031-03-04", "2031-03-04T08:00", "2031-03-03"), (priors.SAME_TIME, priors.SAME_TIME, priors.FIRST)),
         (("2031-03-04", "", "2031-03-07"), (priors.NO_TIME,) * 3),
@@ -234,6 +239,46 @@ def test_times_are_ordered_however_they_are_written(one: datetime, apart: timede
         assert earlier is not None, form
         assert later is not None
         assert earlier.before(later) is (first < second)
+
+
+@pytest.mark.parametrize("mark", ["/", "-"])
+def test_the_column_tells_whether_the_day_comes_first(mark: str) -> None:
+    """In March and June, as another patient's 25th of May tells; month first, June would come before March."""
+    studies = [("a", "P1", "05/03/2031"), ("b", "P1", "04/06/2031"), ("c", "P2", "25/05/2031")]
+    told = [(name, patient, time.replace("/", mark)) for name, patient, time in studies]
+    assert linked(*told) == {"a": priors.FIRST, "b": "a", "c": priors.FIRST}
+
+
+def test_an_order_that_nothing_tells_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    console.reset()
+    studies = [("a", "P1", "05/03/2031"), ("b", "P1", "04/06/2031")]
+    assert linked(*studies) == {"a": "b", "b": priors.FIRST}
+    assert "'study_time': no date tells whether the day or the month is first" in capsys.readouterr().err
+    assert linked(*studies, date_order="day-first") == {"a": priors.FIRST, "b": "a"}
+    assert linked(("c", "P1", "05/25/2031"), *studies, date_order="day-first")["a"] == priors.NO_TIME
+    assert capsys.readouterr().err == ""
+
+
+def test_dates_that_contradict_each_other_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    studies = [("a", "P1", "13/03/2031"), ("b", "P2", "04/06/2031"), ("c", "P3", "05/25/2031")]
+    with pytest.raises(InputError, match="'study_time' has the month first, and that of f:2 has the day first") as told:
+        linked(*studies)
+    assert "f:4" in str(told.value)
+    monkeypatch.setattr(priors, "LOOK_AHEAD", 2)
+    with pytest.raises(InputError, match="those before were taken to have the month first"):
+        linked(("a", "P1", "05/03/2031"), ("b", "P2", "04/06/2031"), ("c", "P3", "25/05/2031"))
+
+
+def test_dates_in_one_reading_hold_nothing_back() -> None:
+    def units() -> Iterator[Group]:
+        for day in range(10, 15):
+            yield Group(f"s{day}", [Row("f", day, {"patient_id": f"p{day}", "t": f"2031-03-{day}"})])
+            taken.append(day)
+
+    taken: list[int] = []
+    order = priors.Order({"study_id": "study_id", "patient_id": "patient_id", "study_time": "t"})
+    next(order.found(units()))
+    assert taken == []
 
 
 # ------------------------------------------------------------------------------------------------ what is compared with

@@ -1,8 +1,9 @@
 """When a study was made, and which dates a report names when it compares.
 
 `moment` reads what archives write into a column of times: ISO, ``yyyymmdd`` (DICOM), day and month in numbers or words,
-or a mere number that orders a patient's studies. `named` finds the dates of a text, whole or in part ("3/4", "March
-2031", "yesterday"). Numbers with slashes are read month first, as American archives write them, unless that can't be.
+or a mere number that orders a patient's studies. 05.03.2024 is the 5th of March wherever it is written; 05/03/2024 and
+05-03-2024 are read as the column has it (`Order`). `named` finds the dates of a text, whole or in part ("3/4", "March
+2031", "yesterday"), in every reading that they may have.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ class Moment:
 
 @lru_cache(maxsize=1024)
 def moment(text: str, *, day_first: bool = False) -> Moment | None:
-    """What `text` says of when a study was made; None where it can't be read. Raises nothing for any text."""
+    """What `text` says of when a study was made; None where it can't be read. Raises nothing for any text.
+
+    A date in numbers is read in the order that `day_first` says, or not at all.
+    """
     text = text.strip()
     if not text.isascii() or len(text) > 40:
         return None
@@ -61,8 +65,12 @@ def moment(text: str, *, day_first: bool = False) -> Moment | None:
     except ValueError:
         pass
     clock = _CLOCK.search(text)
-    days = list(named(text[: clock.start()] if clock else text, day_first=day_first))
+    told = text[: clock.start()] if clock else text
+    days = list(named(told, day_first=day_first))
     if len(days) != 1 or not days[0].whole:
+        return None
+    match = _NUMERIC.search(told)
+    if match and _order_of(match) is (MONTH_FIRST if day_first or match["mark"] == "." else DAY_FIRST):
         return None
     first = days[0].days[0]
     try:
@@ -75,10 +83,25 @@ def moment(text: str, *, day_first: bool = False) -> Moment | None:
     return _at(made, exact=clock is not None)
 
 
-def says_day_first(text: str) -> bool:
-    """Whether `text` is a date in numbers that can only be read with the day first."""
+DAY_FIRST, MONTH_FIRST, EITHER = "day-first", "month-first", "either"
+
+
+def order_of(text: str) -> str | None:
+    """How the date in numbers that `text` holds must be read: DAY_FIRST, MONTH_FIRST, EITHER.
+
+    None where there is none, or where it is the same in both orders, or written with dots.
+    """
     match = _NUMERIC.search(text)
-    return match is not None and 12 < int(match["first"]) < 32 and 0 < int(match["second"]) < 13
+    return None if match is None or match["mark"] == "." else _order_of(match)
+
+
+def _order_of(match: re.Match[str]) -> str | None:
+    first, second = int(match["first"]), int(match["second"])
+    if not (0 < first < 32 and 0 < second < 32) or first == second or match["year"] is None:
+        return None
+    if first > 12:
+        return DAY_FIRST if second < 13 else None
+    return MONTH_FIRST if second > 12 else EITHER
 
 
 def _at(made: datetime, *, exact: bool) -> Moment | None:
@@ -167,7 +190,7 @@ def _numeric(match: re.Match[str], day_first: bool) -> _Days:
         year += 2000 if year < 70 else 1900
     first, second = int(match["first"]), int(match["second"])
     american, european = (year, first, second), (year, second, first)
-    return _valid(*((european, american) if day_first else (american, european)))
+    return _valid(*((european, american) if day_first or match["mark"] == "." else (american, european)))
 
 
 def _worded(match: re.Match[str], day_first: bool) -> _Days:

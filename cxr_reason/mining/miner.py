@@ -40,15 +40,27 @@ OTHER_SPLIT = "the prior is in another split"
 _SLUG = re.compile(r"[^a-z0-9]+")
 
 
-def by_study(rows: Iterator[Row], *, mapping: Mapping[str, str], pairs: bool = True) -> Iterator[Group | Row]:
-    """Rows as studies, with `pairs` each with its patient's study before; without study ids each row is a study."""
+def by_study(
+    rows: Iterator[Row], *, mapping: Mapping[str, str], pairs: bool = True, date_order: str | None = None
+) -> Iterator[Group | Row]:
+    """Rows as studies, with `pairs` each with its patient's study before (`priors.attach`).
+
+    Without study ids each row is a study.
+    """
     studies = group_consecutive(rows, lambda row: columns.cell(row.data or {}, mapping, "study_id"))
-    return priors.attach(studies, mapping) if pairs else studies
+    return priors.attach(studies, mapping, date_order=date_order) if pairs else studies
 
 
 def mine(unit: Group | Row, settings: Settings) -> Result:
     """The records of one study, or why there are none. Raises nothing that a report could cause."""
     tables = tables_of(unit)
+    result = _mined(unit, tables, settings)
+    if len(tables) > 1:
+        result.counts = {**result.counts, **tally.further_rows(tables, settings.mapping)}
+    return result
+
+
+def _mined(unit: Group | Row, tables: list[dict[str, Any]], settings: Settings) -> Result:
     given, fault = labels_of(tables, settings)
     study = study_of(tables, settings, with_labels=bool(fault))
     if settings.split is not None and study.get("split") != settings.split:

@@ -6,6 +6,8 @@ the input, so that shards, processes and continued runs see the same. A prior is
 that can't be read or are the same, or a row that can't be read among them, leave the patient's studies without one, and
 the study says why (`Group.no_prior`).
 
+Whether 05/03/2024 is in March or in May is the column's matter, not the patient's: `Order` finds it out.
+
 `elsewhere` holds the dates that a report names against the prior's.
 """
 
@@ -13,16 +15,21 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from itertools import dropwhile, islice
 
 from cxr_reason import columns, console
-from cxr_reason.mining.dates import Moment, Named, moment, named, says_day_first
+from cxr_reason.errors import InputError
+from cxr_reason.mining.dates import DAY_FIRST, EITHER, MONTH_FIRST, Moment, Named, moment, named, order_of
 from cxr_reason.radiology import Reading
 from cxr_reason.radiology.sections import SILENT, sections
 from cxr_reason.streams import GROUP_ROWS, Group, Row, Seen
 
+# Rows that are held back until a date tells the order of day and month. That so many dates all lie in the first twelve
+# days of their months happens only in tables that are made so.
+LOOK_AHEAD = 2000
 MOST_DATES = 20  # no report names more, and time stays linear for texts that are none
 FIRST = "it is the patient's first study here"
 NO_TIME = "a time of the patient's studies is missing or can't be read"
@@ -39,18 +46,92 @@ COMPARES_ELSEWHERE = "the report compares with a film of another date than the p
 # ---------------------------------------------------------------------------------------------------- which study
 
 
-def attach(units: Iterable[Group | Row], mapping: Mapping[str, str]) -> Iterator[Group | Row]:
+def attach(
+    units: Iterable[Group | Row], mapping: Mapping[str, str], *, date_order: str | None = None
+) -> Iterator[Group | Row]:
     """`units` in their order, each study with the rows of its prior, or with why it has none.
 
-    Without a column of patients, and one of times or of priors' ids, they pass through as they are.
+    Without a column of patients, and one of times or of priors' ids, they pass through as they are. `date_order` is
+    DAY_FIRST or MONTH_FIRST, None to find it out. Raises InputError where dates of the column contradict each other.
     """
     ordered = "study_time" in mapping or "study_order" in mapping
     if "patient_id" in mapping and (ordered or "prior_study_id" in mapping):
-        return _attached(iter(units), mapping, ordered=ordered)
+        order = Order(mapping, date_order)
+        return _attached(order.found(iter(units)) if ordered else iter(units), mapping, order, ordered=ordered)
     return iter(units)
 
 
-def _attached(units: Iterator[Group | Row], mapping: Mapping[str, str], *, ordered: bool) -> Iterator[Group | Row]:
+class Order:
+    """Whether the dates of a column have the day first, or the month, where they are numbers with slashes or dashes.
+
+    The first date that can only be read in one way tells. Until it comes, and a date has been met that can be read in
+    both, units are held back, at most `LOOK_AHEAD` rows of them; then the month is taken to be first, with a warning.
+    A date that contradicts what was found out ends the run: others were read the wrong way, and films have changed
+    places. What the user `told` stands; what can't be read so, can't be read.
+    """
+
+    def __init__(self, mapping: Mapping[str, str], told: str | None = None) -> None:
+        self.order = told
+        self._told = told is not None
+        self._column = mapping.get("study_time") or mapping.get("study_order", "")
+        self._mapping = mapping
+        self._by = ""  # where the date stands that told it
+
+    @property
+    def day_first(self) -> bool:
+        return self.order == DAY_FIRST
+
+    def found(self, units: Iterator[Group | Row]) -> Iterator[Group | Row]:
+        """The same units, none with a date that may be read in two ways before `order` is known."""
+        if self._told:
+            yield from units
+            return
+        held: deque[Group | Row] = deque()
+        rows = 0
+        for unit in units:
+            says = self._heard(unit)
+            if self.order is None and (held or says == EITHER):
+                held.append(unit)
+                rows += 1 if isinstance(unit, Row) else len(unit.rows)
+                if rows >= LOOK_AHEAD:
+                    self._settle()
+            else:
+                yield from held
+                held.clear()
+                yield unit
+        if held and self.order is None:
+            self._settle()
+        yield from held
+
+    def _heard(self, unit: Group | Row) -> str | None:
+        """How the unit's date must be read."""
+        says = order_of(made_at(unit.rows, self._mapping)) if isinstance(unit, Group) else None
+        if says in (DAY_FIRST, MONTH_FIRST):
+            where = f"{unit.rows[0].file}:{unit.rows[0].line}" if isinstance(unit, Group) else ""
+            if self.order not in (None, says):
+                before = f"that of {self._by} has" if self._by else "those before were taken to have"
+                first, other = ("day", "month") if says == DAY_FIRST else ("month", "day")
+                raise InputError(
+                    f"this date in column {self._column!r} has the {first} first, and {before} the {other} first",
+                    where=where,
+                    hint="Write all dates in one way, as 2024-03-05, or say which way counts: --date-order "
+                    f"{DAY_FIRST} or {MONTH_FIRST}. Dates that can't be read so then count as missing.",
+                )
+            if self.order is None:
+                self.order, self._by = says, where
+        return says
+
+    def _settle(self) -> None:
+        self.order = MONTH_FIRST
+        console.warn(
+            f"column {self._column!r}: no date tells whether the day or the month is first; the month is taken to be "
+            f"first (--date-order {DAY_FIRST} says otherwise)"
+        )
+
+
+def _attached(
+    units: Iterator[Group | Row], mapping: Mapping[str, str], order: Order, *, ordered: bool
+) -> Iterator[Group | Row]:
     seen = Seen()
     apart = 0
     block: list[Group | Row] = []
@@ -65,21 +146,21 @@ def _attached(units: Iterator[Group | Row], mapping: Mapping[str, str], *, order
             continue
         name = columns.cell(unit.rows[0].data or {}, mapping, "patient_id")
         if not name or name != patient:
-            yield from _linked(block, mapping, fault, ordered=ordered)
+            yield from _linked(block, mapping, fault, order, ordered=ordered)
             block, rows, patient, fault = [], 0, name, ""
             if name and seen.add(name):
                 apart += 1
                 fault = APART
         elif rows + len(unit.rows) > GROUP_ROWS:
             fault = TOO_MANY
-            yield from _linked(block, mapping, fault, ordered=ordered)
+            yield from _linked(block, mapping, fault, order, ordered=ordered)
             block, rows = [], 0
         if name:
             block.append(unit)
             rows += len(unit.rows)
         else:
             yield unit
-    yield from _linked(block, mapping, fault, ordered=ordered)
+    yield from _linked(block, mapping, fault, order, ordered=ordered)
     if apart:
         console.warn(
             f"about {apart:,} patients have rows that don't stand together: the later ones get no temporal question. "
@@ -88,7 +169,7 @@ def _attached(units: Iterator[Group | Row], mapping: Mapping[str, str], *, order
 
 
 def _linked(
-    block: list[Group | Row], mapping: Mapping[str, str], fault: str, *, ordered: bool
+    block: list[Group | Row], mapping: Mapping[str, str], fault: str, order: Order, *, ordered: bool
 ) -> Iterator[Group | Row]:
     """The studies of one patient, and rows that can't be read among them, each study with its prior."""
     groups = [unit for unit in block if isinstance(unit, Group)]
@@ -98,7 +179,7 @@ def _linked(
     if not fault:
         moments: list[Moment | None] = [None] * len(groups)
         if ordered:
-            moments = _moments(groups, mapping)
+            moments = [moment(made_at(group.rows, mapping), day_first=order.day_first) for group in groups]
         by_id = {group.key: number for number, group in enumerate(groups) if group.key}
         for number, group in enumerate(groups):
             given = columns.cell(group.rows[0].data or {}, mapping, "prior_study_id")
@@ -161,13 +242,6 @@ def _last_before(number: int, moments: list[Moment | None]) -> tuple[int | None,
 
 def _is_before(earlier: Moment | None, now: Moment | None) -> bool:
     return earlier is not None and now is not None and earlier.before(now)
-
-
-def _moments(groups: list[Group], mapping: Mapping[str, str]) -> list[Moment | None]:
-    """When each of a patient's studies was made. One date that can only be day first tells how to read the others."""
-    texts = [made_at(group.rows, mapping) for group in groups]
-    day_first = any(map(says_day_first, texts))
-    return [moment(text, day_first=day_first) for text in texts]
 
 
 def made_at(rows: list[Row], mapping: Mapping[str, str]) -> str:

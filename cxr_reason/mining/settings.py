@@ -29,6 +29,8 @@ class Settings:
     """Whose labels decide: "own" for those that we read, "input" for what `label_columns` hold."""
     label_columns: Mapping[str, str] = field(default_factory=dict)
     """Which column holds which label: `columns.label_columns`."""
+    date_order: str | None = None
+    """How dates in numbers are read: "day-first" or "month-first"; None where the column tells (`priors.Order`)."""
     llm: Mapping[str, Any] | None = None
     """What decides chains by a language model, its ``model`` among it; None where they are the rules'."""
 
@@ -54,5 +56,6 @@ class Settings:
         own: dict[str, Any] = {"findings_only": self.findings_only, "split": self.split, "image_root": self.image_root}
         own |= {"plain_normals": self.plain_normals, "labels": self.labels}
         own |= {} if self.language == "en" else {"language": self.language}
+        own |= {} if self.date_order is None else {"date_order": self.date_order}
         own |= {} if self.llm is None else {"llm": dict(self.llm)}
         return {**options, **own, "mapping": dict(self.mapping), "label_columns": dict(self.label_columns)}

@@ -11,7 +11,6 @@ from cxr_reason.mining.chains import Ground, Sight
 from cxr_reason.mining.language import MANNERS, REGIONS
 from cxr_reason.radiology import LEXICON, Finding, Reading
 
-NEGATIVES = ("stated", "region", "silent")
 """On what a No may rest; each holds those before it."""
 
 _ORDER = {region: number for number, region in enumerate(REGIONS)}
@@ -38,7 +37,7 @@ class View:
 
 
 def look(reading: Reading, *, negatives: str = "region", given: Mapping[str, int] | None = None) -> View:
-    """Sort the facts of `reading`. `negatives` is one of `NEGATIVES`; `given` are the input's labels if they decide."""
+    """Sort the facts of `reading`. `negatives` is as in `Options`; `given` are the input's labels if they decide."""
     seen: list[Finding] = []
     suspected: list[Finding] = []
     absent: list[Finding] = []

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from cxr_reason import columns, console, runner
+from cxr_reason.apart import Guard
 from cxr_reason.engines.asking import Asker
 from cxr_reason.mining import labels, llm, miner, sampling, tally
-from cxr_reason.mining.apart import Guard
 from cxr_reason.mining.settings import Settings
 from cxr_reason.mining.tasks import Options
 from cxr_reason.refining.llm import Writer
@@ -31,14 +32,17 @@ def run(
     per_finding: int | None,
     apart_from: Sequence[str],
     check_films: bool,
+    film_root: str | None = None,
+    encoding: str | None = None,
     model: tuple[Asker, Writer] | None = None,
     **given: Any,
 ) -> Summary:
     """Mine `table`, and tell on stderr what came of it. Raises InputError where it has neither reports nor labels.
 
     `overrides` are those of ``--map``, `joined` says how the table was put together, for the run's identity, `model`
-    writes the chains, where the rules don't. The rest are the options of `cxr mine`: fields of `Options`, of `Settings`
-    and of `runner.run`.
+    writes the chains, where the rules don't. `film_root` is where relative paths of films begin; None: in the folder
+    of the file that names them. `encoding` is that of the tables. The rest are the options of `cxr mine`: fields of
+    `Options`, of `Settings` and of `runner.run`.
     """
     header = table.header()
     mapping = columns.guess_columns(header, table.sample(), overrides={**table.known, **overrides})
@@ -53,25 +57,32 @@ def run(
     asker, writer = model or (None, None)
     deciding = {**asker.identity, **writer.as_dict()} if asker and writer else None
     settings = Settings(mapping, options, label_columns=label_columns, language=table.language, llm=deciding, **given)
-    guard = Guard(mapping, apart_from=apart_from, films=check_films, root=settings.image_root)
+    guard = Guard(mapping, apart_from=apart_from, films=check_films, root=film_root, encoding=encoding)
     pairs = "temporal" in options.tasks and not settings.findings_only
     work: Any = partial(miner.mine, settings=settings)
     if asker and writer:
         work = partial(asker.through, work=partial(llm.mined, settings=settings, writer=writer))
-    units = guard.after(partial(miner.by_study, mapping=mapping, pairs=pairs))
+    if header and not table.known:
+        console.note(columns.told(mapping, pairs=pairs))
+    units = guard.after(partial(miner.by_study, mapping=mapping, pairs=pairs, date_order=settings.date_order))
+    config = settings.as_dict() | guard.as_dict() | joined
     if per_finding:
-        summary = sampling.run(table, work, count=per_finding, seed=options.seed, units=units, **streams)
+        summary = sampling.run(table, work, count=per_finding, seed=options.seed, units=units, config=config, **streams)
     else:
-        config = settings.as_dict() | guard.as_dict() | joined
         summary = runner.run(table, work, stage="mine", units=units, config=config, **streams)
-    _tell(summary, [*table.notes(), *guard.notes()])
+    _tell(summary, [*table.notes(), *guard.notes()], asked=not settings.findings_only)
     return summary
 
 
-def _tell(summary: Summary, notes: Sequence[str]) -> None:
+def _tell(summary: Summary, notes: Sequence[str], *, asked: bool) -> None:
     """What was found and asked, as a table on stderr, and what became of the rest."""
     if rows := tally.rows(summary.counts):
-        console.table("What the reports say, and what is asked", tally.COLUMNS, rows)
+        title = "What the reports say, and what is asked" if asked else "What the reports say"
+        shown = rows[: tally.SHOWN] if sys.stderr.isatty() else rows
+        if more := len(rows) - len(shown):
+            title += f" (the {len(shown)} most frequent; 2> FILE holds {more:,} more)"
+        width = len(tally.COLUMNS) - (not asked)
+        console.table(title, tally.COLUMNS[:width], [row[:width] for row in shown])
     if rows := labels.rows(summary.counts):
         console.table("Labels: what we read, and what the input says", labels.COLUMNS, rows)
     if unread := summary.counts["labels/unread"]:
@@ -82,12 +93,18 @@ def _tell(summary: Summary, notes: Sequence[str]) -> None:
         console.note(note)
     for reason, count in tally.left_out(summary.counts).items():
         console.note(f"{_studies(count)} left out: {reason}")
+    if told := tally.rows_told(summary.counts):
+        console.note(told)
     for check, count in sorted(summary.checks.items()):
         if check in miner.CHECKS:
             console.note(f"{_studies(count)} rejected: {check}")
     tell_of_chains(summary.counts)
-    console.note(f"{summary.records:,} records from {summary.counts['reports']:,} reports")
+    console.note(f"{_several(summary.records, 'record')} from {_several(summary.counts['reports'], 'report')}")
 
 
 def _studies(count: int) -> str:
     return f"{count:,} {'study' if count == 1 else 'studies'}"
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count:,} {noun if count == 1 else f'{noun}s'}"

@@ -8,10 +8,14 @@ from functools import lru_cache
 from typing import Any
 
 from cxr_reason import columns, records
+from cxr_reason.apart import split_of
 from cxr_reason.mining import labels
-from cxr_reason.mining.apart import split_of
 from cxr_reason.mining.settings import Settings
 from cxr_reason.streams import Group, Row, stable_id
+
+_SEXES = dict.fromkeys(("f", "female", "w", "weiblich", "frau", "femenino", "mujer", "féminin", "femme"), "F")
+_SEXES |= dict.fromkeys(("m", "male", "männlich", "maennlich", "mann", "masculino", "hombre", "masculin", "homme"), "M")
+"""One way of writing, so that `cxr score --by sex` counts each once. What isn't here stays as the input has it."""
 
 
 def tables_of(unit: Group | Row) -> list[dict[str, Any]]:
@@ -35,12 +39,15 @@ def study_of(tables: list[dict[str, Any]], settings: Settings, *, with_labels: b
     mapping, first = settings.mapping, tables[0]
     reports = dict.fromkeys(text for table in tables if (text := columns.compose_report(table, mapping)))
     report = "\n".join(reports)
-    images = [image for table in tables for image in _images(table, settings)]
+    images: list[Any] = []
+    for image in (image for table in tables for image in _images(table, settings)):
+        if image not in images:  # a row may stand there twice
+            images.append(image)
     identity = columns.cell(first, mapping, "study_id") or stable_id(report or images)
     study: dict[str, Any] = {"study_id": identity}
     for name in ("patient_id", "sex", "age", "study_time", "prior_study_id"):
         if name in mapping and (text := columns.cell(first, mapping, name)):
-            study[name] = text
+            study[name] = _SEXES.get(text.casefold(), text) if name == "sex" else text
     if split := split_of(first, mapping):
         study["split"] = split
     if images:
@@ -65,10 +72,15 @@ def _images(table: Mapping[str, Any], settings: Settings) -> Iterator[Any]:
     for image in columns.image_list(table.get(column)) if column else ():
         entry = dict(image) if isinstance(image, dict) else {"path": image}
         if settings.image_root and isinstance(entry.get("path"), str):
-            entry["path"] = os.path.join(settings.image_root, entry["path"])
+            entry["path"] = _below(settings.image_root, entry["path"])
         if view:
             entry.setdefault("view", view)
         yield entry if len(entry) > 1 else entry.get("path")
+
+
+def _below(root: str, path: str) -> str:
+    """`path` with `root` before it, unless it begins so already: records that were mined are mined again."""
+    return path if os.path.normpath(path).startswith(os.path.normpath(root) + os.sep) else os.path.join(root, path)
 
 
 # --------------------------------------------------------------------------------------------------------- two films

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
+from cxr_reason import columns
 from cxr_reason.mining.tasks import Question
 from cxr_reason.radiology import Reading
 
 STATES = ("present", "absent", "uncertain", "silent", "conflict")
 COLUMNS = ("finding", *STATES, "questions")
+SHOWN = 20
+"""Rows of the table on a terminal."""
 WHOLE_FILM = "(whole film)"
 
 _WEIGHT = {"absent": 0, "uncertain": 1, "present": 2, "conflict": 3}
@@ -57,6 +61,34 @@ def rows(counts: Mapping[str, int]) -> list[tuple[str | int, ...]]:
     nothing = dict.fromkeys(STATES, 0)
     names = sorted(said.keys() | asked.keys(), key=lambda name: (-said.get(name, nothing)["present"], name))
     return [(name, *said.get(name, nothing).values(), asked[name]) for name in names]
+
+
+def further_rows(tables: Sequence[Mapping[str, Any]], mapping: Mapping[str, str]) -> dict[str, int]:
+    """The rows of a study after its first, by what they bring: another report, an image or other cells, or nothing."""
+    counts = dict.fromkeys(("rows/another report", "rows/repeated", "rows/further"), 0)
+    texts: set[str] = set()
+    for number, table in enumerate(tables):
+        text = columns.compose_report(table, mapping)
+        if number:
+            kind = "repeated" if table in tables[:number] else "another report" if text not in texts else "further"
+            counts[f"rows/{kind}"] += 1
+        texts |= {text, ""}
+    return {key: number for key, number in counts.items() if number}
+
+
+def rows_told(counts: Mapping[str, int]) -> str | None:
+    """How many rows belong to a study already met, in a sentence; None where each row is a study."""
+    glued, repeated, further = (counts.get(f"rows/{kind}", 0) for kind in ("another report", "repeated", "further"))
+    if not (total := glued + repeated + further):
+        return None
+    parts = [
+        f"{further:,} with the same report" if further else "",
+        f"{glued:,} with another, which is joined to it" if glued else "",
+        f"{repeated:,} repeated in full" if repeated else "",
+    ]
+    return (
+        f"{total:,} {'row is' if total == 1 else 'rows are'} of a study already met: {', '.join(filter(None, parts))}"
+    )
 
 
 def left_out(counts: Mapping[str, int]) -> dict[str, int]:

@@ -140,7 +140,7 @@ def _change(name: str, now: Told, before: Told | None) -> Change | str:
     if word is not UNTOLD:
         return word
     if films is None:
-        return _why_untold(name, earlier, there, seen, facts)
+        return _why_untold(earlier, there, seen, facts)
     if films.by in ("appeared", "gone") and (name in LASTING or any(_old(sight) for sight in seen or there)):
         return LASTS
     if films.answer == "stable" and not _same_words(there, seen, before, now):
@@ -191,7 +191,7 @@ def _meets(sight: Sight, seen: Sequence[Sight], gone: Sequence[Finding]) -> bool
 
 
 def _why_untold(
-    name: str, earlier: Sequence[Finding], there: Sequence[Sight], seen: Sequence[Sight], facts: Sequence[Finding]
+    earlier: Sequence[Finding], there: Sequence[Sight], seen: Sequence[Sight], facts: Sequence[Finding]
 ) -> str:
     if any(fact.conflict for fact in earlier):
         return CONFLICT

@@ -186,11 +186,6 @@ def none_of(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1 << 11)
-def unlikely(details: Details) -> tuple[str, ...]:
-    """Sentences that all but deny it."""
-    return _filled(SENTENCES["unlikely"], phrase(details))
-
-
 def not_suggested(name: str) -> tuple[str, ...]:
     """Sentences that infer its absence from silence; they never say that it was looked for."""
     return _filled(SENTENCES["silent"], phrase(Details(name)))

@@ -12,7 +12,6 @@ validation part, keeps its reasoning or comes more than once are functions of it
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import json
 import os
@@ -27,11 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from cxr_reason import console, radrbench, records, runner
+from cxr_reason.apart import Guard, digest_of, identity
 from cxr_reason.engines.prompts import completion_of, prompt_of
-from cxr_reason.errors import CxrError, InputError, TooManyFailures
+from cxr_reason.errors import CxrError, TooManyFailures
 from cxr_reason.films import FilmError, Films
 from cxr_reason.films.ahead import ahead
-from cxr_reason.mining.apart import SPLIT_NAMES, Guard
 from cxr_reason.sinks import whole
 from cxr_reason.streams import GROUP_ROWS, Group, Input, Row, Seen, folder_of, stable_hash, with_id
 from cxr_reason.training.refusals import Refusals
@@ -121,22 +120,6 @@ class Items:
 # --------------------------------------------------------------------------------------------------------- identity
 
 
-def digest_of(path: Path) -> str:
-    """A hash of the bytes of a file, or of the files of a folder and their names."""
-    told = hashlib.blake2b(digest_size=16)
-    files = sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path]
-    for file in files:
-        if path.is_dir():
-            told.update(f"{file.relative_to(path)}\0".encode("utf-8", "surrogateescape"))
-        try:
-            with open(file, "rb") as stream:
-                while piece := stream.read(1 << 20):
-                    told.update(piece)
-        except OSError as error:
-            raise InputError(error.strerror or "can't be opened", where=str(file)) from None
-    return told.hexdigest()
-
-
 def spooled(folder: Path) -> Path:
     """stdin, written to ``OUT/data/stdin.jsonl``: a run that is continued, and `cxr rl` after it, need it again."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -200,7 +183,7 @@ class _Item:
 
 
 def _given_split(record: Mapping[str, Any]) -> str | None:
-    return SPLIT_NAMES.get(str(record.get("split") or "").lower())
+    return records.SPLIT_NAMES.get(str(record.get("split") or "").lower())
 
 
 class Reader:
@@ -493,13 +476,13 @@ def prepare(
     shape = shape or Shape()
     digests = [digest_of(path) for path in sources]
     decided = {name: value for name, value in settings.as_dict().items() if name in WHAT_ITEMS_ARE}
-    identity = records.config_hash(
+    config = records.config_hash(
         {**decided, **(about or {}), "seed": seed, "digests": digests, "shape": asdict(shape),
-         "apart_from": list(apart_from),
+         "apart_from": identity(apart_from),
          "allowed": sorted(refusals.allowed), "root": str(films.root)}
     )  # fmt: skip
     folder = out / FOLDER
-    if (items := load_manifest(out)) and (items.identity, items.sample) == (identity, settings.eval_items):
+    if (items := load_manifest(out)) and (items.identity, items.sample) == (config, settings.eval_items):
         _hand_out(folder / REJECTS, rejects)
         return items
     building = out / f".{FOLDER}.partial"
@@ -535,7 +518,7 @@ def prepare(
         reader.close()
     sample.write(building / EVALUATE)
     told = {
-        "identity": identity,
+        "identity": config,
         "sources": [
             {"path": os.path.abspath(path), "blake2b": digest, "items": writer.count}
             for path, digest, writer in zip(sources, digests, writers, strict=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any, cast
 
+from cxr_reason.apart import digest_of
 from cxr_reason.engines import models
 from cxr_reason.engines.chat import Chat
 from cxr_reason.errors import CxrError, InputError
@@ -142,7 +143,7 @@ class Parent:
     """What a checkpoint of `cxr sft` or `cxr rl` tells of the records that it was trained on."""
 
     digests: Mapping[str, str]
-    """Of each file of records, by its path (`data.digest_of`)."""
+    """Of each file of records, by its path (`apart.digest_of`)."""
     image_root: Path | None
     settings: Mapping[str, Any]
     """Those of `OF_THE_DATA`."""
@@ -156,7 +157,7 @@ class Parent:
                     where=path,
                     hint="Name a file: cxr rl FILE.",
                 )
-            if data.digest_of(Path(path)) != digest:
+            if digest_of(Path(path)) != digest:
                 raise InputError(
                     "the records have changed since this checkpoint was trained on them",
                     where=path,

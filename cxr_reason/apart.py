@@ -5,26 +5,27 @@ patient, its own id or one of its films was met in another split before, or stan
 apart from (``--apart-from``): the first split that a patient is met in is theirs. Films are told by the bytes of their
 files, and only where that is asked for (``--check-films``), because all of them must be read.
 
+A guard that can't see must not say that all is well: a row of such a file that can't be read, or a file that has
+nothing to compare with, ends the run.
+
 What was met is kept in a temporary SQLite database, so memory doesn't grow with the archive.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os.path
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cxr_reason import columns
+from cxr_reason import columns, console
+from cxr_reason.errors import InputError
 from cxr_reason.films import digest
-from cxr_reason.records import SPLITS
+from cxr_reason.records import SPLIT_NAMES
 from cxr_reason.shelves import explained, open_database, to_bytes
 from cxr_reason.streams import Group, Input, Row
-
-SPLIT_NAMES = {"train": "train", "training": "train", "validate": "validate", "validation": "validate"}
-SPLIT_NAMES |= {"valid": "validate", "val": "validate", "dev": "validate", "test": "test", "testing": "test"}
-SPLIT_NAMES |= {"eval": "test"}
-assert set(SPLIT_NAMES.values()) == set(SPLITS)
 
 Units = Callable[[Iterator[Row]], Iterator[Group | Row]]
 
@@ -32,6 +33,27 @@ Units = Callable[[Iterator[Row]], Iterator[Group | Row]]
 def split_of(row: Mapping[str, Any], mapping: Mapping[str, str]) -> str | None:
     """train, validate or test; None where the row is in none that we know."""
     return SPLIT_NAMES.get(columns.cell(row, mapping, "split").lower())
+
+
+def identity(files: Iterable[str]) -> dict[str, str]:
+    """What `files` of ``--apart-from`` hold, for `records.config_hash`; of a pipe, only its name."""
+    return {file: digest_of(Path(file)) if os.path.isfile(file) or os.path.isdir(file) else "" for file in files}
+
+
+def digest_of(path: Path) -> str:
+    """A hash of the bytes of a file, or of the files of a folder and their names."""
+    told = hashlib.blake2b(digest_size=16)
+    files = sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            told.update(f"{file.relative_to(path)}\0".encode("utf-8", "surrogateescape"))
+        try:
+            with open(file, "rb") as stream:
+                while piece := stream.read(1 << 20):
+                    told.update(piece)
+        except OSError as error:
+            raise InputError(error.strerror or "can't be opened", where=str(file)) from None
+    return told.hexdigest()
 
 
 class Place(NamedTuple):
@@ -79,7 +101,8 @@ class Places:
 class Guard:
     """Bars studies that are not apart. `mapping` says which column is what, `root` where relative film paths begin.
 
-    Raises InputError, when the first unit is asked for, where a file of `apart_from` can't be read.
+    Raises InputError, when the first unit is asked for, where a file of `apart_from` can't be read to its last row, or
+    where nothing of it can be compared with the input.
     """
 
     def __init__(
@@ -100,7 +123,7 @@ class Guard:
 
     def as_dict(self) -> dict[str, Any]:
         """For `records.config_hash`."""
-        return {"apart_from": list(self._apart_from), "films": self._films}
+        return {"apart_from": identity(self._apart_from), "films": self._films}
 
     def after(self, units: Units) -> Units:
         """`units` of rows, of which those that are not apart are barred."""
@@ -133,16 +156,43 @@ class Guard:
             places.close()
 
     def _note(self, file: str, places: Places) -> None:
-        """Note what stands in a file that the input must be apart from. Raises InputError where it can't be read."""
-        table = Input(file, encoding=self._encoding)
+        """Note what stands in a file that the input must be apart from. Raises InputError as the class says."""
+        with closing(Input(file, encoding=self._encoding)) as table:
+            self._note_table(file, table, places)
+
+    def _note_table(self, file: str, table: Input, places: Places) -> None:
         header = table.header()
         mapping = columns.guess_columns(header, table.sample())
+        common = [name for name in self._compared() if name in mapping and name in self._mapping]
+        if not common:
+            names = " or ".join(self._compared())
+            raise InputError(
+                f"--apart-from: there is no {names} that both this file and the input have",
+                where=f"{file}:1",
+                hint=f"Its columns: {columns.listed(header)}. Name them alike; --map tells those of the input.",
+            )
+        if "patient_id" not in common:
+            console.warn(f"{file} is not compared by patient: there is no patient_id in it, or none in the input")
+        noted = missing = 0
         for row in table.rows():
-            if row.data is not None:
-                study = columns.cell(row.data, mapping, "study_id")
-                place = Place("", row.file, row.line, study)
-                for kind, key in self._keys([row.data], mapping, study, Path(file).parent):
-                    places.first(kind, key, place)
+            if row.data is None:
+                what = f"--apart-from: this row can't be read, so nothing is kept apart from it: {row.error}"
+                raise InputError(what, where=f"{row.file}:{row.line}", hint="Mend the row, or take it out.")
+            study = columns.cell(row.data, mapping, "study_id")
+            place = Place("", row.file, row.line, study)
+            keys = list(self._keys([row.data], mapping, study, Path(file).parent))
+            for kind, key in keys:
+                places.first(kind, key, place)
+            noted += bool(keys)
+            missing += not keys
+        if not noted:
+            raise InputError(f"--apart-from: {' and '.join(common)} of this file are empty", where=file)
+        if missing:
+            console.warn(f"{file}: {missing:,} rows have nothing to compare by: {', '.join(common)} are empty")
+
+    def _compared(self) -> list[str]:
+        """The fields by which studies are told."""
+        return ["patient_id", "study_id", *(["images"] if self._films else [])]
 
     def _judge(self, group: Group, places: Places) -> str | None:
         tables = [row.data for row in group.rows if row.data is not None]
