@@ -41,6 +41,18 @@ def names(text: str, status: str = "present") -> list[str]:
     return [finding.name for finding in read(text).findings if finding.status == status]
 
 
+def gist(text: str) -> list[str]:
+    """Each fact in a few words: "left moderate pleural effusion, better", "no pneumothorax", "pneumonia?"."""
+    told = []
+    for f in read(text).facts():
+        mark = {"present": "", "absent": "no ", "uncertain": ""}[f.status]
+        words = " ".join(w for w in (f.side, f.severity, f.name) if w)
+        grade = {"definite": "", "probable": " (probable)", "possible": "?", "differential": " (differential)"}
+        time = "" if f.time in ("current", "resolved") else f", {f.time}"
+        told.append(mark + words + grade[f.certainty] + (f", {f.change}" if f.change else "") + time)
+    return told
+
+
 # The lexicon
 
 
@@ -194,6 +206,74 @@ def test_an_organ_alone_is_no_finding() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("No pneumothorax, edema slightly better.", ["no pneumothorax", "pulmonary edema, better"]),
+        ("No ptx, left effusion persists.", ["no pneumothorax", "left pleural effusion, stable"]),
+        ("No effusion, consolidation worse.", ["no pleural effusion", "consolidation, worse"]),
+        ("No pneumothorax, ETT ok.", ["no pneumothorax", "endotracheal tube"]),
+        ("No pneumothorax, effusion or edema.", ["no pneumothorax", "no pleural effusion", "no pulmonary edema"]),
+        (
+            "No consolidation, effusion, or new edema.",
+            ["no consolidation", "no pleural effusion", "no pulmonary edema"],
+        ),
+    ],
+)
+def test_what_has_a_predicate_of_its_own_is_not_denied(text: str, expected: list[str]) -> None:
+    assert gist(text) == expected
+
+
+# How reports are written for short
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("r/o pneumonia. Lungs clear.", ["pneumonia?, hypothetical", "no lung abnormality"]),
+        ("r/o PNA: no effusion.", ["pneumonia?, hypothetical", "no pleural effusion"]),
+        ("Cannot r/o pneumonia at the left base.", ["left pneumonia?"]),
+        (
+            "Right basilar consolidation, c/w aspiration pneumonia.",
+            ["right consolidation", "right pneumonia (probable)"],
+        ),
+        ("Opacity s/o edema.", ["lung opacity", "pulmonary edema (probable)"]),
+        ("Small effusions w/ associated atelectasis.", ["mild pleural effusion", "atelectasis"]),
+        ("Left effusion w/o pneumothorax.", ["left pleural effusion", "no pneumothorax"]),
+        ("No e/o pneumothorax.", ["no pneumothorax"]),
+        ("Opacity, likely d/t edema.", ["lung opacity", "pulmonary edema"]),
+        ("Volume loss 2/2 atelectasis.", ["volume loss", "atelectasis"]),
+        ("Effusion a/w atelectasis.", ["pleural effusion", "atelectasis"]),
+        ("There are b/l effusions.", ["bilateral pleural effusion"]),
+        ("Lungs clear. h/o lung cancer.", ["no lung abnormality", "lung cancer, history"]),
+        (
+            "Known lung cancer s/p right lobectomy.",
+            ["lung cancer, history", "right post-surgical lung change, history"],
+        ),
+        ("Sm R eff.", ["right mild pleural effusion"]),
+        ("Effs L>R. Mod edema.", ["bilateral pleural effusion", "moderate pulmonary edema"]),
+        ("CXR nl.", ["no chest abnormality"]),
+        ("ETT, NGT, R IJ ok. No ptx.", ["endotracheal tube", "enteric tube", "no pneumothorax"]),
+    ],
+)
+def test_short_forms(text: str, expected: list[str]) -> None:
+    assert gist(text) == expected
+
+
+def test_a_slash_still_joins_alternatives() -> None:
+    assert gist("Atelectasis/consolidation at the left base.") == [
+        "left atelectasis (differential)",
+        "left consolidation (differential)",
+    ]
+    assert one("Left effusion, new since 2/2/2020.", "pleural effusion").change == "new"
+
+
+@pytest.mark.parametrize("slip", ["small rigth efusion", "small rihgt effusion", "smal small rght effusoin"])
+def test_a_slip_loses_no_side(slip: str) -> None:
+    assert gist(slip) == ["right mild pleural effusion"]
+    assert gist("lfet effusion, bilaterl atelectasis") == ["left pleural effusion", "bilateral atelectasis"]
+
+
 # Certainty
 
 
@@ -315,6 +395,30 @@ def test_time(text: str, name: str, time: str) -> None:
 def test_how_it_has_changed(text: str, change: str) -> None:
     effusion = one(text, "pleural effusion")
     assert (effusion.time, effusion.change) == ("current", change)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The known right lower lobe mass is again seen.", ["right lung mass"]),
+        ("Known emphysema redemonstrated.", ["emphysema"]),
+        ("Again seen is the known left lung nodule.", ["left lung nodule"]),
+        ("The known hiatal hernia is seen.", ["hiatal hernia"]),
+        ("The previously described nodule is still visible.", ["lung nodule"]),
+        ("Known lung cancer.", ["lung cancer, history"]),
+        ("Status post sternotomy, again noted.", ["sternotomy wires, history"]),
+        ("CARDIAC SILHOUETTE IS ENLARGED BUT STABLE", ["cardiomegaly, stable"]),
+        ("The heart is enlarged, though unchanged.", ["cardiomegaly, stable"]),
+        ("Left effusion; however, improved.", ["left pleural effusion, better"]),
+        ("Left effusion, but less XXXX.", ["left pleural effusion"]),
+        ("Coarse reticular opacities, worse in the lower lobes.", ["interstitial opacity"]),
+        ("Post-obstructive collapse of the right upper lobe.", ["right lobar collapse"]),
+        ("Post-biopsy chest: no pneumothorax.", ["no pneumothorax"]),
+        ("Repeat with nipple markers. No effusion.", ["nipple shadow?, hypothetical", "no pleural effusion"]),
+    ],
+)
+def test_what_is_known_and_still_there(text: str, expected: list[str]) -> None:
+    assert gist(text) == expected
 
 
 @pytest.mark.parametrize("text", ["Sternotomy wires are intact.", "The pacemaker leads are intact."])
@@ -439,6 +543,31 @@ def test_places_of_one_list(text: str, expected: list[tuple[str, str | None]]) -
 )
 def test_sides_said_elsewhere_in_the_sentence(text: str, expected: list[str | None]) -> None:
     assert [f.side for f in read(text).findings] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "White-out of the left hemithorax with shift of the heart to the right, consistent with massive effusion.",
+            ["left lung opacity", "right mediastinal shift", "left severe pleural effusion (probable)"],
+        ),
+        ("Effusion and mediastinal shift to the right.", ["pleural effusion", "right mediastinal shift"]),
+        (
+            "Tracheal deviation to the right by a large left thyroid goiter.",
+            ["right tracheal deviation", "left severe thyroid enlargement"],
+        ),
+        ("Opacity in the right middle lobe silhouetting the right heart border.", ["right lung opacity"]),
+        ("Double density sign. No effusion.", ["chamber enlargement", "no pleural effusion"]),
+    ],
+)
+def test_a_direction_is_nobody_elses_side(text: str, expected: list[str]) -> None:
+    assert gist(text) == expected
+
+
+def test_one_clear_lung_contradicts_nothing_in_the_other() -> None:
+    assert not any(f.conflict for f in read("Airspace consolidation. The left lung is clear.").findings)
+    assert any(f.conflict for f in read("Left consolidation. The left lung is clear.").findings)
 
 
 @pytest.mark.parametrize(
@@ -601,6 +730,26 @@ def test_devices(text: str, name: str, told: dict[str, str]) -> None:
     finding = one(text, name)
     assert finding.device == {"type": name, **told}
     assert (finding.status, finding.time) == (("absent", "resolved") if "removed" in text else ("present", "current"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ET tube has been withdrawn, now 5 cm above carina.", ["endotracheal tube"]),
+        ("The left chest tube was pulled, its tip now at the apex.", ["left chest tube"]),
+        ("The PICC has been retracted to the SVC.", ["picc"]),
+        ("The chest tube has been withdrawn.", ["no chest tube, resolved"]),
+        ("PICC withdrawn in the interval.", ["no picc, resolved"]),
+        ("Feeding tube tip not visualised.", ["enteric tube"]),
+        ("The tip of the PICC is not seen on this film.", ["picc"]),
+        ("PICC, tip not identified.", ["picc"]),
+        ("The side port of the nasogastric tube is not visible.", ["enteric tube"]),
+        ("The feeding tube is not seen.", ["no enteric tube"]),
+        ("Limited by overlying hardware. No pneumothorax.", ["no pneumothorax"]),
+    ],
+)
+def test_devices_that_were_moved_or_are_seen_in_part(text: str, expected: list[str]) -> None:
+    assert gist(text) == expected
 
 
 def test_one_device_for_another() -> None:

@@ -123,10 +123,18 @@ def _sentence(items: tuple[Item, ...]) -> tuple[Statement, ...]:
             ):  # "an opacity in the lingula, which may be pneumonia", "a left base opacity; likely atelectasis"
                 fields = {**fields, "side": before.side}
             found.append(Statement(fields, indices[head.low], indices[head.high], head.event))
-        if not heads and before and found and clause and items[indices[0] - 1].text in _RELATIVES:
+        if not heads and before and found and clause and _goes_on(items[indices[0] - 1], clause):
             found[-1] = found[-1]._replace(fields=_fields(_gone_on(before, clause)))
-        before = heads[-1][0] if heads else None
+        if clause:
+            before = heads[-1][0] if heads else None
     return tuple(_without_parts(found))
+
+
+def _goes_on(joint: Item, clause: Sequence[Item]) -> bool:
+    """Whether a clause without a finding speaks of the one before: "which has decreased", "but stable"."""
+    if joint.text in _RELATIVES:
+        return True
+    return joint.cue == "but" and not any(i.cue == "mask" or (i.word.organ and not i.film) for i in clause)
 
 
 def _gone_on(head: Head, clause: Sequence[Item]) -> Head:

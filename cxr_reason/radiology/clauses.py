@@ -122,10 +122,22 @@ def _begins_statement(items: list[Item], k: int, negated: bool, verb: bool) -> b
             attributive = False
         if word.change in ("resolved", "removed") and finding and verb and not negated:
             return True
+        if negated and finding and _closes_part(items, k) and "or" not in [i.cue for i in items[start:k]]:
+            return True  # "no pneumothorax, edema better"
         k += 1
     if negated and positive and finding:
         return "or" not in [i.cue for i in items[start:]]
     return False
+
+
+def _closes_part(items: list[Item], k: int) -> bool:
+    """Whether item k is the predicate of what stands before it up to the comma: "edema slightly better"."""
+    word = items[k].word
+    told = word.change in _COURSES or (word.quality is not None and word.quality.name == "normal")
+    return told and (k + 1 == len(items) or items[k + 1].cue in ("comma", "and", "stop", "but", "of", "in"))
+
+
+_COURSES = frozenset({"stable", "better", "worse"})
 
 
 def _of_next(items: list[Item], k: int) -> bool:

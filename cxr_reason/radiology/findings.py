@@ -93,6 +93,8 @@ def said(sentence: str) -> Said:
         for shared, first, last, event in statements:
             low, high = ends[2 * places[first][1]], ends[2 * places[last][2] - 1]
             if shared["name"] in _DEVICES:
+                if event == "removed" and _DRAWN_BACK.search(sentence):
+                    shared, event = {**shared, **_STILL_THERE}, "repositioned"
                 shared = {**shared, "device": _device(shared, sentence, low, event)}
             found.append((shared, low, high))
         if _NUMBER_LETTER in letters and _UNIT.search(sentence):
@@ -211,6 +213,12 @@ _POSITION = re.compile(
 )  # fmt: skip
 _POSITIONED = re.compile(r"posit|plac|locat|kink|coil|too |lying", re.IGNORECASE)
 _EVENTS = {"new": "placed"}
+# "withdrawn, now 5 cm above the carina": what was drawn back and is told a place is still there
+_DRAWN_BACK = re.compile(
+    r"\b(?:withdrawn|pulled|drawn)\b[^;]*?"
+    r"\b(?:now|currently|tips?|terminat\w+|position|(?:above|below|into|to|at) the|mm|cm)\b", re.IGNORECASE,
+)  # fmt: skip
+_STILL_THERE = {"status": "present", "time": "current", "change": None}
 
 
 def _device(shared: dict[str, Any], sentence: str, start: int, event: str | None) -> dict[str, str]:

@@ -223,6 +223,7 @@ class Lexicon:
         self._items: list[Item | None] = []
         self._same: dict[tuple[Any, ...], Item] = {}
         self.foreign = frozenset(data["words"]["foreign"].split()) - set(data["words"]["function"].split())
+        self._spellings: dict[str, str] = {slip: word for word, slips in data["spellings"].items() for slip in slips}
         self.vocabulary: set[str] = set(_ORDINALS)
         for group in ("function", "report", "other"):
             self.vocabulary.update(data["words"][group].split())
@@ -361,11 +362,14 @@ class Lexicon:
         return f"<{self.classes.get(word) or _kind_of_unknown(word)}{opener}>"
 
     def canonical(self, word: str) -> str:
-        """The word as the lexicon spells it: British spelling and one slip in a long word undone, numbers classed.
+        """The word as the lexicon spells it: British spelling, short forms and one slip in a long word undone,
+        numbers classed.
 
         `word` is in lower case. The first letter is never corrected, and an unknown word stays as it is.
         """
         if word[0].isdigit():
+            if "/" in word and word in self.vocabulary:
+                return word  # "2/2": secondary to
             return ORDINAL if word[-1] in "hdt" else "0"
         return self._canonical_of(_POSSESSIVE.sub("", word))
 
@@ -374,6 +378,8 @@ class Lexicon:
             return "cannot" if word.startswith(("can", "could")) else "not"
         if word in _ORDINALS:
             return ORDINAL
+        if word in self._spellings:
+            return self._spellings[word]
         if word in self.vocabulary:
             return word
         if re.fullmatch(r"x{3,}|_{2,}|\[\*\*.*", word):

@@ -62,7 +62,11 @@ def mark_conflicts(found: list[Finding]) -> None:
                 denies = (
                     denied.status == "absent" and denied.time == "current" and denied.bound in (None, finding.acuity)
                 )
-                if denies and sides_meet(denied.side, finding.side):
+                if (
+                    denies
+                    and (denied.side not in ("left", "right") or finding.side)
+                    and sides_meet(denied.side, finding.side)
+                ):
                     denied.conflict = finding.conflict = True
 
 

@@ -13,11 +13,13 @@ from cxr_reason.radiology.attributes import may_be
 from cxr_reason.radiology.heads import Head
 from cxr_reason.radiology.lexicon import LEXICON, Item
 
-_AFTER = frozenset({"after", "following", "status post", "s p"})
+_AFTER = frozenset({"after", "following", "status post", "s p", "s / p"})
 _DESCRIPTIVE = frozenset(LEXICON.data["diagnosis"]["descriptive"])
 # They bound a whole list of denials.
 _SPREADING_BOUNDS = frozenset({"definite", "gross", "large", "masked", "new", "significant"})
-_STRONG_HISTORY = re.compile(r"history|status post|s p|hx|h o|background|patient (?:with|has)")
+_STRONG_HISTORY = re.compile(r"history|status post|s (?:/ )?p|hx|pmh|h (?:/ )?o|patient (?:with|has)")
+_AGAIN = re.compile("again|still|^re")
+_SEEN = ("seen", "noted", "visible", "visualized", "demonstrated", "identified", "evident", "present")
 _POSTPOSED = frozenset({
     "possible", "probable", "likely", "most likely", "suspected", "suspect", "questionable", "questioned", "presumed",
     "favored", "suggested", "probably", "possibly", "?",
@@ -60,6 +62,8 @@ class _Walk:
     history: str | None = None  # "weak" speaks of the next noun, "strong" of all that follows
     resolved: str | None = None
     means = False  # after "representing"
+    again = False  # after "again seen is"
+    known = False  # the history is a "known" finding, not a past one
     met = 0  # the last item that named a finding so far
 
     def __init__(self, items: list[Item], heads: list[Head]) -> None:
@@ -69,6 +73,7 @@ class _Walk:
             self.by_item.setdefault(head.at, []).append(head)
         self.last = max(self.by_item, default=-1)  # the last item that names a finding
         self.done: list[Head] = []
+        self.lately: list[Head] = []  # those with a weak history
         self.dropped: set[int] = set()
         self.bounds: list[str] = []
         self.spreading: list[str] = []
@@ -90,6 +95,8 @@ class _Walk:
                 )
             if self.history:
                 head.time = "history"
+                if self.history == "weak":
+                    self.lately.append(head)
             if self.incoming and head.change is None and head.status != "absent":
                 head.change = "new"
             self.done.append(head)
@@ -177,6 +184,8 @@ class _Walk:
             self.spreading = ["gross"]  # "grossly clear of infiltrates and effusions"
 
     def not_seen(self, k: int, item: Item) -> None:
+        if self.done and _is_part(self.items, self.done[-1]):
+            return
         if any(h.status == "present" for h in self.done):
             for head in self.done:
                 if not head.region and head.time == "history":
@@ -237,9 +246,21 @@ class _Walk:
             later = head
 
     def past(self, k: int, item: Item) -> None:
+        self.known = item.text == "known"
         self.history = "strong" if _STRONG_HISTORY.search(item.text) else "weak"
         if k + 1 < len(self.items) and self.items[k + 1].word.organ == "chest" and self.last <= k + 1:
             self.history = None  # "the prior study"
+        elif self.again and self.history == "weak":
+            self.history = None  # "again seen is the known mass"
+
+    def shown(self, k: int, item: Item) -> None:
+        if item.text == ":":
+            self.history = None  # "Post-biopsy chest: ..."
+        """ "The known mass is seen", "the previous opacity is again noted": they are there."""
+        if _AGAIN.search(item.text) or (self.known and item.text.endswith(_SEEN)):
+            for head in self._recent(k):
+                if head.time == "history" and head in self.lately:
+                    head.time = "current"
 
     def was(self, k: int, item: Item) -> None:
         for head in self._recent(k):  # "an effusion was present on the prior film"
@@ -277,6 +298,7 @@ class _Walk:
     def there(self, k: int, item: Item) -> None:
         if "may" in item.text or "might" in item.text or "could" in item.text:
             self.hedge = "possible"
+        self.again = "again" in item.text
 
     def mask(self, k: int, item: Item) -> None:
         """A masked word before a diagnosis mostly was "likely": "the opacity is XXXX scarring"."""
@@ -367,6 +389,7 @@ _ACTS: dict[str, Callable[[_Walk, int, Item], None]] = {
     "with": _Walk.ends_with,
     "sign_of": _Walk.sign_of,
     "comma": _Walk.comma,
+    "be": _Walk.shown,
 }
 
 
@@ -388,6 +411,12 @@ def _is_implant(head: Head) -> bool:
 
 def _is_device(heads: list[Head]) -> bool:
     return any(LEXICON.findings[head.name].device for head in heads)
+
+
+def _is_part(items: list[Item], head: Head) -> bool:
+    """Whether a clause speaks of a device's tip or another part of it, so that what isn't seen is the part."""
+    device = LEXICON.findings[head.name].device
+    return device and ("tip" in items[head.at].text or (head.low > 0 and items[head.low - 1].cue == "of"))
 
 
 def _resolve(head: Head, change: str) -> None:
