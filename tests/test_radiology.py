@@ -114,7 +114,8 @@ def test_a_silent_section_ends_where_nothing_else_says_so() -> None:
     [
         ("FINDINGS: Small left effusion.\nIMPRESSION: No effusion.", "absent", True),
         ("IMPRESSION: No effusion.\nADDENDUM: There is a small left effusion.", "present", True),
-        ("PRELIMINARY REPORT: Left effusion.\nFINAL REPORT:\nIMPRESSION: No effusion.", "absent", True),
+        ("PRELIMINARY REPORT: Left effusion.\nFINAL REPORT:\nIMPRESSION: No effusion.", "absent", False),
+        ("PRELIMINARY: No effusion. FINAL: Tiny left effusion.", "present", False),
         ("FINDINGS: Small left effusion.\nIMPRESSION: Left effusion.", "present", False),
         ("INDICATION: Left effusion.\nIMPRESSION: No effusion.", "absent", False),
     ],
@@ -326,6 +327,38 @@ def test_a_mask_hides_a_hedge_or_what_is_denied() -> None:
     assert one("No ___ effusion. The heart is enlarged.", "pleural effusion").bound is not None
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Tuberculosis until proven otherwise.", ["tuberculosis (probable)"]),
+        ("Favor atelectasis over pneumonia.", ["atelectasis (probable)", "pneumonia?"]),
+        ("Favored atelectasis over the left base.", ["left atelectasis (probable)"]),
+        ("Prominent right hilum, vascular vs nodal. No effusion.", ["right hilar enlargement", "no pleural effusion"]),
+        ("No large effusion; a small one is possible.", ["mild pleural effusion?"]),
+        ("No large pneumothorax, but a tiny one cannot be excluded.", ["mild pneumothorax?"]),
+        ("No large effusions, small ones are present.", ["mild pleural effusion"]),
+        ("Tumor follow-up. Clear lungs.", ["lung lesion?, hypothetical", "no lung abnormality"]),
+        ("Right nodule, follow-up recommended.", ["right lung nodule"]),
+    ],
+)
+def test_what_weighs_one_finding_against_another(text: str, expected: list[str]) -> None:
+    assert gist(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Left lower lobe pneumonia. ADDENDUM: The impression should read RIGHT lower lobe pneumonia.",
+        "IMPRESSION: Left pneumonia.\nAddendum: Correction: right pneumonia.",
+        "Left pneumonia is seen. ADDENDUM: There is a dictation error, right pneumonia instead of left pneumonia.",
+        "There is left pneumonia. The words left pneumonia in the first sentence should read right pneumonia.",
+    ],
+)
+def test_a_correction_wins_over_what_it_corrects(text: str) -> None:
+    assert gist(text) == ["right pneumonia"]
+    assert not any(f.conflict for f in read(text).findings)
+
+
 # Bounds
 
 
@@ -431,6 +464,9 @@ def test_what_was_put_in_is_there_when_it_is_in_order(text: str) -> None:
     [
         "The nodular opacity on the lateral view is likely to represent confluence of overlapping silhouettes.",
         "An opacity at the left base, due to superimposed soft tissues. No pneumothorax.",
+        "Haziness of the left base is due to overlying breast tissue. No pneumothorax.",
+        "Basilar densities, secondary to the soft tissues. No pneumothorax.",
+        "Haziness at the left base, felt to be due to breast tissue. No pneumothorax.",
     ],
 )
 def test_what_only_overlaps_is_not_there(text: str) -> None:
@@ -842,6 +878,10 @@ def test_silence_is_no_label() -> None:
         ("The pneumothorax has resolved.", True),
         ("Degenerative changes of the spine.", False),
         ("See dictated report.", False),
+        ("No active disease.", True),
+        ("No radiographic evidence of active tuberculosis.", False),
+        ("No rib fracture.", False),
+        ("The left lung is clear.", False),
     ],
 )
 def test_normal(text: str, normal: bool) -> None:

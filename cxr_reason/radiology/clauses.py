@@ -28,7 +28,7 @@ def clauses(items: list[Item]) -> list[tuple[list[Item], list[int]]]:
             indices.append(k)
             continue
         cut = drop = False
-        if cue == "but" or cue == "stop":
+        if cue == "but" or cue == "stop" or cue == "corrected":
             if item.text == ":" and (not has_head or not any(map(_names, items[k + 1 :]))):
                 current.append(_COPULA)
                 indices.append(k)
@@ -86,6 +86,8 @@ def _begins_statement(items: list[Item], k: int, negated: bool, verb: bool) -> b
         cue = word.cue
         if cue in ("comma", "stop", "but") or (cue == "with" and k > start):
             break
+        if cue == "one":
+            return True
         if cue == "or" and negated:
             return False
         described = word.quality is not None and word.quality.adjective  # "nodular" in "nodular opacity"

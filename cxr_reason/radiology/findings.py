@@ -72,8 +72,8 @@ _OPTIONAL = tuple(
 
 class Said(NamedTuple):
     """What a sentence says, wherever it stands: its words as letters and by their classes (lexicon.py), the limits of
-    the film that it names, the fields of each of its findings with the span in the sentence, and whether it may tell of
-    something that we couldn't read.
+    the film that it names, the fields of each of its findings with the span in the sentence, whether it may tell of
+    something that we couldn't read, and whether it corrects what was said before.
     """
 
     letters: str
@@ -81,12 +81,13 @@ class Said(NamedTuple):
     limits: tuple[str, ...]
     stated: list[tuple[dict[str, Any], int, int]]
     unread: bool = False
+    corrects: bool = False
 
 
 def said(sentence: str) -> Said:
     """Read one sentence."""
     letters, items, places, parts = phrases(lowered(sentence))
-    statements, limits = assertions(items)
+    statements, limits, corrects = assertions(items)
     found: list[tuple[dict[str, Any], int, int]] = []
     if statements:
         ends = list(accumulate(map(len, parts)))
@@ -101,7 +102,7 @@ def said(sentence: str) -> Said:
             for size in _SIZE.finditer(sentence):
                 _attach_size(size, found)
     classes = letters.translate(LEXICON.kinds)
-    return Said(letters, classes, limits, found, not found and _tells_something(items, classes))
+    return Said(letters, classes, limits, found, not found and _tells_something(items, classes), corrects)
 
 
 def _tells_something(items: Sequence[Item], classes: str) -> bool:

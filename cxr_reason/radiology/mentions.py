@@ -11,6 +11,8 @@ from cxr_reason.radiology.findings import Finding
 from cxr_reason.radiology.lexicon import LEXICON
 from cxr_reason.radiology.sections import RANK
 
+_FINAL = RANK.keys() - {"preliminary"}
+
 
 def sides_meet(a: str | None, b: str | None) -> bool:
     """Whether statements about side a and side b can speak of the same place; no side = both."""
@@ -19,7 +21,7 @@ def sides_meet(a: str | None, b: str | None) -> bool:
 
 def _opposed(a: Finding, b: Finding) -> bool:
     """Whether two mentions of one name can't both be true."""
-    if {a.time, b.time} & {"history", "hypothetical"}:
+    if {a.time, b.time} & {"history", "hypothetical"} or _superseded(a, b):
         return False
     if not sides_meet(a.side, b.side):
         return False
@@ -35,6 +37,11 @@ def _opposed(a: Finding, b: Finding) -> bool:
             )
         return not (absent.time == "resolved" and other.time != "current")
     return {a.change, b.change} == {"better", "worse"} and a.section != b.section
+
+
+def _superseded(a: Finding, b: Finding) -> bool:
+    """Whether one is of the preliminary read, and the other of the final one."""
+    return (a.section == "preliminary") != (b.section == "preliminary")
 
 
 _MOST_COMPARED = 50  # mentions of one name: no report has more, and time stays linear for texts that are none
@@ -59,6 +66,8 @@ def mark_conflicts(found: list[Finding]) -> None:
             continue
         for general in LEXICON.ancestors(finding.name) & by_name.keys():
             for denied in by_name[general][:_MOST_COMPARED]:
+                if denied.section == "preliminary" and finding.section in _FINAL:
+                    continue
                 denies = (
                     denied.status == "absent" and denied.time == "current" and denied.bound in (None, finding.acuity)
                 )
@@ -74,7 +83,7 @@ def _mark_swapped_sides(mentions: list[Finding]) -> None:
     """Left in the findings, right in the impression: evidently one finding."""
     sides: dict[str, set[str]] = {}
     for mention in mentions:
-        if mention.status == "present" and mention.time == "current" and mention.side:
+        if mention.status == "present" and mention.time == "current" and mention.side and mention.section in _FINAL:
             sides.setdefault(mention.section, set()).add(mention.side)
     if len(sides) == 2 and sorted(map(sorted, sides.values())) == [["left"], ["right"]]:
         for mention in mentions:
@@ -97,6 +106,8 @@ def merge(found: list[Finding]) -> list[Finding]:
     for finding in found:
         by_name.setdefault(finding.name, []).append(finding)
     for name, mentions in by_name.items():
+        if len(mentions) > 1:  # where the final read speaks of it, the preliminary one doesn't count
+            mentions = [m for m in mentions if m.section in _FINAL] or mentions
         if len(mentions) == 1:
             groups[name, None, ""] = mentions
             continue

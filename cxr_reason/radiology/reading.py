@@ -102,11 +102,14 @@ class Reading:
 
     @cached_property
     def normal(self) -> bool:
-        """True where the report names nothing abnormal of any kind, devices and old changes included, and holds no
-        sentence that may and that we can't read.
+        """True where the report names nothing abnormal of any kind, devices and old changes included, holds no
+        sentence that may and that we can't read, and denies something that readers look for in every film: "no
+        tuberculosis" and "the left lung is clear" alone say nothing of the rest.
         """
         facts = self.current_facts
-        return bool(facts) and not self.unread and all(fact.status == "absent" for fact in facts)
+        if self.unread or any(fact.status != "absent" for fact in facts):
+            return False
+        return any(_tells_of_film(fact) for fact in facts)
 
     @cached_property
     def acute(self) -> bool | None:
@@ -119,6 +122,13 @@ class Reading:
                     return True
         denied = any(f.status == "absent" and LEXICON.is_region(f.name) for f in current)
         return False if denied or self.normal else None
+
+
+def _tells_of_film(denied: Finding) -> bool:
+    """Whether a denial is one that a report on a normal film makes."""
+    entry = LEXICON.findings[denied.name]
+    whole = entry.reported or (entry.region == "chest" and LEXICON.is_region(denied.name))
+    return whole and denied.side not in ("left", "right")
 
 
 # A word that may name a limit of the film where no evidence stands ("TECHNIQUE: portable, supine")
@@ -172,7 +182,11 @@ def read(text: str) -> Reading:
         understood += _readable(told)
         unread += told.unread
         if told.stated:
-            found += placed(told, start, section)
+            here = placed(told, start, section)
+            if told.corrects:
+                names = {finding.name for finding in here}
+                found = [finding for finding in found if finding.name not in names]
+            found += here
         classes.append(told.classes)
         spoken.append(told.letters)
     rejection = rejection_of(text, WordCount(classes), spoken, found)

@@ -62,6 +62,7 @@ class _Walk:
     history: str | None = None  # "weak" speaks of the next noun, "strong" of all that follows
     resolved: str | None = None
     means = False  # after "representing"
+    over = 1 << 30  # where "over" stands after "favor": what follows it is less likely
     again = False  # after "again seen is"
     known = False  # the history is a "known" finding, not a past one
     met = 0  # the last item that named a finding so far
@@ -114,7 +115,7 @@ class _Walk:
                 head.certainty = "probable" if self.hedge == "less" else self.hedge
             return
         if self.hypothetical:
-            head.status, head.certainty, head.time = "uncertain", "possible", "hypothetical"
+            _suppose(head)
         elif self.neg:
             _deny(head)
             if self.hedge == "probable":
@@ -124,7 +125,7 @@ class _Walk:
         elif self.differential:
             head.status, head.certainty = "uncertain", "differential"
         elif self.hedge:
-            _hedge(head, "possible" if self.hedge == "less" else self.hedge)
+            _hedge(head, "possible" if self.hedge == "less" or head.at > self.over else self.hedge)
             head.hedged_by_word = True
         if self.resolved:
             _resolve(head, self.resolved)
@@ -205,6 +206,11 @@ class _Walk:
 
     def hedged(self, k: int, item: Item) -> None:
         grade = item.cue or ""
+        if self._outside(k):
+            self._doubted(k)
+            return
+        if item.text.startswith("favor"):
+            self.over = next((j for j in range(k + 1, self.last) if self.items[j].text == "over"), self.last)
         if k > self.last and self.done and item.text in _POSTPOSED and self._closes(k):
             for head in self._recent(k):
                 _hedge(head, grade)
@@ -226,6 +232,8 @@ class _Walk:
 
     def versus(self, k: int, item: Item) -> None:
         rivals = self._rivals(k)
+        if self.done and any(i.word.organ for i in self.items[self.done[-1].high + 1 : k]):
+            return  # "prominent hilum, vascular vs nodal"
         if self.done:
             _compete(self.done[-1], rivals, self.neg)
         elif not self.neg:
@@ -286,7 +294,7 @@ class _Walk:
     def advised(self, k: int, item: Item) -> None:
         for head in self.done:  # "chest tube placement is recommended"
             if _is_device([head]):
-                head.status, head.certainty, head.time = "uncertain", "possible", "hypothetical"
+                _suppose(head)
         self.hypothetical = True
 
     def unseen(self, k: int, item: Item) -> None:
@@ -328,6 +336,12 @@ class _Walk:
         self.hedge = self.resolved = self.history = None
 
     def sign_of(self, k: int, item: Item) -> None:
+        if item.text != "from" and self._outside(k):
+            if self.hedge:
+                self._doubted(k)
+            else:
+                self.explained(k, item)
+            return
         if self.neg and self.done:
             self.skip = True
         self.hedge, self.means = None, item.text.startswith(("represent", "reflect", "correspond"))
@@ -337,7 +351,24 @@ class _Walk:
         if self.history == "weak":
             self.history = None
 
+    def reason(self, k: int, item: Item) -> None:
+        """ "Tumor follow-up." is why the film was made."""
+        if len(self.done) == 1 and k + 1 == len(self.items) and self.done[0].high == k - 1:
+            _suppose(self.done[0])
+
     # ------------------------------------------------------------------ looking around
+    def _outside(self, k: int) -> bool:
+        """Whether what item k, a hedge or a cause, speaks of lies outside the chest: "due to breast tissue"."""
+        if k < self.last or not self.done or "mask" in self.items[k].text or self.items[k - 1].cue == "mask":
+            return False  # a masked "not" would turn it round
+        after = [i for i in self.items[k + 1 :] if i.cue not in ("article", "in", "be") and not i.modifier]
+        return bool(after) and all(i.word.organ in _OUTSIDE for i in after)
+
+    def _doubted(self, k: int) -> None:
+        for head in self._recent(k):
+            if head.name in _DESCRIPTIVE:
+                _hedge(head, "possible")
+
     def _closes(self, k: int) -> bool:
         """Whether item k ends its statement."""
         return k + 1 >= len(self.items) or self.items[k + 1].cue in ("comma", "and", "with", "stop", "but")
@@ -390,6 +421,7 @@ _ACTS: dict[str, Callable[[_Walk, int, Item], None]] = {
     "sign_of": _Walk.sign_of,
     "comma": _Walk.comma,
     "be": _Walk.shown,
+    "indication": _Walk.reason,
 }
 
 
@@ -402,6 +434,11 @@ def _hedge(head: Head, grade: str) -> None:
         head.status, head.certainty = "uncertain", grade
 
 
+def _suppose(head: Head) -> None:
+    head.status, head.certainty, head.time = "uncertain", "possible", "hypothetical"
+
+
+_OUTSIDE = frozenset({"breast", "soft tissue"})
 _IMPLANTS = frozenset(LEXICON.data["implants"]["findings"])
 
 
