@@ -594,6 +594,8 @@ def test_sides_said_elsewhere_in_the_sentence(text: str, expected: list[str | No
             ["right tracheal deviation", "left severe thyroid enlargement"],
         ),
         ("Opacity in the right middle lobe silhouetting the right heart border.", ["right lung opacity"]),
+        ("Destruction of the right 2nd and 3rd ribs.", ["right bone lesion"]),
+        ("The left clavicle is eroded.", ["left bone lesion"]),
         ("Double density sign. No effusion.", ["chamber enlargement", "no pleural effusion"]),
     ],
 )
@@ -756,6 +758,11 @@ def test_calcification() -> None:
     [
         ("Endotracheal tube tip is 3 cm above the carina.", "endotracheal tube", {"tip": "3 cm above the carina"}),
         ("Right PICC with tip in the superior vena cava.", "picc", {"tip": "the superior vena cava"}),
+        ("LEFT PICC IN PLACE, TIP IN THE MID SVC", "picc", {"tip": "THE MID SVC"}),
+        ("ETT tip 1 cm above carina - suggest retraction.", "endotracheal tube", {"tip": "1 cm above carina"}),
+        ("NG tip in the right lower lobe bronchus!!", "enteric tube", {"tip": "the right lower lobe bronchus"}),
+        ("NG tube courses below the diaphragm.", "enteric tube", {"tip": "below the diaphragm"}),
+        ("NG tube courses below the diaphragm, tip not included.", "enteric tube", {}),
         ("The nasogastric tube has been removed.", "enteric tube", {"event": "removed"}),
         ("A left chest tube has been placed.", "chest tube", {"event": "placed"}),
         ("The endotracheal tube is malpositioned.", "endotracheal tube", {"position": "malpositioned"}),
@@ -905,6 +912,21 @@ def test_acute(text: str, acute: bool | None) -> None:
     assert read(text).acute is acute
 
 
+@pytest.mark.parametrize(
+    ("text", "quality"),
+    [
+        ("PORTABLE CHEST 05 JAN 2024. Lungs clear.", ["portable"]),
+        ("AP semi-erect portable film. Lungs clear.", ["semi-upright", "portable"]),
+        ("TECHNIQUE: Portable AP view. FINDINGS: Lungs clear.", ["portable"]),
+        ("EXAM: Bedside chest, Supine. FINDINGS: Lungs clear.", ["portable", "supine"]),
+        ("COMPARISON: Portable film of yesterday. FINDINGS: Lungs clear.", []),
+        ("Apical lordotic view. Lungs clear.", ["lordotic"]),
+    ],
+)
+def test_how_the_film_was_made(text: str, quality: list[str]) -> None:
+    assert (read(text).quality, read(text).normal) == (quality, True)
+
+
 def test_quality_names_the_limits_of_the_film() -> None:
     text = "Portable supine film, patient rotated. Low lung volumes. The heart is enlarged."
     assert read(text).quality == ["portable", "supine", "rotation", "low volumes"]
@@ -972,12 +994,28 @@ def assert_rejected(text: str, reasons: set[str], what: str) -> None:
         ("...", "empty"),
         ("See dictated report.", "not-understood"),
         ("Report to follow.", "not-understood"),
+        ("Stable chest.", "no-finding"),
+        ("No significant interval change since the prior film.", "no-finding"),
+        ("CT CHEST W/O CONTRAST. Nodule in the right upper lobe (series 3 image 45). No effusion.", "not-chest"),
+        ("EXAM: CTA chest. FINDINGS: Axial images show no pulmonary embolism. No effusion.", "not-chest"),
         ("CT of the abdomen. The liver is normal. No free air.", "not-chest"),
         ("X-ray of the left knee. No fracture or dislocation of the knee.", "not-chest"),
     ],
 )
 def test_text_that_is_no_chest_report_is_rejected(text: str, reason: str) -> None:
     assert_rejected(text, {reason}, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CT chest of 1/2/2020 is used for comparison. The lungs are clear.",
+        "COMPARISON: CT chest with contrast. FINDINGS: The lungs are clear.",
+        "Left lung nodule; CT with contrast is recommended.",
+    ],
+)
+def test_a_tomography_that_is_only_named_rejects_nothing(text: str) -> None:
+    assert read(text).rejection is None
 
 
 def test_an_indication_of_another_part_is_no_other_film() -> None:

@@ -197,14 +197,25 @@ def _attach_size(size: re.Match[str], found: list[tuple[dict[str, Any], int, int
         found[near] = told, low, high
 
 
-_PLACED = re.compile(r"tip|termin|end|lie|proj|cours|seen|cm |mm ")
+_PLACED = re.compile(r"tip|termin|end|lie|proj|cours|seen|[cm]m ", re.IGNORECASE)
+# How far a place reaches: up to a comma or dash, a loud mark, or advice ("2 cm above the carina - suggest retraction")
+_PLACE = (
+    r"(?:(?!\s[-\u2013\u2014]|\b(?:suggest|recommend|advise|consider|should|needs?|could be|may be|and should)\b)"
+    r"[^.;,!?\u2014])+"
+)
 _TIP = re.compile(
     r"\b(?:tips?|terminat\w+|ends|ending|lies|projects?|projecting|coursing|courses|seen)\b[^.;]*?\b"
-    r"(?:in|at|above|over|overlying|near|within|below|into|to|from|beyond|past|by|with)\s+(?P<place>[^.;,]+)",
-    re.IGNORECASE,
+    r"(?:in|at|over|overlying|near|within|(?P<past>above|below|beyond|past)|into|to|from|by|with)\s+"
+    rf"(?P<place>{_PLACE})", re.IGNORECASE,
 )  # fmt: skip
 _DISTANCE = re.compile(
-    r"\b(\d+(?:\.\d+)?\s*(?:mm|cm)\s+(?:above|below|from|proximal to|distal to|superior to|beyond)[^.;,]*)",
+    r"\b(\d+(?:\.\d+)?\s*(?:mm|cm)\s+(?:above|below|from|proximal to|distal to|superior to|beyond)\b"
+    rf"{_PLACE})", re.IGNORECASE,
+)  # fmt: skip
+_UNSEEN_TIP = re.compile(
+    r"\b(?:tips?|side ?port|(?:distal )?end)\b[^.;,]{0,40}?"
+    r"\b(?:not (?:well |clearly |definitely )?(?:seen|visuali[sz]ed|visible|identified|included|imaged)|excluded"
+    r"|(?:off|beyond|outside|out of) (?:the )?(?:film|image|field|view|margin))",
     re.IGNORECASE,
 )
 _POSITION = re.compile(
@@ -227,8 +238,14 @@ def _device(shared: dict[str, Any], sentence: str, start: int, event: str | None
     device = {"type": shared["name"]}
     if shared["status"] != "absent":
         tail = sentence[start:]
-        if _PLACED.search(tail) and (match := _DISTANCE.search(tail) or _TIP.search(tail)):
-            device["tip"] = " ".join((match.groupdict().get("place") or match.group(1)).split())
+        if (
+            _PLACED.search(tail)
+            and (match := _DISTANCE.search(tail) or _TIP.search(tail))
+            and not _UNSEEN_TIP.search(tail)
+        ):
+            told = match.groupdict()
+            place = f"{told['past'] or ''} {told['place']}" if "place" in told else match.group(1)
+            device["tip"] = " ".join(place.split())
         if _POSITIONED.search(sentence) and (match := _POSITION.search(sentence)):
             device["position"] = match.group(1).lower()
     if event := event or _EVENTS.get(shared["change"] or ""):

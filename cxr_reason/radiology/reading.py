@@ -41,7 +41,7 @@ class Reading:
     text, sentences, findings (one a mention, in text order), quality (limits of the film that the report names),
     understood (share of its sentences that the engine could read, 0 to 1), unread (how many sentences may tell of
     something that wasn't read), rejection (None, "empty", "language",
-    "not-chest", "not-understood"; a rejected report has no finding and no label).
+    "not-chest", "not-understood", "no-finding"; a rejected report has no finding and no label).
     """
 
     def __init__(
@@ -124,6 +124,9 @@ class Reading:
         return False if denied or self.normal else None
 
 
+_OF_ANOTHER = re.compile(r"(?:comparison|COMPARISON|Comparison)[\w ]*:?\s*\Z")  # the heading before a silent section
+
+
 def _tells_of_film(denied: Finding) -> bool:
     """Whether a denial is one that a report on a normal film makes."""
     entry = LEXICON.findings[denied.name]
@@ -132,7 +135,10 @@ def _tells_of_film(denied: Finding) -> bool:
 
 
 # A word that may name a limit of the film where no evidence stands ("TECHNIQUE: portable, supine")
-_LIMIT = re.compile(r"portable|bedside|supine|rotat|semi|recumbent|limited|suboptimal|PORTABLE|SUPINE", re.ASCII)
+_LIMIT = re.compile(
+    r"(?:[pP]ort|[bB]eds|[sS]upi|[rR]ota|[sS]emi|[rR]ecu|[lL]imi|[sS]ubo|PORT|BEDS|SUPI|ROTA|SEMI|RECU|LIMI|SUBO)",
+    re.ASCII,
+)
 
 
 def _walk(text: str) -> Iterator[tuple[int, int, str, Said | None, bool]]:
@@ -161,6 +167,12 @@ def _readable(told: Said) -> bool:
     return unknown <= (0.5 if told.stated else 0.4) * len(told.classes)
 
 
+def _compares(text: str) -> bool:
+    """Whether a text that names no finding compares the film with another: "Stable chest." """
+    _, items, _, _ = phrases(lowered(text[:1000]))
+    return any(item.word.change == "stable" for item in items)
+
+
 @lru_cache(maxsize=64)
 def read(text: str) -> Reading:
     """Read one report. Linear in the length of the text; never raises for any text."""
@@ -171,7 +183,7 @@ def read(text: str) -> Reading:
     judged = understood = unread = 0
     for start, end, section, told, elsewhere in _walk(text):
         if told is None:
-            if _LIMIT.search(text, start, end):
+            if _LIMIT.search(text, start, end) and not _OF_ANOTHER.search(text, max(0, start - 24), start):
                 _, items, _, _ = phrases(lowered(text[start:end]))
                 limits += [item.word.limit for item in items if item.word.limit]
             continue
@@ -190,6 +202,15 @@ def read(text: str) -> Reading:
         classes.append(told.classes)
         spoken.append(told.letters)
     rejection = rejection_of(text, WordCount(classes), spoken, found)
+    if (
+        rejection == "not-understood"
+        and judged
+        and not found
+        and not unread
+        and understood == judged
+        and _compares(text)
+    ):
+        rejection = "no-finding"
     if rejection:
         return Reading(text, [], list(dict.fromkeys(limits)), 0.0, rejection)
     mark_conflicts(found)
