@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from gold import score
 
-from cxr_reason.radiology import LABELS, LEXICON, Finding, Reading, read
+from cxr_reason.radiology import LABELS, LEXICON, Finding, Reading, lexicon, read
 from cxr_reason.radiology.lexicon import _TABLES, expand
+from cxr_reason.radiology.places import same_place
 from cxr_reason.radiology.sections import sections
 from cxr_reason.radiology.sentences import sentences
 
@@ -1083,6 +1084,22 @@ def test_lexicon_is_whole() -> None:
         assert entry.name not in LEXICON.ancestors(entry.name), entry.name
         assert entry.urgency in ("critical", "urgent", "routine"), entry.name
         assert entry.article in ("a", "an", "", "plural"), entry.name
+
+
+def test_a_key_without_a_meaning_is_refused(tmp_path: Path) -> None:
+    own = Path(lexicon.__file__).with_name("lexicon.toml").read_text(encoding="utf-8")
+    (tmp_path / "word_order.json").write_text('{"seen": {}, "unseen": {}}', encoding="utf-8")
+    (tmp_path / "lexicon.toml").write_text(own.replace("predicate = true", "strict = true"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"qualities\.\w+ has a key without a meaning: strict"):
+        lexicon.Lexicon(tmp_path / "lexicon.toml")
+
+
+def test_sites_at_one_height_may_be_one_place() -> None:
+    assert same_place("base", "retrocardiac")
+    assert same_place(None, "apex")
+    assert not same_place("apex", "base")
+    assert not same_place("perihilar", "mid lung")
+    assert same_place("perihilar", "perihilar")
 
 
 def test_lexicon_knows_kin() -> None:

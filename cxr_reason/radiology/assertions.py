@@ -56,7 +56,7 @@ def assertions(items: tuple[Item, ...]) -> Stated:
     known = _SENTENCES[items]
     if known is None:
         limits = tuple([item.word.limit for item in items if item.word.limit])
-        corrects = any(item.cue == "corrected" for item in items)
+        corrects = "corrected" in [item.cue for item in items]
         known = _SENTENCES.keep(items, Stated(_sentence(items[: _end(items)]), limits, corrects))
     return known
 

@@ -11,7 +11,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import product
 from operator import attrgetter
@@ -48,7 +48,7 @@ _BRITISH = (
     ("oedem", "edem"), ("haem", "hem"), ("anaem", "anem"), ("oesoph", "esoph"), ("tumour", "tumor"), ("fibre", "fiber"),
     ("centre", "center"), ("calibre", "caliber"), ("paed", "ped"), ("isation", "ization"), ("ised", "ized"),
     ("ising", "izing"), ("ischaem", "ischem"), ("colour", "color"), ("grey", "gray"), ("favour", "favor"),
-    ("thoraces", "thoraces"), ("goitre", "goiter"), ("caecum", "cecum"),
+    ("goitre", "goiter"), ("caecum", "cecum"),
 )  # fmt: skip
 
 
@@ -208,10 +208,9 @@ _SPECIAL = {"mask": MASK, **dict.fromkeys(_ORDINALS, ORDINAL)}
 class Lexicon:
     """`lexicon.toml`, ready for use.
 
-    Attributes: `findings` (name -> Entry), `organs` (organ -> findings denied when it is normal), `qualities`,
-    `refine` (finding -> {organ -> finding}), `vocabulary` (every word that it knows), `letters` (word of a text -> its
-    letter), `kinds` (for `str.translate`: letter -> class), `orders` (letter -> the word or class that stands for it in
-    word_order.json).
+    Attributes: `findings` (name -> Entry), `organs` (organ -> findings denied when it is normal), `refine` (finding ->
+    {organ -> finding}), `vocabulary` (every word that it knows), `letters` (word of a text -> its letter), `kinds` (for
+    `str.translate`: letter -> class), `orders` (letter -> the word or class that stands for it in word_order.json).
     """
 
     def __init__(self, path: Path) -> None:
@@ -229,7 +228,6 @@ class Lexicon:
             self.vocabulary.update(data["words"][group].split())
         self.findings: dict[str, Entry] = {}
         self.organs: dict[str, tuple[str, ...]] = {}
-        self.qualities: dict[str, Quality] = {}
         self.refine: dict[str, dict[str, str]] = data["refine"]
         self._load(data)
         self._automaton = AhoCorasick(
@@ -246,8 +244,7 @@ class Lexicon:
             ORDINAL: "k", **dict.fromkeys((p for p in data["elsewhere"]["parts"] if " " not in p), "b"),
             **dict.fromkeys((form for film in films for form in (film, *plurals(film))), "j"), "chest": "h",
         }  # fmt: skip
-        order = path.with_name("word_order.json")
-        table = json.loads(order.read_text(encoding="utf-8")) if order.exists() else {"seen": {}, "unseen": {}}
+        table = json.loads(path.with_name("word_order.json").read_text(encoding="utf-8"))
         self.order: dict[str, dict[str, int]] = table["seen"]  # 10 ln(P(b | a) / P(b)), tools/word_order.py
         self.unseen: dict[str, int] = table["unseen"]
         self._openers = frozenset(key[0] for key in self._numbers)
@@ -262,6 +259,11 @@ class Lexicon:
 
     # ------------------------------------------------------------------ building
     def _load(self, data: dict[str, Any]) -> None:
+        """Raises ValueError for a key that means nothing: what it was to say would be lost in silence."""
+        for table, known in _KEYS.items():
+            for name, raw in data[table].items():
+                if unknown := raw.keys() - known:
+                    raise ValueError(f"lexicon.toml: {table}.{name} has a key without a meaning: {min(unknown)}")
         for name, raw in data["findings"].items():
             self.findings[name] = Entry(
                 name=name, label=raw.get("label"), parents=tuple(raw.get("parents", ())),
@@ -279,7 +281,6 @@ class Lexicon:
                 default=raw.get("default"), on=raw.get("on", {}), severity=raw.get("severity"),
                 certainty=raw.get("certainty"), change=raw.get("change"), moving=raw.get("moving", False),
             )  # fmt: skip
-            self.qualities[name] = quality
             self._add(raw["phrases"], "quality", quality, plural=True)
         for name, phrases in data["sites"].items():
             self._add(phrases, "site", name, plural=True)
@@ -479,5 +480,11 @@ _TABLES = {
     "sides": "side", "severity": "severity", "change": "change", "acuity": "acuity", "bounds": "bound", "cues": "cue",
     "quality": "limit",
 }  # fmt: skip
+
+_KEYS = {
+    "findings": {field.name for field in fields(Entry)} - {"name"},
+    "organs": {"normal", "phrases"},
+    "qualities": ({field.name for field in fields(Quality)} - {"name"}) | {"phrases"},
+}
 
 LEXICON = Lexicon(Path(__file__).with_name("lexicon.toml"))

@@ -136,8 +136,7 @@ def _tells_of_film(denied: Finding) -> bool:
 
 # A word that may name a limit of the film where no evidence stands ("TECHNIQUE: portable, supine")
 _LIMIT = re.compile(
-    r"(?:[pP]ort|[bB]eds|[sS]upi|[rR]ota|[sS]emi|[rR]ecu|[lL]imi|[sS]ubo|PORT|BEDS|SUPI|ROTA|SEMI|RECU|LIMI|SUBO)",
-    re.ASCII,
+    r"[pPbBsSrRlL](?:ortable|edside|upine|otat|emi|ecumb|imited|uboptimal|ORTABLE|EDSIDE|UPINE|EMI|IMITED)", re.ASCII
 )
 
 

@@ -122,9 +122,10 @@ def rejection_of(text: str, count: WordCount, spoken: list[str], found: list[Fin
             return "not-chest"
         if not _CHEST.search(lower) and _PARTS.search(lower):
             return "not-chest"
-    if _HINT.search(head) and _OTHER_IMAGING.match(head) and not _FILM.search(head) and not _NO_EXAM.match(head):
+    hinted = _HINT.search(head)
+    if hinted and _OTHER_IMAGING.match(head) and not _FILM.search(head) and not _NO_EXAM.match(head):
         return "not-chest"
-    if "series" in text or _HINT.search(head):
+    if hinted or "series" in text:
         marks = len(set(_SLICES.findall(text.lower())))
         if marks > 2 or (marks and _TITLE.match(head)):
             return "not-chest"

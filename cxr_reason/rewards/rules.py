@@ -27,7 +27,8 @@ from typing import Any, NamedTuple
 
 from cxr_reason.radiology import LEXICON, Finding, Reading, Verdict, read
 from cxr_reason.radiology.mentions import sides_meet
-from cxr_reason.radiology.verify import Silence, same_height
+from cxr_reason.radiology.places import same_height
+from cxr_reason.radiology.verify import Silence
 from cxr_reason.rewards import prose
 from cxr_reason.rewards.answers import Answer, open_ended, read_answer
 from cxr_reason.rewards.options import all_entailed, asked, entails, is_a, plain, says_normal, stated
