@@ -1073,6 +1073,11 @@ def test_slips_capitals_and_british_spelling(text: str, name: str) -> None:
     assert [(f.name, f.status) for f in read(text).findings] == [(name, "present")]
 
 
+def test_an_ordinary_word_is_no_slip() -> None:
+    assert names("Fever and confusion. Hearing aid. No effusion.") == []
+    assert gist("Coarse interstitial markings.") == ["interstitial opacity"]
+
+
 # The lexicon
 
 

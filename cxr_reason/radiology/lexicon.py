@@ -224,7 +224,7 @@ class Lexicon:
         self.foreign = frozenset(data["words"]["foreign"].split()) - set(data["words"]["function"].split())
         self._spellings: dict[str, str] = {slip: word for word, slips in data["spellings"].items() for slip in slips}
         self.vocabulary: set[str] = set(_ORDINALS)
-        for group in ("function", "report", "other"):
+        for group in ("function", "report", "other", "ordinary"):
             self.vocabulary.update(data["words"][group].split())
         self.findings: dict[str, Entry] = {}
         self.organs: dict[str, tuple[str, ...]] = {}
