@@ -140,7 +140,7 @@ def _sentence(items: tuple[Item, ...]) -> tuple[Statement, ...]:
             ):  # "an opacity in the lingula, which may be pneumonia", "a left base opacity; likely atelectasis"
                 fields = {**fields, "side": before.side}
             found.append(Statement(fields, indices[head.low], indices[head.high], head.event))
-        if not heads and before and found and joint and _goes_on(joint, clause):
+        if not heads and before and found and joint and _goes_on(before, joint, clause):
             found[-1] = found[-1]._replace(fields=_fields(_gone_on(before, clause)))
         if clause:
             before = heads[-1][0] if heads else None
@@ -161,11 +161,15 @@ def _item_of(name: str) -> Item:
     return Item(Word(finding=name), "one", None).settle()
 
 
-def _goes_on(joint: Item, clause: Sequence[Item]) -> bool:
-    """Whether a clause without a finding speaks of the one before: "which has decreased", "but stable"."""
+def _goes_on(head: Head, joint: Item, clause: Sequence[Item]) -> bool:
+    """Whether a clause without a finding tells how the one before has changed: "which has decreased", "but stable"."""
     if joint.text in _RELATIVES:
         return True
-    return joint.cue == "but" and not any(i.cue == "mask" or (i.word.organ and not i.film) for i in clause)
+    return (
+        joint.cue == "but"
+        and head.change is None
+        and not any(i.cue == "mask" or (i.word.organ and not i.film) for i in clause)
+    )
 
 
 def _gone_on(head: Head, clause: Sequence[Item]) -> Head:

@@ -211,7 +211,7 @@ def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: 
     side = _one_side(sides)
     if side:
         for head, site in zip(group, sites, strict=True):
-            if head.name in _MIDLINE and LEXICON.findings[head.name].device:
+            if head.name in _TUBES:
                 continue  # "ETT, NGT, right IJ line"
             if head.side is None:
                 head.side = side
@@ -244,6 +244,7 @@ def _plain(items: list[Item], begin: int, end: int) -> bool:
 
 _MIDLINE_REGIONS = frozenset(LEXICON.data["midline"]["regions"])
 _MIDLINE = frozenset(LEXICON.data["midline"]["findings"])
+_TUBES = frozenset(LEXICON.data["midline"]["tubes"])
 _DIRECTED = frozenset(LEXICON.data["midline"]["directed"])
 _CAUSE = re.compile(r"due to|secondary|relat|caused|because|owing|result|setting|context")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -94,10 +94,12 @@ def said(sentence: str) -> Said:
         for shared, first, last, event in statements:
             low, high = ends[2 * places[first][1]], ends[2 * places[last][2] - 1]
             if shared["name"] in _DEVICES:
-                if event == "removed" and _DRAWN_BACK.search(sentence):
+                if event == "removed" and _DRAWN_BACK.search(sentence, low):
                     shared, event = {**shared, **_STILL_THERE}, "repositioned"
                 shared = {**shared, "device": _device(shared, sentence, low, event)}
             found.append((shared, low, high))
+        if sum(told["device"] is not None for told, _, _ in found) > 1:
+            _own_tips(found, sentence)
         if _NUMBER_LETTER in letters and _UNIT.search(sentence):
             for size in _SIZE.finditer(sentence):
                 _attach_size(size, found)
@@ -172,6 +174,21 @@ def placed(said: Said, start: int, section: str = "body") -> list[Finding]:
     return found
 
 
+def _own_tips(found: list[tuple[dict[str, Any], int, int]], sentence: str) -> None:
+    """Take from each device of a sentence the tip that is told after the next one's name: "NG tube in place; right PICC
+    with its tip in the SVC". In a plain list the tip may be of all.
+    """
+    devices = [(n, told, low, high) for n, (told, low, high) in enumerate(found) if told["device"]]
+    for (n, told, low, high), (_, other, following, _) in pairwise(devices):
+        part = other["name"] in LEXICON.data["parts"]  # a port's catheter
+        if "tip" in told["device"] and following - high > _LISTED and not part:
+            own = _device(told, sentence[:following], low, told["device"].get("event"))
+            if "tip" not in own:
+                device = {key: value for key, value in told["device"].items() if key != "tip"}
+                found[n] = {**told, "device": device}, low, high
+
+
+_LISTED = len(", and the ")  # as far apart as two names of a plain list are at most
 _NUMBER_LETTER = LEXICON.letters["0"]
 _DEVICES = frozenset(entry.name for entry in LEXICON.findings.values() if entry.device)
 _SIZE = re.compile(
