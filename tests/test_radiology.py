@@ -351,6 +351,7 @@ def test_what_weighs_one_finding_against_another(text: str, expected: list[str])
     [
         "Left lower lobe pneumonia. ADDENDUM: The impression should read RIGHT lower lobe pneumonia.",
         "IMPRESSION: Left pneumonia.\nAddendum: Correction: right pneumonia.",
+        "There is left pneumonia. ADDENDUM: Correction, the pneumonia is on the right.",
         "Left pneumonia is seen. ADDENDUM: There is a dictation error, right pneumonia instead of left pneumonia.",
         "There is left pneumonia. The words left pneumonia in the first sentence should read right pneumonia.",
     ],
@@ -791,6 +792,8 @@ def test_devices(text: str, name: str, told: dict[str, str]) -> None:
         ("The tip of the PICC is not seen on this film.", ["picc"]),
         ("PICC, tip not identified.", ["picc"]),
         ("The side port of the nasogastric tube is not visible.", ["enteric tube"]),
+        ("The NG tube tip cannot be seen. The heart is normal.", ["enteric tube", "no cardiomegaly"]),
+        ("Interval d/c of the chest tube.", ["no chest tube, resolved"]),
         ("The feeding tube is not seen.", ["no enteric tube"]),
         ("Limited by overlying hardware. No pneumothorax.", ["no pneumothorax"]),
     ],

@@ -111,7 +111,7 @@ def _sentence(items: tuple[Item, ...]) -> tuple[Statement, ...]:
     for clause, indices in clauses(list(items)):
         clause = clause[: _end(clause)]
         joint = items[indices[0] - 1] if clause and indices[0] else None
-        if joint and joint.cue == "corrected" and not joint.text.endswith(":"):
+        if joint and joint.cue == "corrected" and joint.text[-1].isalpha():
             found.clear()  # "the left effusion should read right effusion"
         elif joint and joint.text == "instead of":
             continue  # what was said by mistake

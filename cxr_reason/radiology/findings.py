@@ -91,14 +91,16 @@ def said(sentence: str) -> Said:
     found: list[tuple[dict[str, Any], int, int]] = []
     if statements:
         ends = list(accumulate(map(len, parts)))
+        devices = 0
         for shared, first, last, event in statements:
             low, high = ends[2 * places[first][1]], ends[2 * places[last][2] - 1]
             if shared["name"] in _DEVICES:
+                devices += 1
                 if event == "removed" and _DRAWN_BACK.search(sentence, low):
                     shared, event = {**shared, **_STILL_THERE}, "repositioned"
                 shared = {**shared, "device": _device(shared, sentence, low, event)}
             found.append((shared, low, high))
-        if sum(told["device"] is not None for told, _, _ in found) > 1:
+        if devices > 1:
             _own_tips(found, sentence)
         if _NUMBER_LETTER in letters and _UNIT.search(sentence):
             for size in _SIZE.finditer(sentence):
@@ -232,7 +234,7 @@ _DISTANCE = re.compile(
 _UNSEEN_TIP = re.compile(
     r"\b(?:tips?|side ?port|(?:distal )?end)\b[^.;,]{0,40}?"
     r"\b(?:not (?:well |clearly |definitely )?(?:seen|visuali[sz]ed|visible|identified|included|imaged)|excluded"
-    r"|(?:off|beyond|outside|out of) (?:the )?(?:film|image|field|view|margin))",
+    r"|(?:off|beyond|outside|out of|below) (?:the )?(?:\w+ )?(?:film|image|field|view|margin))",
     re.IGNORECASE,
 )
 _POSITION = re.compile(

@@ -21,7 +21,7 @@ def sides_meet(a: str | None, b: str | None) -> bool:
 
 def _opposed(a: Finding, b: Finding) -> bool:
     """Whether two mentions of one name can't both be true."""
-    if {a.time, b.time} & {"history", "hypothetical"} or _superseded(a, b):
+    if {a.time, b.time} & {"history", "hypothetical"}:
         return False
     if not sides_meet(a.side, b.side):
         return False
@@ -55,7 +55,7 @@ def mark_conflicts(found: list[Finding]) -> None:
         if len(mentions) > 1:
             for i, a in enumerate(mentions[:_MOST_COMPARED]):
                 for b in mentions[i + 1 : _MOST_COMPARED]:
-                    if _opposed(a, b):
+                    if _opposed(a, b) and not _superseded(a, b):
                         a.conflict = b.conflict = True
             _mark_swapped_sides(mentions)
     for finding in found:
@@ -105,8 +105,9 @@ def merge(found: list[Finding]) -> list[Finding]:
     by_name: dict[str, list[Finding]] = {}
     for finding in found:
         by_name.setdefault(finding.name, []).append(finding)
+    drafted = "preliminary" in [finding.section for finding in found]
     for name, mentions in by_name.items():
-        if len(mentions) > 1:  # where the final read speaks of it, the preliminary one doesn't count
+        if drafted:  # where the final read speaks of it, the preliminary one doesn't count
             mentions = [m for m in mentions if m.section in _FINAL] or mentions
         if len(mentions) == 1:
             groups[name, None, ""] = mentions

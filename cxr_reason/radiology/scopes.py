@@ -262,10 +262,10 @@ class _Walk:
             self.history = None  # "again seen is the known mass"
 
     def shown(self, k: int, item: Item) -> None:
+        """ "The known mass is seen", "the previous opacity is again noted": they are there."""
         if item.text == ":":
             self.history = None  # "Post-biopsy chest: ..."
-        """ "The known mass is seen", "the previous opacity is again noted": they are there."""
-        if _AGAIN.search(item.text) or (self.known and item.text.endswith(_SEEN)):
+        elif self.lately and (_AGAIN.search(item.text) or (self.known and item.text.endswith(_SEEN))):
             for head in self._recent(k):
                 if head.time == "history" and head in self.lately:
                     head.time = "current"
@@ -298,6 +298,8 @@ class _Walk:
         self.hypothetical = True
 
     def unseen(self, k: int, item: Item) -> None:
+        if self.done and _is_part(self.items, self.done[-1]):
+            return
         if self.done and k > self.last and self.done[-1].high == k - 1:  # "the fracture is not well seen"
             for head in self._recent(k):
                 head.time = "void"
