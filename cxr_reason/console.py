@@ -71,6 +71,11 @@ def close() -> None:
     _state.warned.clear()
 
 
+def is_terminal() -> bool:
+    """Whether a person reads stderr as it comes."""
+    return _can_draw(sys.stderr)
+
+
 def note(message: str) -> None:
     """Say something worth knowing; `-q` silences it."""
     if not _state.quiet:

@@ -11,16 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from cxr_reason.radiology import Finding
+from cxr_reason.radiology.places import same_place
 
 OF_CHANGE = {"better": "improved", "resolved": "improved", "stable": "stable", "worse": "worse", "new": "worse"}
 """What a word of change (`Finding.change`) makes of a course."""
 
-# Names of one zone of the lung, or of parts of each other. Places that aren't here are the same only to themselves.
-_ZONES = (
-    frozenset({"upper lobe", "upper lung", "apex"}),
-    frozenset({"middle lobe", "mid lung", "lingula", "perihilar"}),
-    frozenset({"lower lobe", "lower lung", "base", "retrocardiac", "costophrenic angle"}),
-)
 _GRADES = {"mild": 1, "moderate": 2, "severe": 3}
 
 
@@ -96,13 +91,6 @@ def _step(before: Finding | None, now: Finding | None) -> Course | None:
     if higher < low:
         return Course("improved", "grade")
     return Course("stable", "grade") if low == high == lower == higher else None
-
-
-def same_place(one: str | None, other: str | None) -> bool:
-    """Whether two reports may speak of the same place on one side; who names none may mean any."""
-    if one is None or other is None or one == other:
-        return True
-    return any(one in zone and other in zone for zone in _ZONES)
 
 
 def _range(severity: str | None) -> tuple[int, int] | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cxr_reason import console
+
 ROOT = Path(__file__).resolve().parents[1]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -19,6 +21,12 @@ def environment(**changes: str) -> dict[str, str]:
     """The environment of a person without settings: none of cxr's own variables, no colours, no terminal."""
     kept = {name: value for name, value in os.environ.items() if "CXR" not in name and name != "FORCE_COLOR"}
     return {**kept, "PYTHONPATH": str(ROOT), **changes}
+
+
+@pytest.fixture(autouse=True)
+def fresh_console() -> None:
+    """A command that a test before ran in this process may have been told to be quiet."""
+    console.reset()
 
 
 @pytest.fixture(scope="session")

@@ -89,7 +89,7 @@ def test_what_is_no_input_is_an_error_by_name(cxr: Run, tmp_path: Path, fault: s
     (tmp_path / "in").write_bytes(data)
     done = cxr(name, "in", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert re.match(r"error: in", done.stderr)
+    assert re.search(r"^error: in", done.stderr, re.MULTILINE)
     assert name != "mine" or said in done.stderr
     assert "internal error" not in done.stderr
 

@@ -401,6 +401,7 @@ def test_what_is_not_a_report_is_rejected_in_words(check: str) -> None:
         "language": "Das Herz ist nicht vergrößert. Kein Erguss, kein Pneumothorax. Die Lunge ist frei.",
         "not-chest": "LEFT ANKLE, THREE VIEWS. There is an oblique fracture of the distal fibula.",
         "not-understood": "See dictated report.",
+        "no-finding": "Stable chest.",
     }
     result = result_of(texts[check])
     assert result.records == []

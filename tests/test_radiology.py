@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from gold import score
 
-from cxr_reason.radiology import LABELS, LEXICON, Finding, Reading, read
+from cxr_reason.radiology import LABELS, LEXICON, Finding, Reading, lexicon, read
 from cxr_reason.radiology.lexicon import _TABLES, expand
+from cxr_reason.radiology.places import same_place
 from cxr_reason.radiology.sections import sections
 from cxr_reason.radiology.sentences import sentences
 
@@ -39,6 +40,18 @@ def fact(text: str, name: str) -> Finding:
 
 def names(text: str, status: str = "present") -> list[str]:
     return [finding.name for finding in read(text).findings if finding.status == status]
+
+
+def gist(text: str) -> list[str]:
+    """Each fact in a few words: "left moderate pleural effusion, better", "no pneumothorax", "pneumonia?"."""
+    told = []
+    for f in read(text).facts():
+        mark = {"present": "", "absent": "no ", "uncertain": ""}[f.status]
+        words = " ".join(w for w in (f.side, f.severity, f.name) if w)
+        grade = {"definite": "", "probable": " (probable)", "possible": "?", "differential": " (differential)"}
+        time = "" if f.time in ("current", "resolved") else f", {f.time}"
+        told.append(mark + words + grade[f.certainty] + (f", {f.change}" if f.change else "") + time)
+    return told
 
 
 # The lexicon
@@ -102,7 +115,8 @@ def test_a_silent_section_ends_where_nothing_else_says_so() -> None:
     [
         ("FINDINGS: Small left effusion.\nIMPRESSION: No effusion.", "absent", True),
         ("IMPRESSION: No effusion.\nADDENDUM: There is a small left effusion.", "present", True),
-        ("PRELIMINARY REPORT: Left effusion.\nFINAL REPORT:\nIMPRESSION: No effusion.", "absent", True),
+        ("PRELIMINARY REPORT: Left effusion.\nFINAL REPORT:\nIMPRESSION: No effusion.", "absent", False),
+        ("PRELIMINARY: No effusion. FINAL: Tiny left effusion.", "present", False),
         ("FINDINGS: Small left effusion.\nIMPRESSION: Left effusion.", "present", False),
         ("INDICATION: Left effusion.\nIMPRESSION: No effusion.", "absent", False),
     ],
@@ -194,6 +208,74 @@ def test_an_organ_alone_is_no_finding() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("No pneumothorax, edema slightly better.", ["no pneumothorax", "pulmonary edema, better"]),
+        ("No ptx, left effusion persists.", ["no pneumothorax", "left pleural effusion, stable"]),
+        ("No effusion, consolidation worse.", ["no pleural effusion", "consolidation, worse"]),
+        ("No pneumothorax, ETT ok.", ["no pneumothorax", "endotracheal tube"]),
+        ("No pneumothorax, effusion or edema.", ["no pneumothorax", "no pleural effusion", "no pulmonary edema"]),
+        (
+            "No consolidation, effusion, or new edema.",
+            ["no consolidation", "no pleural effusion", "no pulmonary edema"],
+        ),
+    ],
+)
+def test_what_has_a_predicate_of_its_own_is_not_denied(text: str, expected: list[str]) -> None:
+    assert gist(text) == expected
+
+
+# How reports are written for short
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("r/o pneumonia. Lungs clear.", ["pneumonia?, hypothetical", "no lung abnormality"]),
+        ("r/o PNA: no effusion.", ["pneumonia?, hypothetical", "no pleural effusion"]),
+        ("Cannot r/o pneumonia at the left base.", ["left pneumonia?"]),
+        (
+            "Right basilar consolidation, c/w aspiration pneumonia.",
+            ["right consolidation", "right pneumonia (probable)"],
+        ),
+        ("Opacity s/o edema.", ["lung opacity", "pulmonary edema (probable)"]),
+        ("Small effusions w/ associated atelectasis.", ["mild pleural effusion", "atelectasis"]),
+        ("Left effusion w/o pneumothorax.", ["left pleural effusion", "no pneumothorax"]),
+        ("No e/o pneumothorax.", ["no pneumothorax"]),
+        ("Opacity, likely d/t edema.", ["lung opacity", "pulmonary edema"]),
+        ("Volume loss 2/2 atelectasis.", ["volume loss", "atelectasis"]),
+        ("Effusion a/w atelectasis.", ["pleural effusion", "atelectasis"]),
+        ("There are b/l effusions.", ["bilateral pleural effusion"]),
+        ("Lungs clear. h/o lung cancer.", ["no lung abnormality", "lung cancer, history"]),
+        (
+            "Known lung cancer s/p right lobectomy.",
+            ["lung cancer, history", "right post-surgical lung change, history"],
+        ),
+        ("Sm R eff.", ["right mild pleural effusion"]),
+        ("Effs L>R. Mod edema.", ["bilateral pleural effusion", "moderate pulmonary edema"]),
+        ("CXR nl.", ["no chest abnormality"]),
+        ("ETT, NGT, R IJ ok. No ptx.", ["endotracheal tube", "enteric tube", "no pneumothorax"]),
+    ],
+)
+def test_short_forms(text: str, expected: list[str]) -> None:
+    assert gist(text) == expected
+
+
+def test_a_slash_still_joins_alternatives() -> None:
+    assert gist("Atelectasis/consolidation at the left base.") == [
+        "left atelectasis (differential)",
+        "left consolidation (differential)",
+    ]
+    assert one("Left effusion, new since 2/2/2020.", "pleural effusion").change == "new"
+
+
+@pytest.mark.parametrize("slip", ["small rigth efusion", "small rihgt effusion", "smal small rght effusoin"])
+def test_a_slip_loses_no_side(slip: str) -> None:
+    assert gist(slip) == ["right mild pleural effusion"]
+    assert gist("lfet effusion, bilaterl atelectasis") == ["left pleural effusion", "bilateral atelectasis"]
+
+
 # Certainty
 
 
@@ -244,6 +326,39 @@ def test_a_mask_hides_a_hedge_or_what_is_denied() -> None:
     assert one("Nodule in the left apex, XXXX a granuloma.", "granuloma").certainty == "possible"
     assert names("No pneumothorax or XXXX.", "absent") == ["pneumothorax"]
     assert one("No ___ effusion. The heart is enlarged.", "pleural effusion").bound is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Tuberculosis until proven otherwise.", ["tuberculosis (probable)"]),
+        ("Favor atelectasis over pneumonia.", ["atelectasis (probable)", "pneumonia?"]),
+        ("Favored atelectasis over the left base.", ["left atelectasis (probable)"]),
+        ("Prominent right hilum, vascular vs nodal. No effusion.", ["right hilar enlargement", "no pleural effusion"]),
+        ("No large effusion; a small one is possible.", ["mild pleural effusion?"]),
+        ("No large pneumothorax, but a tiny one cannot be excluded.", ["mild pneumothorax?"]),
+        ("No large effusions, small ones are present.", ["mild pleural effusion"]),
+        ("Tumor follow-up. Clear lungs.", ["lung lesion?, hypothetical", "no lung abnormality"]),
+        ("Right nodule, follow-up recommended.", ["right lung nodule"]),
+    ],
+)
+def test_what_weighs_one_finding_against_another(text: str, expected: list[str]) -> None:
+    assert gist(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Left lower lobe pneumonia. ADDENDUM: The impression should read RIGHT lower lobe pneumonia.",
+        "IMPRESSION: Left pneumonia.\nAddendum: Correction: right pneumonia.",
+        "There is left pneumonia. ADDENDUM: Correction, the pneumonia is on the right.",
+        "Left pneumonia is seen. ADDENDUM: There is a dictation error, right pneumonia instead of left pneumonia.",
+        "There is left pneumonia. The words left pneumonia in the first sentence should read right pneumonia.",
+    ],
+)
+def test_a_correction_wins_over_what_it_corrects(text: str) -> None:
+    assert gist(text) == ["right pneumonia"]
+    assert not any(f.conflict for f in read(text).findings)
 
 
 # Bounds
@@ -317,6 +432,31 @@ def test_how_it_has_changed(text: str, change: str) -> None:
     assert (effusion.time, effusion.change) == ("current", change)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The known right lower lobe mass is again seen.", ["right lung mass"]),
+        ("Known emphysema redemonstrated.", ["emphysema"]),
+        ("Again seen is the known left lung nodule.", ["left lung nodule"]),
+        ("The known hiatal hernia is seen.", ["hiatal hernia"]),
+        ("The previously described nodule is still visible.", ["lung nodule"]),
+        ("Known lung cancer.", ["lung cancer, history"]),
+        ("Status post sternotomy, again noted.", ["sternotomy wires, history"]),
+        ("CARDIAC SILHOUETTE IS ENLARGED BUT STABLE", ["cardiomegaly, stable"]),
+        ("The heart is enlarged, though unchanged.", ["cardiomegaly, stable"]),
+        ("Left effusion; however, improved.", ["left pleural effusion, better"]),
+        ("The effusion is improved but persistent.", ["pleural effusion, better"]),
+        ("Left effusion, but less XXXX.", ["left pleural effusion"]),
+        ("Coarse reticular opacities, worse in the lower lobes.", ["interstitial opacity"]),
+        ("Post-obstructive collapse of the right upper lobe.", ["right lobar collapse"]),
+        ("Post-biopsy chest: no pneumothorax.", ["no pneumothorax"]),
+        ("Repeat with nipple markers. No effusion.", ["nipple shadow?, hypothetical", "no pleural effusion"]),
+    ],
+)
+def test_what_is_known_and_still_there(text: str, expected: list[str]) -> None:
+    assert gist(text) == expected
+
+
 @pytest.mark.parametrize("text", ["Sternotomy wires are intact.", "The pacemaker leads are intact."])
 def test_what_was_put_in_is_there_when_it_is_in_order(text: str) -> None:
     assert {finding.status for finding in read(text + " No pneumothorax.").findings[:-1]} == {"present"}
@@ -327,6 +467,9 @@ def test_what_was_put_in_is_there_when_it_is_in_order(text: str) -> None:
     [
         "The nodular opacity on the lateral view is likely to represent confluence of overlapping silhouettes.",
         "An opacity at the left base, due to superimposed soft tissues. No pneumothorax.",
+        "Haziness of the left base is due to overlying breast tissue. No pneumothorax.",
+        "Basilar densities, secondary to the soft tissues. No pneumothorax.",
+        "Haziness at the left base, felt to be due to breast tissue. No pneumothorax.",
     ],
 )
 def test_what_only_overlaps_is_not_there(text: str) -> None:
@@ -439,6 +582,33 @@ def test_places_of_one_list(text: str, expected: list[tuple[str, str | None]]) -
 )
 def test_sides_said_elsewhere_in_the_sentence(text: str, expected: list[str | None]) -> None:
     assert [f.side for f in read(text).findings] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "White-out of the left hemithorax with shift of the heart to the right, consistent with massive effusion.",
+            ["left lung opacity", "right mediastinal shift", "left severe pleural effusion (probable)"],
+        ),
+        ("Effusion and mediastinal shift to the right.", ["pleural effusion", "right mediastinal shift"]),
+        (
+            "Tracheal deviation to the right by a large left thyroid goiter.",
+            ["right tracheal deviation", "left severe thyroid enlargement"],
+        ),
+        ("Opacity in the right middle lobe silhouetting the right heart border.", ["right lung opacity"]),
+        ("Destruction of the right 2nd and 3rd ribs.", ["right bone lesion"]),
+        ("The left clavicle is eroded.", ["left bone lesion"]),
+        ("Double density sign. No effusion.", ["chamber enlargement", "no pleural effusion"]),
+    ],
+)
+def test_a_direction_is_nobody_elses_side(text: str, expected: list[str]) -> None:
+    assert gist(text) == expected
+
+
+def test_one_clear_lung_contradicts_nothing_in_the_other() -> None:
+    assert not any(f.conflict for f in read("Airspace consolidation. The left lung is clear.").findings)
+    assert any(f.conflict for f in read("Left consolidation. The left lung is clear.").findings)
 
 
 @pytest.mark.parametrize(
@@ -591,6 +761,13 @@ def test_calcification() -> None:
     [
         ("Endotracheal tube tip is 3 cm above the carina.", "endotracheal tube", {"tip": "3 cm above the carina"}),
         ("Right PICC with tip in the superior vena cava.", "picc", {"tip": "the superior vena cava"}),
+        ("LEFT PICC IN PLACE, TIP IN THE MID SVC", "picc", {"tip": "THE MID SVC"}),
+        ("ETT tip 1 cm above carina - suggest retraction.", "endotracheal tube", {"tip": "1 cm above carina"}),
+        ("NG tip in the right lower lobe bronchus!!", "enteric tube", {"tip": "the right lower lobe bronchus"}),
+        ("NGT in place; right PICC with tip in the SVC.", "enteric tube", {}),
+        ("NGT in place; right PICC with tip in the SVC.", "picc", {"tip": "the SVC"}),
+        ("NG tube courses below the diaphragm.", "enteric tube", {"tip": "below the diaphragm"}),
+        ("NG tube courses below the diaphragm, tip not included.", "enteric tube", {}),
         ("The nasogastric tube has been removed.", "enteric tube", {"event": "removed"}),
         ("A left chest tube has been placed.", "chest tube", {"event": "placed"}),
         ("The endotracheal tube is malpositioned.", "endotracheal tube", {"position": "malpositioned"}),
@@ -601,6 +778,28 @@ def test_devices(text: str, name: str, told: dict[str, str]) -> None:
     finding = one(text, name)
     assert finding.device == {"type": name, **told}
     assert (finding.status, finding.time) == (("absent", "resolved") if "removed" in text else ("present", "current"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ET tube has been withdrawn, now 5 cm above carina.", ["endotracheal tube"]),
+        ("The left chest tube was pulled, its tip now at the apex.", ["left chest tube"]),
+        ("The PICC has been retracted to the SVC.", ["picc"]),
+        ("The chest tube has been withdrawn.", ["no chest tube, resolved"]),
+        ("PICC withdrawn in the interval.", ["no picc, resolved"]),
+        ("Feeding tube tip not visualised.", ["enteric tube"]),
+        ("The tip of the PICC is not seen on this film.", ["picc"]),
+        ("PICC, tip not identified.", ["picc"]),
+        ("The side port of the nasogastric tube is not visible.", ["enteric tube"]),
+        ("The NG tube tip cannot be seen. The heart is normal.", ["enteric tube", "no cardiomegaly"]),
+        ("Interval d/c of the chest tube.", ["no chest tube, resolved"]),
+        ("The feeding tube is not seen.", ["no enteric tube"]),
+        ("Limited by overlying hardware. No pneumothorax.", ["no pneumothorax"]),
+    ],
+)
+def test_devices_that_were_moved_or_are_seen_in_part(text: str, expected: list[str]) -> None:
+    assert gist(text) == expected
 
 
 def test_one_device_for_another() -> None:
@@ -693,6 +892,10 @@ def test_silence_is_no_label() -> None:
         ("The pneumothorax has resolved.", True),
         ("Degenerative changes of the spine.", False),
         ("See dictated report.", False),
+        ("No active disease.", True),
+        ("No radiographic evidence of active tuberculosis.", False),
+        ("No rib fracture.", False),
+        ("The left lung is clear.", False),
     ],
 )
 def test_normal(text: str, normal: bool) -> None:
@@ -714,6 +917,21 @@ def test_normal(text: str, normal: bool) -> None:
 )
 def test_acute(text: str, acute: bool | None) -> None:
     assert read(text).acute is acute
+
+
+@pytest.mark.parametrize(
+    ("text", "quality"),
+    [
+        ("PORTABLE CHEST 05 JAN 2024. Lungs clear.", ["portable"]),
+        ("AP semi-erect portable film. Lungs clear.", ["semi-upright", "portable"]),
+        ("TECHNIQUE: Portable AP view. FINDINGS: Lungs clear.", ["portable"]),
+        ("EXAM: Bedside chest, Supine. FINDINGS: Lungs clear.", ["portable", "supine"]),
+        ("COMPARISON: Portable film of yesterday. FINDINGS: Lungs clear.", []),
+        ("Apical lordotic view. Lungs clear.", ["lordotic"]),
+    ],
+)
+def test_how_the_film_was_made(text: str, quality: list[str]) -> None:
+    assert (read(text).quality, read(text).normal) == (quality, True)
 
 
 def test_quality_names_the_limits_of_the_film() -> None:
@@ -783,12 +1001,28 @@ def assert_rejected(text: str, reasons: set[str], what: str) -> None:
         ("...", "empty"),
         ("See dictated report.", "not-understood"),
         ("Report to follow.", "not-understood"),
+        ("Stable chest.", "no-finding"),
+        ("No significant interval change since the prior film.", "no-finding"),
+        ("CT CHEST W/O CONTRAST. Nodule in the right upper lobe (series 3 image 45). No effusion.", "not-chest"),
+        ("EXAM: CTA chest. FINDINGS: Axial images show no pulmonary embolism. No effusion.", "not-chest"),
         ("CT of the abdomen. The liver is normal. No free air.", "not-chest"),
         ("X-ray of the left knee. No fracture or dislocation of the knee.", "not-chest"),
     ],
 )
 def test_text_that_is_no_chest_report_is_rejected(text: str, reason: str) -> None:
     assert_rejected(text, {reason}, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CT chest of 1/2/2020 is used for comparison. The lungs are clear.",
+        "COMPARISON: CT chest with contrast. FINDINGS: The lungs are clear.",
+        "Left lung nodule; CT with contrast is recommended.",
+    ],
+)
+def test_a_tomography_that_is_only_named_rejects_nothing(text: str) -> None:
+    assert read(text).rejection is None
 
 
 def test_an_indication_of_another_part_is_no_other_film() -> None:
@@ -845,6 +1079,11 @@ def test_slips_capitals_and_british_spelling(text: str, name: str) -> None:
     assert [(f.name, f.status) for f in read(text).findings] == [(name, "present")]
 
 
+def test_an_ordinary_word_is_no_slip() -> None:
+    assert names("Fever and confusion. Hearing aid. No effusion.") == []
+    assert gist("Coarse interstitial markings.") == ["interstitial opacity"]
+
+
 # The lexicon
 
 
@@ -856,6 +1095,22 @@ def test_lexicon_is_whole() -> None:
         assert entry.name not in LEXICON.ancestors(entry.name), entry.name
         assert entry.urgency in ("critical", "urgent", "routine"), entry.name
         assert entry.article in ("a", "an", "", "plural"), entry.name
+
+
+def test_a_key_without_a_meaning_is_refused(tmp_path: Path) -> None:
+    own = Path(lexicon.__file__).with_name("lexicon.toml").read_text(encoding="utf-8")
+    (tmp_path / "word_order.json").write_text('{"seen": {}, "unseen": {}}', encoding="utf-8")
+    (tmp_path / "lexicon.toml").write_text(own.replace("predicate = true", "strict = true"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"qualities\.\w+ has a key without a meaning: strict"):
+        lexicon.Lexicon(tmp_path / "lexicon.toml")
+
+
+def test_sites_at_one_height_may_be_one_place() -> None:
+    assert same_place("base", "retrocardiac")
+    assert same_place(None, "apex")
+    assert not same_place("apex", "base")
+    assert not same_place("perihilar", "mid lung")
+    assert same_place("perihilar", "perihilar")
 
 
 def test_lexicon_knows_kin() -> None:

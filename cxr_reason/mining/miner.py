@@ -27,8 +27,9 @@ from cxr_reason.streams import Group, Row, group_consecutive, stable_hash
 REJECTIONS = {
     "empty": "There is no report text.",
     "language": "The text isn't English, and only English is read.",
-    "not-chest": "The report is of another part of the body.",
+    "not-chest": "The report is of another part of the body, or of another kind of imaging.",
     "not-understood": "Next to nothing of the text could be understood.",
+    "no-finding": "The report only compares the film with an earlier one, and names no finding.",
 }
 CHECKS = (*REJECTIONS, "split", "labels", "no-question")
 """What studies are rejected for."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -78,7 +77,7 @@ def _tell(summary: Summary, notes: Sequence[str], *, asked: bool) -> None:
     """What was found and asked, as a table on stderr, and what became of the rest."""
     if rows := tally.rows(summary.counts):
         title = "What the reports say, and what is asked" if asked else "What the reports say"
-        shown = rows[: tally.SHOWN] if sys.stderr.isatty() else rows
+        shown = rows[: tally.SHOWN] if console.is_terminal() else rows
         if more := len(rows) - len(shown):
             title += f" (the {len(shown)} most frequent; 2> FILE holds {more:,} more)"
         width = len(tally.COLUMNS) - (not asked)

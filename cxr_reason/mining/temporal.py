@@ -27,6 +27,7 @@ from cxr_reason.mining.views import Told, sentence_of
 from cxr_reason.mining.wording import Details
 from cxr_reason.radiology import LEXICON, Finding
 from cxr_reason.radiology.mentions import sides_meet
+from cxr_reason.radiology.places import same_place
 
 UNTOLD = "nothing tells how it changed"
 HEDGED = "it is only suspected, in one of the reports or in both"
@@ -187,7 +188,7 @@ def _meets(sight: Sight, seen: Sequence[Sight], gone: Sequence[Finding]) -> bool
     """Whether what was there may be what the report now speaks of: a side and a place in common."""
     places = [(other.details.side, other.details.site) for other in seen] + [(fact.side, fact.site) for fact in gone]
     own = sight.details
-    return any(sides_meet(own.side, side) and courses.same_place(own.site, site) for side, site in places)
+    return any(sides_meet(own.side, side) and same_place(own.site, site) for side, site in places)
 
 
 def _why_untold(

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from cxr_reason.radiology.attributes import assign_attributes, is_lateral, lateral, may_be
 from cxr_reason.radiology.clauses import clauses
 from cxr_reason.radiology.heads import Head, heads_of
-from cxr_reason.radiology.lexicon import LEXICON, Item
+from cxr_reason.radiology.lexicon import LEXICON, Item, Word
 from cxr_reason.radiology.memory import Memory
 from cxr_reason.radiology.scopes import assign_status
 
@@ -40,15 +40,24 @@ class Statement(NamedTuple):
     event: str | None  # of a device
 
 
-def assertions(items: tuple[Item, ...]) -> tuple[tuple[Statement, ...], tuple[str, ...]]:
-    """The findings that a sentence's phrases state, and the limits of the film that they name.
+class Stated(NamedTuple):
+    """What a sentence's phrases state: findings, the limits of the film, and whether it corrects earlier sentences."""
+
+    statements: tuple[Statement, ...]
+    limits: tuple[str, ...]
+    corrects: bool
+
+
+def assertions(items: tuple[Item, ...]) -> Stated:
+    """What a sentence's phrases state.
 
     The result depends on the phrases alone, and archives repeat them, so sentences and clauses are remembered.
     """
     known = _SENTENCES[items]
     if known is None:
         limits = tuple([item.word.limit for item in items if item.word.limit])
-        known = _SENTENCES.keep(items, (_sentence(items[: _end(items)]), limits))
+        corrects = "corrected" in [item.cue for item in items]
+        known = _SENTENCES.keep(items, Stated(_sentence(items[: _end(items)]), limits, corrects))
     return known
 
 
@@ -60,7 +69,7 @@ def _end(items: Sequence[Item]) -> int:
     return end
 
 
-_SENTENCES = Memory[tuple[Item, ...], tuple[tuple[Statement, ...], tuple[str, ...]]](6_144)
+_SENTENCES = Memory[tuple[Item, ...], Stated](6_144)
 _CLAUSES = Memory[tuple[Item, ...], tuple[tuple[Head, dict[str, Any]], ...]](6_144)
 _FROM_HEAD = (
     "name",
@@ -101,13 +110,21 @@ def _sentence(items: tuple[Item, ...]) -> tuple[Statement, ...]:
     before: Head | None = None  # the last finding of the clause before
     for clause, indices in clauses(list(items)):
         clause = clause[: _end(clause)]
+        joint = items[indices[0] - 1] if clause and indices[0] else None
+        if joint and joint.cue == "corrected" and joint.text[-1].isalpha():
+            found.clear()  # "the left effusion should read right effusion"
+        elif joint and joint.text == "instead of":
+            continue  # what was said by mistake
+        elif before and before.status == "absent" and (at := _stands_for(clause)) is not None:
+            meant = _named.get(before.name) or _named.setdefault(before.name, _item_of(before.name))
+            clause, indices = [*clause[: at + 1], meant, *clause[at + 1 :]], [*indices[: at + 1], *indices[at:]]
         key = tuple(clause)
         heads = _CLAUSES[key]
         if heads is None:
             heads = _CLAUSES.keep(key, tuple([(head, _fields(head)) for head in _clause(clause)]))
         follows = ""  # what makes this clause speak of the clause before
-        if before and before.side and clause:
-            follows = items[indices[0] - 1].text
+        if before and before.side and joint:
+            follows = joint.text
             means = clause[0].cue in _MEANING or clause[0].word.organ == "chest"  # "the appearance suggests ..."
             if follows not in _RELATIVES and not (means and follows in _BREAKS):
                 follows = ""
@@ -123,10 +140,36 @@ def _sentence(items: tuple[Item, ...]) -> tuple[Statement, ...]:
             ):  # "an opacity in the lingula, which may be pneumonia", "a left base opacity; likely atelectasis"
                 fields = {**fields, "side": before.side}
             found.append(Statement(fields, indices[head.low], indices[head.high], head.event))
-        if not heads and before and found and clause and items[indices[0] - 1].text in _RELATIVES:
+        if not heads and before and found and joint and _goes_on(before, joint, clause):
             found[-1] = found[-1]._replace(fields=_fields(_gone_on(before, clause)))
-        before = heads[-1][0] if heads else None
+        if clause:
+            before = heads[-1][0] if heads else None
     return tuple(_without_parts(found))
+
+
+def _stands_for(clause: Sequence[Item]) -> int | None:
+    """Where a clause that names no finding speaks of the one before: "a small one is possible"."""
+    if any(item.head for item in clause):
+        return None
+    return next((k for k, item in enumerate(clause) if item.cue == "one"), None)
+
+
+_named: dict[str, Item] = {}
+
+
+def _item_of(name: str) -> Item:
+    return Item(Word(finding=name), "one", None).settle()
+
+
+def _goes_on(head: Head, joint: Item, clause: Sequence[Item]) -> bool:
+    """Whether a clause without a finding tells how the one before has changed: "which has decreased", "but stable"."""
+    if joint.text in _RELATIVES:
+        return True
+    return (
+        joint.cue == "but"
+        and head.change is None
+        and not any(i.cue == "mask" or (i.word.organ and not i.film) for i in clause)
+    )
 
 
 def _gone_on(head: Head, clause: Sequence[Item]) -> Head:

@@ -167,7 +167,7 @@ def _split_gap(items: list[Item], begin: int, end: int) -> int:
     """Which items between two heads belong to the first: up to the last separator, or the preposition's phrase."""
     for k in range(end - 1, begin - 1, -1):
         cue = items[k].cue
-        if cue is not None and cue not in ("article", "of", "in", "mask"):
+        if cue is not None and (cue not in ("article", "of", "in", "mask") or items[k].text == "by"):
             return k
     return end if items[begin].word.cue in ("in", "of") else begin
 
@@ -184,7 +184,8 @@ def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: 
         if not leading and item.verb and ("tip" in items[group[0].at].text or item.text.startswith(_TIP_VERBS)):
             tip = True
         if item.side and not tip:
-            chamber = word.organ in _INNER or (k + 1 < len(items) and items[k + 1].word.organ in _INNER)
+            following = items[k + 1].word.organ if k + 1 < len(items) and not word.site else None
+            chamber = word.organ in _INNER or following in _INNER
             if leading or not chamber:
                 sides.append(item.side)
         if word.quality is not None and word.quality.name == "calcified":
@@ -210,6 +211,8 @@ def _take(items: list[Item], indices: list[int], group: list[Head], *, leading: 
     side = _one_side(sides)
     if side:
         for head, site in zip(group, sites, strict=True):
+            if head.name in _TUBES:
+                continue  # "ETT, NGT, right IJ line"
             if head.side is None:
                 head.side = side
             elif head.side == "bilateral" != side:
@@ -241,6 +244,8 @@ def _plain(items: list[Item], begin: int, end: int) -> bool:
 
 _MIDLINE_REGIONS = frozenset(LEXICON.data["midline"]["regions"])
 _MIDLINE = frozenset(LEXICON.data["midline"]["findings"])
+_TUBES = frozenset(LEXICON.data["midline"]["tubes"])
+_DIRECTED = frozenset(LEXICON.data["midline"]["directed"])
 _CAUSE = re.compile(r"due to|secondary|relat|caused|because|owing|result|setting|context")
 
 
@@ -263,7 +268,7 @@ def _share(items: list[Item], groups: list[list[Head]], own: list[list[int]], tr
     for g in range(1, n):
         first = groups[g - 1][0]
         listed = g > 1 and _listed(items, groups[g - 2][0].high + 1, first.low)
-        if first.side or not listed or not is_lateral(first):
+        if first.name not in _DIRECTED and (first.side or not listed or not is_lateral(first)):
             sign = first  # else the sign stays: "lingular infiltrate and a trace effusion, likely aspiration"
         for head in groups[g]:
             if head.side is not None or not is_lateral(head):
@@ -279,7 +284,7 @@ def _share(items: list[Item], groups: list[list[Head]], own: list[list[int]], tr
         later = groups[g + 1][0]
         between = items[groups[g][0].high + 1 : later.low]
         linked = all(i.cue in _LIST or i.cue in ("probable", "possible", "unlikely") or i.modifier for i in between)
-        if later.side and any(items[k].side for k in trailing[g + 1]):
+        if later.side and later.name not in _DIRECTED and any(items[k].side for k in trailing[g + 1]):
             meant = all(i.cue in ("probable", "possible", "article") or i.text in _MEANING for i in between)
             for head in groups[g]:
                 if head.side is not None or not is_lateral(head):

@@ -28,7 +28,7 @@ def clauses(items: list[Item]) -> list[tuple[list[Item], list[int]]]:
             indices.append(k)
             continue
         cut = drop = False
-        if cue == "but" or cue == "stop":
+        if cue == "but" or cue == "stop" or cue == "corrected":
             if item.text == ":" and (not has_head or not any(map(_names, items[k + 1 :]))):
                 current.append(_COPULA)
                 indices.append(k)
@@ -86,6 +86,8 @@ def _begins_statement(items: list[Item], k: int, negated: bool, verb: bool) -> b
         cue = word.cue
         if cue in ("comma", "stop", "but") or (cue == "with" and k > start):
             break
+        if cue == "one":
+            return True
         if cue == "or" and negated:
             return False
         described = word.quality is not None and word.quality.adjective  # "nodular" in "nodular opacity"
@@ -122,10 +124,22 @@ def _begins_statement(items: list[Item], k: int, negated: bool, verb: bool) -> b
             attributive = False
         if word.change in ("resolved", "removed") and finding and verb and not negated:
             return True
+        if negated and finding and _closes_part(items, k) and "or" not in [i.cue for i in items[start:k]]:
+            return True  # "no pneumothorax, edema better"
         k += 1
     if negated and positive and finding:
         return "or" not in [i.cue for i in items[start:]]
     return False
+
+
+def _closes_part(items: list[Item], k: int) -> bool:
+    """Whether item k is the predicate of what stands before it up to the comma: "edema slightly better"."""
+    word = items[k].word
+    told = word.change in _COURSES or (word.quality is not None and word.quality.name == "normal")
+    return told and (k + 1 == len(items) or items[k + 1].cue in ("comma", "and", "stop", "but", "of", "in"))
+
+
+_COURSES = frozenset({"stable", "better", "worse"})
 
 
 def _of_next(items: list[Item], k: int) -> bool:

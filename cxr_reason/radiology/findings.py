@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -72,8 +72,8 @@ _OPTIONAL = tuple(
 
 class Said(NamedTuple):
     """What a sentence says, wherever it stands: its words as letters and by their classes (lexicon.py), the limits of
-    the film that it names, the fields of each of its findings with the span in the sentence, and whether it may tell of
-    something that we couldn't read.
+    the film that it names, the fields of each of its findings with the span in the sentence, whether it may tell of
+    something that we couldn't read, and whether it corrects what was said before.
     """
 
     letters: str
@@ -81,25 +81,32 @@ class Said(NamedTuple):
     limits: tuple[str, ...]
     stated: list[tuple[dict[str, Any], int, int]]
     unread: bool = False
+    corrects: bool = False
 
 
 def said(sentence: str) -> Said:
     """Read one sentence."""
     letters, items, places, parts = phrases(lowered(sentence))
-    statements, limits = assertions(items)
+    statements, limits, corrects = assertions(items)
     found: list[tuple[dict[str, Any], int, int]] = []
     if statements:
         ends = list(accumulate(map(len, parts)))
+        devices = 0
         for shared, first, last, event in statements:
             low, high = ends[2 * places[first][1]], ends[2 * places[last][2] - 1]
             if shared["name"] in _DEVICES:
+                devices += 1
+                if event == "removed" and _DRAWN_BACK.search(sentence, low):
+                    shared, event = {**shared, **_STILL_THERE}, "repositioned"
                 shared = {**shared, "device": _device(shared, sentence, low, event)}
             found.append((shared, low, high))
+        if devices > 1:
+            _own_tips(found, sentence)
         if _NUMBER_LETTER in letters and _UNIT.search(sentence):
             for size in _SIZE.finditer(sentence):
                 _attach_size(size, found)
     classes = letters.translate(LEXICON.kinds)
-    return Said(letters, classes, limits, found, not found and _tells_something(items, classes))
+    return Said(letters, classes, limits, found, not found and _tells_something(items, classes), corrects)
 
 
 def _tells_something(items: Sequence[Item], classes: str) -> bool:
@@ -169,6 +176,21 @@ def placed(said: Said, start: int, section: str = "body") -> list[Finding]:
     return found
 
 
+def _own_tips(found: list[tuple[dict[str, Any], int, int]], sentence: str) -> None:
+    """Take from each device of a sentence the tip that is told after the next one's name: "NG tube in place; right PICC
+    with its tip in the SVC". In a plain list the tip may be of all.
+    """
+    devices = [(n, told, low, high) for n, (told, low, high) in enumerate(found) if told["device"]]
+    for (n, told, low, high), (_, other, following, _) in pairwise(devices):
+        part = other["name"] in LEXICON.data["parts"]  # a port's catheter
+        if "tip" in told["device"] and following - high > _LISTED and not part:
+            own = _device(told, sentence[:following], low, told["device"].get("event"))
+            if "tip" not in own:
+                device = {key: value for key, value in told["device"].items() if key != "tip"}
+                found[n] = {**told, "device": device}, low, high
+
+
+_LISTED = len(", and the ")  # as far apart as two names of a plain list are at most
 _NUMBER_LETTER = LEXICON.letters["0"]
 _DEVICES = frozenset(entry.name for entry in LEXICON.findings.values() if entry.device)
 _SIZE = re.compile(
@@ -194,14 +216,25 @@ def _attach_size(size: re.Match[str], found: list[tuple[dict[str, Any], int, int
         found[near] = told, low, high
 
 
-_PLACED = re.compile(r"tip|termin|end|lie|proj|cours|seen|cm |mm ")
+_PLACED = re.compile(r"tip|termin|end|lie|proj|cours|seen|[cm]m ", re.IGNORECASE)
+# How far a place reaches: up to a comma or dash, a loud mark, or advice ("2 cm above the carina - suggest retraction")
+_PLACE = (
+    r"(?:(?!\s[-\u2013\u2014]|\b(?:suggest|recommend|advise|consider|should|needs?|could be|may be|and should)\b)"
+    r"[^.;,!?\u2014])+"
+)
 _TIP = re.compile(
     r"\b(?:tips?|terminat\w+|ends|ending|lies|projects?|projecting|coursing|courses|seen)\b[^.;]*?\b"
-    r"(?:in|at|above|over|overlying|near|within|below|into|to|from|beyond|past|by|with)\s+(?P<place>[^.;,]+)",
-    re.IGNORECASE,
+    r"(?:in|at|over|overlying|near|within|(?P<past>above|below|beyond|past)|into|to|from|by|with)\s+"
+    rf"(?P<place>{_PLACE})", re.IGNORECASE,
 )  # fmt: skip
 _DISTANCE = re.compile(
-    r"\b(\d+(?:\.\d+)?\s*(?:mm|cm)\s+(?:above|below|from|proximal to|distal to|superior to|beyond)[^.;,]*)",
+    r"\b(\d+(?:\.\d+)?\s*(?:mm|cm)\s+(?:above|below|from|proximal to|distal to|superior to|beyond)\b"
+    rf"{_PLACE})", re.IGNORECASE,
+)  # fmt: skip
+_UNSEEN_TIP = re.compile(
+    r"\b(?:tips?|side ?port|(?:distal )?end)\b[^.;,]{0,40}?"
+    r"\b(?:not (?:well |clearly |definitely )?(?:seen|visuali[sz]ed|visible|identified|included|imaged)|excluded"
+    r"|(?:off|beyond|outside|out of|below) (?:the )?(?:\w+ )?(?:film|image|field|view|margin))",
     re.IGNORECASE,
 )
 _POSITION = re.compile(
@@ -211,6 +244,12 @@ _POSITION = re.compile(
 )  # fmt: skip
 _POSITIONED = re.compile(r"posit|plac|locat|kink|coil|too |lying", re.IGNORECASE)
 _EVENTS = {"new": "placed"}
+# "withdrawn, now 5 cm above the carina": what was drawn back and is told a place is still there
+_DRAWN_BACK = re.compile(
+    r"\b(?:withdrawn|pulled|drawn)\b[^;]*?"
+    r"\b(?:now|currently|tips?|terminat\w+|position|(?:above|below|into|to|at) the|mm|cm)\b", re.IGNORECASE,
+)  # fmt: skip
+_STILL_THERE = {"status": "present", "time": "current", "change": None}
 
 
 def _device(shared: dict[str, Any], sentence: str, start: int, event: str | None) -> dict[str, str]:
@@ -218,8 +257,14 @@ def _device(shared: dict[str, Any], sentence: str, start: int, event: str | None
     device = {"type": shared["name"]}
     if shared["status"] != "absent":
         tail = sentence[start:]
-        if _PLACED.search(tail) and (match := _DISTANCE.search(tail) or _TIP.search(tail)):
-            device["tip"] = " ".join((match.groupdict().get("place") or match.group(1)).split())
+        if (
+            _PLACED.search(tail)
+            and (match := _DISTANCE.search(tail) or _TIP.search(tail))
+            and not _UNSEEN_TIP.search(tail)
+        ):
+            told = match.groupdict()
+            place = f"{told['past'] or ''} {told['place']}" if "place" in told else match.group(1)
+            device["tip"] = " ".join(place.split())
         if _POSITIONED.search(sentence) and (match := _POSITION.search(sentence)):
             device["position"] = match.group(1).lower()
     if event := event or _EVENTS.get(shared["change"] or ""):

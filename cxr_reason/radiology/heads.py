@@ -60,6 +60,9 @@ def _organs_after(items: list[Item], k: int) -> tuple[list[tuple[str, int]], str
         elif item.modifier or cue == "mask":
             pass
         else:
+            if cue == "versus":  # "prominent hilum, vascular vs nodal": what may be behind it
+                commas = [p for p in range(k, j) if items[p].cue == "comma"]
+                organs = [(organ, p) for organ, p in organs if not commas or p < commas[-1]]
             break
     return organs, joint
 

@@ -11,7 +11,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import product
 from operator import attrgetter
@@ -48,7 +48,7 @@ _BRITISH = (
     ("oedem", "edem"), ("haem", "hem"), ("anaem", "anem"), ("oesoph", "esoph"), ("tumour", "tumor"), ("fibre", "fiber"),
     ("centre", "center"), ("calibre", "caliber"), ("paed", "ped"), ("isation", "ization"), ("ised", "ized"),
     ("ising", "izing"), ("ischaem", "ischem"), ("colour", "color"), ("grey", "gray"), ("favour", "favor"),
-    ("thoraces", "thoraces"), ("goitre", "goiter"), ("caecum", "cecum"),
+    ("goitre", "goiter"), ("caecum", "cecum"),
 )  # fmt: skip
 
 
@@ -208,10 +208,9 @@ _SPECIAL = {"mask": MASK, **dict.fromkeys(_ORDINALS, ORDINAL)}
 class Lexicon:
     """`lexicon.toml`, ready for use.
 
-    Attributes: `findings` (name -> Entry), `organs` (organ -> findings denied when it is normal), `qualities`,
-    `refine` (finding -> {organ -> finding}), `vocabulary` (every word that it knows), `letters` (word of a text -> its
-    letter), `kinds` (for `str.translate`: letter -> class), `orders` (letter -> the word or class that stands for it in
-    word_order.json).
+    Attributes: `findings` (name -> Entry), `organs` (organ -> findings denied when it is normal), `refine` (finding ->
+    {organ -> finding}), `vocabulary` (every word that it knows), `letters` (word of a text -> its letter), `kinds` (for
+    `str.translate`: letter -> class), `orders` (letter -> the word or class that stands for it in word_order.json).
     """
 
     def __init__(self, path: Path) -> None:
@@ -223,12 +222,12 @@ class Lexicon:
         self._items: list[Item | None] = []
         self._same: dict[tuple[Any, ...], Item] = {}
         self.foreign = frozenset(data["words"]["foreign"].split()) - set(data["words"]["function"].split())
+        self._spellings: dict[str, str] = {slip: word for word, slips in data["spellings"].items() for slip in slips}
         self.vocabulary: set[str] = set(_ORDINALS)
-        for group in ("function", "report", "other"):
+        for group in ("function", "report", "other", "ordinary"):
             self.vocabulary.update(data["words"][group].split())
         self.findings: dict[str, Entry] = {}
         self.organs: dict[str, tuple[str, ...]] = {}
-        self.qualities: dict[str, Quality] = {}
         self.refine: dict[str, dict[str, str]] = data["refine"]
         self._load(data)
         self._automaton = AhoCorasick(
@@ -245,8 +244,7 @@ class Lexicon:
             ORDINAL: "k", **dict.fromkeys((p for p in data["elsewhere"]["parts"] if " " not in p), "b"),
             **dict.fromkeys((form for film in films for form in (film, *plurals(film))), "j"), "chest": "h",
         }  # fmt: skip
-        order = path.with_name("word_order.json")
-        table = json.loads(order.read_text(encoding="utf-8")) if order.exists() else {"seen": {}, "unseen": {}}
+        table = json.loads(path.with_name("word_order.json").read_text(encoding="utf-8"))
         self.order: dict[str, dict[str, int]] = table["seen"]  # 10 ln(P(b | a) / P(b)), tools/word_order.py
         self.unseen: dict[str, int] = table["unseen"]
         self._openers = frozenset(key[0] for key in self._numbers)
@@ -261,6 +259,11 @@ class Lexicon:
 
     # ------------------------------------------------------------------ building
     def _load(self, data: dict[str, Any]) -> None:
+        """Raises ValueError for a key that means nothing: what it was to say would be lost in silence."""
+        for table, known in _KEYS.items():
+            for name, raw in data[table].items():
+                if unknown := raw.keys() - known:
+                    raise ValueError(f"lexicon.toml: {table}.{name} has a key without a meaning: {min(unknown)}")
         for name, raw in data["findings"].items():
             self.findings[name] = Entry(
                 name=name, label=raw.get("label"), parents=tuple(raw.get("parents", ())),
@@ -278,7 +281,6 @@ class Lexicon:
                 default=raw.get("default"), on=raw.get("on", {}), severity=raw.get("severity"),
                 certainty=raw.get("certainty"), change=raw.get("change"), moving=raw.get("moving", False),
             )  # fmt: skip
-            self.qualities[name] = quality
             self._add(raw["phrases"], "quality", quality, plural=True)
         for name, phrases in data["sites"].items():
             self._add(phrases, "site", name, plural=True)
@@ -361,11 +363,14 @@ class Lexicon:
         return f"<{self.classes.get(word) or _kind_of_unknown(word)}{opener}>"
 
     def canonical(self, word: str) -> str:
-        """The word as the lexicon spells it: British spelling and one slip in a long word undone, numbers classed.
+        """The word as the lexicon spells it: British spelling, short forms and one slip in a long word undone,
+        numbers classed.
 
         `word` is in lower case. The first letter is never corrected, and an unknown word stays as it is.
         """
         if word[0].isdigit():
+            if "/" in word and word in self.vocabulary:
+                return word  # "2/2": secondary to
             return ORDINAL if word[-1] in "hdt" else "0"
         return self._canonical_of(_POSSESSIVE.sub("", word))
 
@@ -374,6 +379,8 @@ class Lexicon:
             return "cannot" if word.startswith(("can", "could")) else "not"
         if word in _ORDINALS:
             return ORDINAL
+        if word in self._spellings:
+            return self._spellings[word]
         if word in self.vocabulary:
             return word
         if re.fullmatch(r"x{3,}|_{2,}|\[\*\*.*", word):
@@ -473,5 +480,11 @@ _TABLES = {
     "sides": "side", "severity": "severity", "change": "change", "acuity": "acuity", "bounds": "bound", "cues": "cue",
     "quality": "limit",
 }  # fmt: skip
+
+_KEYS = {
+    "findings": {field.name for field in fields(Entry)} - {"name"},
+    "organs": {"normal", "phrases"},
+    "qualities": ({field.name for field in fields(Quality)} - {"name"}) | {"phrases"},
+}
 
 LEXICON = Lexicon(Path(__file__).with_name("lexicon.toml"))

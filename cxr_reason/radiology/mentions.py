@@ -11,6 +11,8 @@ from cxr_reason.radiology.findings import Finding
 from cxr_reason.radiology.lexicon import LEXICON
 from cxr_reason.radiology.sections import RANK
 
+_FINAL = RANK.keys() - {"preliminary"}
+
 
 def sides_meet(a: str | None, b: str | None) -> bool:
     """Whether statements about side a and side b can speak of the same place; no side = both."""
@@ -37,6 +39,11 @@ def _opposed(a: Finding, b: Finding) -> bool:
     return {a.change, b.change} == {"better", "worse"} and a.section != b.section
 
 
+def _superseded(a: Finding, b: Finding) -> bool:
+    """Whether one is of the preliminary read, and the other of the final one."""
+    return (a.section == "preliminary") != (b.section == "preliminary")
+
+
 _MOST_COMPARED = 50  # mentions of one name: no report has more, and time stays linear for texts that are none
 
 
@@ -48,7 +55,7 @@ def mark_conflicts(found: list[Finding]) -> None:
         if len(mentions) > 1:
             for i, a in enumerate(mentions[:_MOST_COMPARED]):
                 for b in mentions[i + 1 : _MOST_COMPARED]:
-                    if _opposed(a, b):
+                    if _opposed(a, b) and not _superseded(a, b):
                         a.conflict = b.conflict = True
             _mark_swapped_sides(mentions)
     for finding in found:
@@ -59,10 +66,16 @@ def mark_conflicts(found: list[Finding]) -> None:
             continue
         for general in LEXICON.ancestors(finding.name) & by_name.keys():
             for denied in by_name[general][:_MOST_COMPARED]:
+                if denied.section == "preliminary" and finding.section in _FINAL:
+                    continue
                 denies = (
                     denied.status == "absent" and denied.time == "current" and denied.bound in (None, finding.acuity)
                 )
-                if denies and sides_meet(denied.side, finding.side):
+                if (
+                    denies
+                    and (denied.side not in ("left", "right") or finding.side)
+                    and sides_meet(denied.side, finding.side)
+                ):
                     denied.conflict = finding.conflict = True
 
 
@@ -70,7 +83,7 @@ def _mark_swapped_sides(mentions: list[Finding]) -> None:
     """Left in the findings, right in the impression: evidently one finding."""
     sides: dict[str, set[str]] = {}
     for mention in mentions:
-        if mention.status == "present" and mention.time == "current" and mention.side:
+        if mention.status == "present" and mention.time == "current" and mention.side and mention.section in _FINAL:
             sides.setdefault(mention.section, set()).add(mention.side)
     if len(sides) == 2 and sorted(map(sorted, sides.values())) == [["left"], ["right"]]:
         for mention in mentions:
@@ -92,7 +105,10 @@ def merge(found: list[Finding]) -> list[Finding]:
     by_name: dict[str, list[Finding]] = {}
     for finding in found:
         by_name.setdefault(finding.name, []).append(finding)
+    drafted = "preliminary" in [finding.section for finding in found]
     for name, mentions in by_name.items():
+        if drafted:  # where the final read speaks of it, the preliminary one doesn't count
+            mentions = [m for m in mentions if m.section in _FINAL] or mentions
         if len(mentions) == 1:
             groups[name, None, ""] = mentions
             continue

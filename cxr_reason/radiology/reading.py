@@ -41,7 +41,7 @@ class Reading:
     text, sentences, findings (one a mention, in text order), quality (limits of the film that the report names),
     understood (share of its sentences that the engine could read, 0 to 1), unread (how many sentences may tell of
     something that wasn't read), rejection (None, "empty", "language",
-    "not-chest", "not-understood"; a rejected report has no finding and no label).
+    "not-chest", "not-understood", "no-finding"; a rejected report has no finding and no label).
     """
 
     def __init__(
@@ -102,11 +102,14 @@ class Reading:
 
     @cached_property
     def normal(self) -> bool:
-        """True where the report names nothing abnormal of any kind, devices and old changes included, and holds no
-        sentence that may and that we can't read.
+        """True where the report names nothing abnormal of any kind, devices and old changes included, holds no
+        sentence that may and that we can't read, and denies something that readers look for in every film: "no
+        tuberculosis" and "the left lung is clear" alone say nothing of the rest.
         """
         facts = self.current_facts
-        return bool(facts) and not self.unread and all(fact.status == "absent" for fact in facts)
+        if self.unread or any(fact.status != "absent" for fact in facts):
+            return False
+        return any(_tells_of_film(fact) for fact in facts)
 
     @cached_property
     def acute(self) -> bool | None:
@@ -121,8 +124,20 @@ class Reading:
         return False if denied or self.normal else None
 
 
+_OF_ANOTHER = re.compile(r"(?:comparison|COMPARISON|Comparison)[\w ]*:?\s*\Z")  # the heading before a silent section
+
+
+def _tells_of_film(denied: Finding) -> bool:
+    """Whether a denial is one that a report on a normal film makes."""
+    entry = LEXICON.findings[denied.name]
+    whole = entry.reported or (entry.region == "chest" and LEXICON.is_region(denied.name))
+    return whole and denied.side not in ("left", "right")
+
+
 # A word that may name a limit of the film where no evidence stands ("TECHNIQUE: portable, supine")
-_LIMIT = re.compile(r"portable|bedside|supine|rotat|semi|recumbent|limited|suboptimal|PORTABLE|SUPINE", re.ASCII)
+_LIMIT = re.compile(
+    r"[pPbBsSrRlL](?:ortable|edside|upine|otat|emi|ecumb|imited|uboptimal|ORTABLE|EDSIDE|UPINE|EMI|IMITED)", re.ASCII
+)
 
 
 def _walk(text: str) -> Iterator[tuple[int, int, str, Said | None, bool]]:
@@ -151,6 +166,12 @@ def _readable(told: Said) -> bool:
     return unknown <= (0.5 if told.stated else 0.4) * len(told.classes)
 
 
+def _compares(text: str) -> bool:
+    """Whether a text that names no finding compares the film with another: "Stable chest." """
+    _, items, _, _ = phrases(lowered(text[:1000]))
+    return any(item.word.change == "stable" for item in items)
+
+
 @lru_cache(maxsize=64)
 def read(text: str) -> Reading:
     """Read one report. Linear in the length of the text; never raises for any text."""
@@ -161,7 +182,7 @@ def read(text: str) -> Reading:
     judged = understood = unread = 0
     for start, end, section, told, elsewhere in _walk(text):
         if told is None:
-            if _LIMIT.search(text, start, end):
+            if _LIMIT.search(text, start, end) and not _OF_ANOTHER.search(text, max(0, start - 24), start):
                 _, items, _, _ = phrases(lowered(text[start:end]))
                 limits += [item.word.limit for item in items if item.word.limit]
             continue
@@ -172,10 +193,23 @@ def read(text: str) -> Reading:
         understood += _readable(told)
         unread += told.unread
         if told.stated:
-            found += placed(told, start, section)
+            here = placed(told, start, section)
+            if told.corrects:
+                names = {finding.name for finding in here}
+                found = [finding for finding in found if finding.name not in names]
+            found += here
         classes.append(told.classes)
         spoken.append(told.letters)
     rejection = rejection_of(text, WordCount(classes), spoken, found)
+    if (
+        rejection == "not-understood"
+        and judged
+        and not found
+        and not unread
+        and understood == judged
+        and _compares(text)
+    ):
+        rejection = "no-finding"
     if rejection:
         return Reading(text, [], list(dict.fromkeys(limits)), 0.0, rejection)
     mark_conflicts(found)

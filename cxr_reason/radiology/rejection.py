@@ -40,7 +40,13 @@ FILM_HEADING = re.compile(
 )  # fmt: skip
 _HINT = re.compile("ct|mr|ultras|sonog|pet|tomog|mammo|dexa|fluoro")
 _OTHER_IMAGING = re.compile(  # among the first four words
-    r"\W*(?:\w+\W+){0,3}(?:ct|cta|mri|mra|mr|ultrasound|sonogram|pet|tomography|mammogra\w+|dexa|fluoroscop\w+)\b"
+    r"\W*(?:\w+[^\w.;]+){0,3}(?:ct|cta|mri|mra|mr|ultrasound|sonogram|pet|tomography|mammogra\w+|dexa|fluoroscop\w+)\b"
+)
+# What only the report of a tomography has: three of these, or one after a title that names it
+_TITLE = re.compile(r"\W*(?:(?:exam|examination|study|procedure|type of exam)\W+)?(?:ct|cta|hrct|mri|mra|pet)\b")
+_SLICES = re.compile(
+    r"\bseries \d|\bimages? \d|\b(?:axial|coronal|sagittal)\b|\breformat|\bmultidetector|\bhelical|\bslices?\b"
+    r"|\b(?:w/o|without|with|intravenous|iv) (?:intravenous |iv )?contrast|\bhounsfield|\bctdi|\bdlp\b"
 )
 _VIEWS = re.compile(r"\bviews?\b|x-?ray|radiograph")
 _NO_EXAM = re.compile(
@@ -116,8 +122,13 @@ def rejection_of(text: str, count: WordCount, spoken: list[str], found: list[Fin
             return "not-chest"
         if not _CHEST.search(lower) and _PARTS.search(lower):
             return "not-chest"
-    if _HINT.search(head) and _OTHER_IMAGING.match(head) and not _FILM.search(head) and not _NO_EXAM.match(head):
+    hinted = _HINT.search(head)
+    if hinted and _OTHER_IMAGING.match(head) and not _FILM.search(head) and not _NO_EXAM.match(head):
         return "not-chest"
+    if hinted or "series" in text:
+        marks = len(set(_SLICES.findall(text.lower())))
+        if marks > 2 or (marks and _TITLE.match(head)):
+            return "not-chest"
     return None if found else "not-understood"
 
 

@@ -13,11 +13,13 @@ from cxr_reason.radiology.attributes import may_be
 from cxr_reason.radiology.heads import Head
 from cxr_reason.radiology.lexicon import LEXICON, Item
 
-_AFTER = frozenset({"after", "following", "status post", "s p"})
+_AFTER = frozenset({"after", "following", "status post", "s p", "s / p"})
 _DESCRIPTIVE = frozenset(LEXICON.data["diagnosis"]["descriptive"])
 # They bound a whole list of denials.
 _SPREADING_BOUNDS = frozenset({"definite", "gross", "large", "masked", "new", "significant"})
-_STRONG_HISTORY = re.compile(r"history|status post|s p|hx|h o|background|patient (?:with|has)")
+_STRONG_HISTORY = re.compile(r"history|status post|s (?:/ )?p|hx|pmh|h (?:/ )?o|patient (?:with|has)")
+_AGAIN = re.compile("again|still|^re")
+_SEEN = ("seen", "noted", "visible", "visualized", "demonstrated", "identified", "evident", "present")
 _POSTPOSED = frozenset({
     "possible", "probable", "likely", "most likely", "suspected", "suspect", "questionable", "questioned", "presumed",
     "favored", "suggested", "probably", "possibly", "?",
@@ -60,6 +62,9 @@ class _Walk:
     history: str | None = None  # "weak" speaks of the next noun, "strong" of all that follows
     resolved: str | None = None
     means = False  # after "representing"
+    over = 1 << 30  # where "over" stands after "favor": what follows it is less likely
+    again = False  # after "again seen is"
+    known = False  # the history is a "known" finding, not a past one
     met = 0  # the last item that named a finding so far
 
     def __init__(self, items: list[Item], heads: list[Head]) -> None:
@@ -69,6 +74,7 @@ class _Walk:
             self.by_item.setdefault(head.at, []).append(head)
         self.last = max(self.by_item, default=-1)  # the last item that names a finding
         self.done: list[Head] = []
+        self.lately: list[Head] = []  # those with a weak history
         self.dropped: set[int] = set()
         self.bounds: list[str] = []
         self.spreading: list[str] = []
@@ -90,6 +96,8 @@ class _Walk:
                 )
             if self.history:
                 head.time = "history"
+                if self.history == "weak":
+                    self.lately.append(head)
             if self.incoming and head.change is None and head.status != "absent":
                 head.change = "new"
             self.done.append(head)
@@ -107,7 +115,7 @@ class _Walk:
                 head.certainty = "probable" if self.hedge == "less" else self.hedge
             return
         if self.hypothetical:
-            head.status, head.certainty, head.time = "uncertain", "possible", "hypothetical"
+            _suppose(head)
         elif self.neg:
             _deny(head)
             if self.hedge == "probable":
@@ -117,7 +125,7 @@ class _Walk:
         elif self.differential:
             head.status, head.certainty = "uncertain", "differential"
         elif self.hedge:
-            _hedge(head, "possible" if self.hedge == "less" else self.hedge)
+            _hedge(head, "possible" if self.hedge == "less" or head.at > self.over else self.hedge)
             head.hedged_by_word = True
         if self.resolved:
             _resolve(head, self.resolved)
@@ -177,6 +185,8 @@ class _Walk:
             self.spreading = ["gross"]  # "grossly clear of infiltrates and effusions"
 
     def not_seen(self, k: int, item: Item) -> None:
+        if self.done and _is_part(self.items, self.done[-1]):
+            return
         if any(h.status == "present" for h in self.done):
             for head in self.done:
                 if not head.region and head.time == "history":
@@ -196,6 +206,11 @@ class _Walk:
 
     def hedged(self, k: int, item: Item) -> None:
         grade = item.cue or ""
+        if self._outside(k):
+            self._doubted(k)
+            return
+        if item.text.startswith("favor"):
+            self.over = next((j for j in range(k + 1, self.last) if self.items[j].text == "over"), self.last)
         if k > self.last and self.done and item.text in _POSTPOSED and self._closes(k):
             for head in self._recent(k):
                 _hedge(head, grade)
@@ -217,6 +232,8 @@ class _Walk:
 
     def versus(self, k: int, item: Item) -> None:
         rivals = self._rivals(k)
+        if self.done and any(i.word.organ for i in self.items[self.done[-1].high + 1 : k]):
+            return  # "prominent hilum, vascular vs nodal"
         if self.done:
             _compete(self.done[-1], rivals, self.neg)
         elif not self.neg:
@@ -237,9 +254,21 @@ class _Walk:
             later = head
 
     def past(self, k: int, item: Item) -> None:
+        self.known = item.text == "known"
         self.history = "strong" if _STRONG_HISTORY.search(item.text) else "weak"
         if k + 1 < len(self.items) and self.items[k + 1].word.organ == "chest" and self.last <= k + 1:
             self.history = None  # "the prior study"
+        elif self.again and self.history == "weak":
+            self.history = None  # "again seen is the known mass"
+
+    def shown(self, k: int, item: Item) -> None:
+        """ "The known mass is seen", "the previous opacity is again noted": they are there."""
+        if item.text == ":":
+            self.history = None  # "Post-biopsy chest: ..."
+        elif self.lately and (_AGAIN.search(item.text) or (self.known and item.text.endswith(_SEEN))):
+            for head in self._recent(k):
+                if head.time == "history" and head in self.lately:
+                    head.time = "current"
 
     def was(self, k: int, item: Item) -> None:
         for head in self._recent(k):  # "an effusion was present on the prior film"
@@ -265,10 +294,12 @@ class _Walk:
     def advised(self, k: int, item: Item) -> None:
         for head in self.done:  # "chest tube placement is recommended"
             if _is_device([head]):
-                head.status, head.certainty, head.time = "uncertain", "possible", "hypothetical"
+                _suppose(head)
         self.hypothetical = True
 
     def unseen(self, k: int, item: Item) -> None:
+        if self.done and _is_part(self.items, self.done[-1]):
+            return
         if self.done and k > self.last and self.done[-1].high == k - 1:  # "the fracture is not well seen"
             for head in self._recent(k):
                 head.time = "void"
@@ -277,6 +308,7 @@ class _Walk:
     def there(self, k: int, item: Item) -> None:
         if "may" in item.text or "might" in item.text or "could" in item.text:
             self.hedge = "possible"
+        self.again = "again" in item.text
 
     def mask(self, k: int, item: Item) -> None:
         """A masked word before a diagnosis mostly was "likely": "the opacity is XXXX scarring"."""
@@ -306,6 +338,12 @@ class _Walk:
         self.hedge = self.resolved = self.history = None
 
     def sign_of(self, k: int, item: Item) -> None:
+        if item.text != "from" and self._outside(k):
+            if self.hedge:
+                self._doubted(k)
+            else:
+                self.explained(k, item)
+            return
         if self.neg and self.done:
             self.skip = True
         self.hedge, self.means = None, item.text.startswith(("represent", "reflect", "correspond"))
@@ -315,7 +353,24 @@ class _Walk:
         if self.history == "weak":
             self.history = None
 
+    def reason(self, k: int, item: Item) -> None:
+        """ "Tumor follow-up." is why the film was made."""
+        if len(self.done) == 1 and k + 1 == len(self.items) and self.done[0].high == k - 1:
+            _suppose(self.done[0])
+
     # ------------------------------------------------------------------ looking around
+    def _outside(self, k: int) -> bool:
+        """Whether what item k, a hedge or a cause, speaks of lies outside the chest: "due to breast tissue"."""
+        if k < self.last or not self.done or "mask" in self.items[k].text or self.items[k - 1].cue == "mask":
+            return False  # a masked "not" would turn it round
+        after = [i for i in self.items[k + 1 :] if i.cue not in ("article", "in", "be") and not i.modifier]
+        return bool(after) and all(i.word.organ in _OUTSIDE for i in after)
+
+    def _doubted(self, k: int) -> None:
+        for head in self._recent(k):
+            if head.name in _DESCRIPTIVE:
+                _hedge(head, "possible")
+
     def _closes(self, k: int) -> bool:
         """Whether item k ends its statement."""
         return k + 1 >= len(self.items) or self.items[k + 1].cue in ("comma", "and", "with", "stop", "but")
@@ -367,6 +422,8 @@ _ACTS: dict[str, Callable[[_Walk, int, Item], None]] = {
     "with": _Walk.ends_with,
     "sign_of": _Walk.sign_of,
     "comma": _Walk.comma,
+    "be": _Walk.shown,
+    "indication": _Walk.reason,
 }
 
 
@@ -379,6 +436,11 @@ def _hedge(head: Head, grade: str) -> None:
         head.status, head.certainty = "uncertain", grade
 
 
+def _suppose(head: Head) -> None:
+    head.status, head.certainty, head.time = "uncertain", "possible", "hypothetical"
+
+
+_OUTSIDE = frozenset({"breast", "soft tissue"})
 _IMPLANTS = frozenset(LEXICON.data["implants"]["findings"])
 
 
@@ -388,6 +450,12 @@ def _is_implant(head: Head) -> bool:
 
 def _is_device(heads: list[Head]) -> bool:
     return any(LEXICON.findings[head.name].device for head in heads)
+
+
+def _is_part(items: list[Item], head: Head) -> bool:
+    """Whether a clause speaks of a device's tip or another part of it, so that what isn't seen is the part."""
+    device = LEXICON.findings[head.name].device
+    return device and ("tip" in items[head.at].text or (head.low > 0 and items[head.low - 1].cue == "of"))
 
 
 def _resolve(head: Head, change: str) -> None:

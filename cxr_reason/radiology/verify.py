@@ -24,6 +24,7 @@ from typing import Literal
 from cxr_reason.radiology.findings import Finding, placed, said
 from cxr_reason.radiology.lexicon import LEXICON
 from cxr_reason.radiology.mentions import sides_meet
+from cxr_reason.radiology.places import height
 from cxr_reason.radiology.reading import Reading, read
 from cxr_reason.radiology.sentences import sentences
 
@@ -109,29 +110,17 @@ def _verify(claim: Finding, reading: Reading, silence: Silence, limits: Limits) 
     return _positive(claim, facts, present, uncertain, denied, above, silence)
 
 
-_HEIGHTS = {
-    "upper lobe": "upper", "upper lung": "upper", "apex": "upper",
-    "mid lung": "mid", "middle lobe": "mid", "lingula": "mid",
-    "lower lobe": "lower", "lower lung": "lower", "base": "lower", "costophrenic angle": "lower",
-}  # fmt: skip
-
-
-def same_height(site: str | None, other: str | None) -> bool:
-    """Whether two sites are one, or lie at one height of the lung; no site is at none."""
-    return _HEIGHTS.get(site or "", site) == _HEIGHTS.get(other or "", other)
-
-
 def _elsewhere(claim: Finding, fact: Finding, reading: Reading) -> bool:
     """Whether a finding that is there is so at another height of the lung than claimed, wherever it is mentioned."""
-    height = _HEIGHTS.get(claim.site or "")
-    if height is None or fact.status == "absent":
+    claimed = height(claim.site)
+    if claimed is None or fact.status == "absent":
         return False
     places = [
-        _HEIGHTS.get(f.site or "")
+        height(f.site)
         for f in reading.findings
         if f.name == fact.name and f.status != "absent" and sides_meet(f.side, claim.side)
     ]
-    return bool(places) and all(place is not None and place != height for place in places)
+    return bool(places) and all(place is not None and place != claimed for place in places)
 
 
 def _both_sides(denied: list[Finding]) -> list[Finding]:

@@ -293,6 +293,7 @@ _REJECTIONS = {
     "language": "it isn't English",
     "not-chest": "it isn't about the chest",
     "not-understood": "too little of it could be understood",
+    "no-finding": "it names no finding",
 }
 _YES_NO = frozenset({"yes", "no"})
 

@@ -27,7 +27,8 @@ from typing import Any, NamedTuple
 
 from cxr_reason.radiology import LEXICON, Finding, Reading, Verdict, read
 from cxr_reason.radiology.mentions import sides_meet
-from cxr_reason.radiology.verify import Silence, same_height
+from cxr_reason.radiology.places import same_height
+from cxr_reason.radiology.verify import Silence
 from cxr_reason.records import index_of
 from cxr_reason.rewards import prose
 from cxr_reason.rewards.answers import Answer, open_ended, read_answer
