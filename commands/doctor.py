@@ -46,9 +46,12 @@ def show(facts: dict[str, Any]) -> None:
         [[name, known["ready"], ", ".join(known["lacks"])] for name, known in commands.items()],
         file=sys.stdout,
     )
-    for known in commands.values():
+    mends: dict[str, list[str]] = {}
+    for name, known in commands.items():
         if known["mend"]:
-            click.echo(f"  {known['mend']}")
+            mends.setdefault(known["mend"], []).append(name)
+    for mend, names in mends.items():
+        click.echo(f"  {' and '.join(names)}: {mend}")
     click.echo()
     console.table(
         "Packages",
