@@ -440,3 +440,25 @@ def test_tree_of_the_readme_is_the_tree() -> None:
     private = {"__init__.py", "__main__.py", "commands"}  # `commands` is only the stub for a checkout
     expected = {f"cxr_reason/{path.name}{'/' if path.is_dir() else ''}" for path in ours if path.name not in private}
     assert sorted(expected - named) == []
+
+
+def test_links_of_the_pages_lead_somewhere() -> None:
+    pages = [
+        *ROOT.glob("*.md"),
+        *(page for name in ("docs", "benchmarks", "examples") for page in (ROOT / name).rglob("*.md")),
+    ]
+    text = {page: re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S) for page in pages}
+    headings = {page: {anchor(title) for title in re.findall(r"^#+ (.*)$", text[page], flags=re.M)} for page in pages}
+    assert len(pages) > 25
+    for page in pages:
+        for link in re.findall(r"\]\(([^)\s]+)\)", text[page]):
+            if not link.startswith("http"):
+                name, _, part = link.partition("#")
+                target = (page.parent / name).resolve() if name else page
+                assert target.exists(), (page.name, link)
+                assert not part or part in headings[target], (page.name, link)
+
+
+def anchor(title: str) -> str:
+    """What a heading is called in a link."""
+    return re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
