@@ -72,8 +72,8 @@ def close() -> None:
 
 
 def is_terminal() -> bool:
-    """Whether a person reads stderr as it comes."""
-    return _can_draw(sys.stderr)
+    """Whether a person reads stderr as it comes, on a terminal of whatever kind."""
+    return _is_terminal(sys.stderr)
 
 
 def note(message: str) -> None:
@@ -257,12 +257,16 @@ def _plain_table(title: str, columns: Sequence[str], rows: list[list[str]], nume
 
 def _can_draw(stream: TextIO) -> bool:
     """Whether `stream` can be drawn on. Judged for each stream: a redirected stderr says nothing about stdout."""
-    try:
-        terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
-    except (AttributeError, ValueError):  # no stream at all (daemons), or one that is closed
-        return False
+    terminal = _is_terminal(stream) and os.environ.get("TERM") != "dumb"
     # Without rich all is plain text, so that `cxr doctor` can say that rich is missing.
     return terminal and importlib.util.find_spec("rich") is not None
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):  # no stream at all (daemons), or one that is closed
+        return False
 
 
 def _is_pipe(stream: TextIO) -> bool:
