@@ -137,6 +137,19 @@ def test_a_finished_run_is_not_made_again(whole: dict[str, tuple[Path, Done]], w
     assert "learning_rate changed" in other.stderr
 
 
+def test_a_model_that_is_not_ours_is_not_written_over(world: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    shutil.copytree(world / "model", theirs)
+    before = {path.name: path.read_bytes() for path in theirs.iterdir()}
+    for more in ((), ("--force",)):
+        done = Training(tmp_path / "log", *command(world, theirs, *more)).wait()
+        assert (done.code, "isn't from cxr" in done.stderr) == (1, True), done.stderr
+        again = Training(tmp_path / "log", *command(world, world / "model", *more)).wait()
+        assert (again.code, "the model that is trained lies in this folder" in again.stderr) == (1, True)
+    assert {name: (theirs / name).read_bytes() for name in before} == before
+    assert {path.name for path in theirs.iterdir() if path.is_file() and path.name != ".lock"} == set(before)
+
+
 def test_starting_over_leaves_nothing_of_the_model_before(world: Path, tmp_path: Path) -> None:
     """An adapter's settings beside whole weights would be taken for the model."""
     out = tmp_path / "out"

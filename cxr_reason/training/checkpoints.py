@@ -153,6 +153,11 @@ def publish(checkpoint: Path, out: Path, about: Mapping[str, Any]) -> None:
     _write(out / FILE, {**told, "files": {name: size for name, size in told["files"].items() if name in names}})
 
 
+def holds_model(folder: Path) -> bool:
+    """Whether a model lies in `folder` itself, or some files of one."""
+    return any(any(folder.glob(pattern)) for pattern in _MODEL_FILES)
+
+
 def withdraw(out: Path) -> None:
     """Delete the model that `publish` made of a checkpoint; the checkpoints stay."""
     listed = (read(out) or {}).get("files")

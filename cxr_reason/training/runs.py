@@ -228,6 +228,7 @@ def _prepared(
 
     Gives what ``cxr.json`` will say, and the result where the run is finished already.
     """
+    _require_own(run.out, checkpoint)
     checkpoints.sweep(run.out)
     fingerprint = models.fingerprint(checkpoint)
     if run.force:
@@ -271,6 +272,18 @@ def _prepared(
         settings.write(run.settings, run.out / stage.resolved, about=about_file)
         _tell(stage, items, run.settings)
     return about, finished
+
+
+def _require_own(out: Path, checkpoint: models.Checkpoint) -> None:
+    """Raise CxrError where `out` holds a model that would be lost: the one that is trained, or one that isn't ours."""
+    if any(folder and folder.resolve() == out.resolve() for folder in (checkpoint.path, checkpoint.adapter)):
+        raise CxrError("the model that is trained lies in this folder", where=str(out), hint="Give another -o.")
+    if checkpoints.holds_model(out) and not (out / data.FOLDER / data.MANIFEST).exists():
+        raise CxrError(
+            "a model lies in this folder that isn't from cxr, or whose records are gone",
+            where=str(out),
+            hint="Give another -o, or move it away.",
+        )
 
 
 def _start_over(out: Path) -> None:
