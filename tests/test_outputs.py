@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
         "infer q.jsonl --ckpt tiny -o q.jsonl",
         "sft q.jsonl --model tiny -o model --rejects q.jsonl",
         "rl q.jsonl --ckpt tiny -o model --rejects q.jsonl",
-        "sft --mix q.jsonl=1 --model tiny -o model --rejects q.jsonl",
+        pytest.param("sft --mix q.jsonl=1 --model tiny -o model --rejects q.jsonl", id="a mix"),
     ],
 )
 def test_no_output_is_an_input(folder: Path, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
