@@ -109,6 +109,10 @@ demo: venv  ## films, chains, training, answers and scores, into demo/ (minutes)
 	$(BIN)/cxr score demo/predictions-rl.jsonl --against demo/predictions-sft.jsonl --html demo/report.html \
 	  --films thumbnail --force
 	@echo
+	@echo 'Two minutes of training teach the form, and some of the reading. Answers stay near chance, and a minute of'
+	@echo 'reinforcement may cost some of them: a model of this size takes longer to learn which letter stands for what.'
+	@echo 'What longer training teaches is in BENCHMARKS.md.'
+	@echo
 	@echo 'Where to look:'
 	@echo '  demo/report.html          every question with its film, the chain and what is true of it: open it in a browser'
 	@echo '  demo/chains.jsonl         a question with its verified chain a line'
