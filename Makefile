@@ -73,7 +73,7 @@ docs: venv  ## write the commands' help into docs/commands.md and docs/man
 
 # learning.py, over an hour, is not among them.
 BENCH := mine formats layouts reading score films metrics robustness phantoms 'infer --untrained build/untrained' \
-  'steps --stage sft' 'steps --stage rl' fuzz
+  'steps --stage sft' 'steps --stage rl' faults fuzz
 bench: venv  ## measure speed and memory, try faults, fuzz (three hours)
 	@for line in $(BENCH); do set -- $$line; echo "benchmarks/$$1.py $${*:2}"; \
 	  $(BIN)/python "benchmarks/$$1.py" "$${@:2}"; done
