@@ -88,13 +88,6 @@ def infer(
         raise click.UsageError("--vote needs several texts: add --n 5 --temperature 0.7.")
     if not think and instruction is not None:
         raise click.UsageError("--no-think is an instruction of its own: leave out one of the two.")
-    endpoint, engine = engine_settings["endpoint"], engine_settings["engine"]
-    if engine == "endpoint" and endpoint is None:
-        raise click.UsageError("--engine endpoint asks a server: name it, --endpoint http://127.0.0.1:8000/v1.")
-    if endpoint is not None and engine not in ("auto", "endpoint"):
-        raise click.UsageError(f"--endpoint asks a server, and --engine {engine} runs here: leave out one of the two.")
-    if ckpt is None and endpoint is None:
-        raise click.UsageError("Name the model, --ckpt MODEL, or a server, --endpoint URL.")
     if blind == "shuffle" and source in (None, "-"):
         raise click.UsageError("--blind shuffle looks through the whole input for other films: name a file.")
     claim_stdout()

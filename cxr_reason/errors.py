@@ -51,7 +51,7 @@ class InputError(CxrError):
 
 
 class UsageError(CxrError):
-    """What was asked for doesn't fit the input, which only showed when it was read."""
+    """What was asked for doesn't go together, or doesn't fit the input, which only showed when it was read."""
 
     exit_code = EXIT_USAGE
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cxr_reason.errors import EXIT_USAGE, CxrError
+from cxr_reason.errors import UsageError
 from cxr_reason.pages import MARK
 
 HEAD_BYTES = 64 * 1024
@@ -30,10 +30,8 @@ _KEY = {"id", "claim", "verdict", "basis", "stratum", "stratum_size"}
 _LABELS = {"id", "study_id", "No Finding", "normal", "acute", "understood"}
 
 
-class OutputError(CxrError):
+class OutputError(UsageError):
     """A file that must not be written. Raised before anything is read."""
-
-    exit_code = EXIT_USAGE
 
 
 def check(inputs: Iterable[str], outputs: Mapping[str, str], *, stage: str, force: bool = False) -> None:

@@ -413,14 +413,14 @@ def test_the_command_asks_an_endpoint(cxr: Run, server: ChatServer, folder: Path
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "Name the model, --ckpt MODEL"),
+        ([], "Name one, --ckpt MODEL"),
         (["--ckpt", "no/such/model"], "no such folder"),
         (["--ckpt", "m", "--endpoint", "http://8.8.8.8/v1"], "no private address"),
         (["--ckpt", "m", "--vote"], "--vote needs several texts"),
         (["--ckpt", "m", "--n", "3"], "--temperature"),
         (["--ckpt", "m", "--instruction", "prompts/missing.txt"], "no readable file"),
-        (["--ckpt", "m", "--engine", "endpoint"], "asks a server: name it"),
-        (["--ckpt", "m", "--engine", "vllm", "--endpoint", "http://127.0.0.1:1/v1"], "leave out one of the two"),
+        (["--ckpt", "m", "--engine", "endpoint"], "Name it: --endpoint"),
+        (["--ckpt", "m", "--engine", "vllm", "--endpoint", "http://127.0.0.1:1/v1"], "Leave out one of the two"),
     ],
 )
 def test_mistakes_are_told_at_once(cxr: Run, folder: Path, arguments: Sequence[str], told: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from cxr_reason import console, environment
 from cxr_reason.engines import models
 from cxr_reason.engines.base import Completion, Engine, Message, Prompt, Sampling, seed_of
-from cxr_reason.errors import CxrError
+from cxr_reason.errors import CxrError, UsageError
 
 __all__ = [
     "ENGINES", "Completion", "Engine", "Message", "Plan", "Prompt", "Sampling", "load", "plan", "seed_of",
@@ -78,19 +78,19 @@ def plan(
     share the model. With `endpoint`, a URL, the server says what it serves: `model` chooses among several, and all but
     `batch_size` and `allow_remote` (an address that isn't private) is the server's own concern.
 
-    Raises CxrError with what is missing and what mends it.
+    Raises UsageError where these don't go together, else CxrError with what is missing and what mends it.
     """
     if endpoint is not None or engine == "endpoint":
         if engine not in ("auto", "endpoint"):
-            raise CxrError(f"an endpoint is asked, or {engine} runs here: not both", where="--engine")
-        if endpoint is None:
-            raise CxrError(
-                "which server?", where="--engine endpoint", hint="Name it: --endpoint http://127.0.0.1:8000/v1"
+            raise UsageError(
+                f"--endpoint asks a server, and --engine {engine} runs here", hint="Leave out one of the two."
             )
+        if endpoint is None:
+            raise UsageError("--engine endpoint asks a server", hint="Name it: --endpoint http://127.0.0.1:8000/v1")
         _need("endpoint")
         return _class("endpoint").plan(endpoint, model, concurrency=batch_size, allow_remote=allow_remote)  # type: ignore[no-any-return]
     if model is None:
-        raise CxrError("which model?", hint="Name a folder, a model of the hub, or tiny.")
+        raise UsageError("no model is named", hint="Name one, --ckpt MODEL, or a server, --endpoint URL.")
     name = _suited() if engine == "auto" else engine
     _need(name)
     checkpoint = models.resolve(model, lora=lora, trust_remote_code=trust_remote_code)
