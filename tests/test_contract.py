@@ -133,6 +133,12 @@ def test_no_command_imports_the_training_stack(name: str, inputs: dict[str, tupl
     assert loaded & HEAVY <= NUMERIC.get(name, set())
 
 
+def test_mine_by_rules_loads_nothing_of_refine(inputs: dict[str, tuple[str, str]]) -> None:
+    loaded = loaded_by("mine", "-", stdin=inputs["mine"][0])
+    assert "cxr_reason.mining.stage" in loaded
+    assert not [module for module in loaded if module.startswith("cxr_reason.refining")]
+
+
 def loaded_by(*arguments: str, stdin: str = "") -> set[str]:
     """The modules in memory when `cxr ARGUMENTS` ends."""
     script = (

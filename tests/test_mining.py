@@ -720,14 +720,14 @@ def test_the_table_of_findings_is_cut_on_a_terminal_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts = Counter({f"finding/finding {n}/present": n + 1 for n in range(50)} | {"reports": 50})
-    stage._tell(runner.Summary(records=1, counts=counts), [], asked=False)
+    stage._tell(runner.Summary(records=1, counts=counts), [], asked=False, by_model=False)
     whole = capsys.readouterr().err
     assert whole.startswith("What the reports say\n")
     assert whole.count("finding ") > 50
     assert "questions" not in whole
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")
-    stage._tell(runner.Summary(records=1, counts=counts), [], asked=True)
+    stage._tell(runner.Summary(records=1, counts=counts), [], asked=True, by_model=False)
     cut = capsys.readouterr().err
     assert "What the reports say, and what is asked (the 20 most frequent; 2> FILE holds 30 more)" in cut
     assert cut.count("finding ") == 21

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxr_reason import columns, console, runner
 from cxr_reason.apart import Guard
 from cxr_reason.engines.asking import Asker
-from cxr_reason.mining import labels, llm, miner, sampling, tally
+from cxr_reason.mining import labels, miner, sampling, tally
 from cxr_reason.mining.settings import Settings
 from cxr_reason.mining.tasks import Options
-from cxr_reason.refining.llm import Writer
-from cxr_reason.refining.llm import tell as tell_of_chains
 from cxr_reason.runner import Summary
 from cxr_reason.streams import Source
+
+if TYPE_CHECKING:
+    from cxr_reason.refining.llm import Writer  # it brings all of refine, which the rules don't need
 
 _STREAMS = (
     *("output", "output_format", "rejects", "jobs", "shard", "limit"),
@@ -60,6 +61,8 @@ def run(
     pairs = "temporal" in options.tasks and not settings.findings_only
     work: Any = partial(miner.mine, settings=settings)
     if asker and writer:
+        from cxr_reason.mining import llm
+
         work = partial(asker.through, work=partial(llm.mined, settings=settings, writer=writer))
     if header and not table.known:
         console.note(columns.told(mapping, pairs=pairs))
@@ -69,11 +72,11 @@ def run(
         summary = sampling.run(table, work, count=per_finding, seed=options.seed, units=units, config=config, **streams)
     else:
         summary = runner.run(table, work, stage="mine", units=units, config=config, **streams)
-    _tell(summary, [*table.notes(), *guard.notes()], asked=not settings.findings_only)
+    _tell(summary, [*table.notes(), *guard.notes()], asked=not settings.findings_only, by_model=model is not None)
     return summary
 
 
-def _tell(summary: Summary, notes: Sequence[str], *, asked: bool) -> None:
+def _tell(summary: Summary, notes: Sequence[str], *, asked: bool, by_model: bool) -> None:
     """What was found and asked, as a table on stderr, and what became of the rest."""
     if rows := tally.rows(summary.counts):
         title = "What the reports say, and what is asked" if asked else "What the reports say"
@@ -97,7 +100,10 @@ def _tell(summary: Summary, notes: Sequence[str], *, asked: bool) -> None:
     for check, count in sorted(summary.checks.items()):
         if check in miner.CHECKS:
             console.note(f"{_studies(count)} rejected: {check}")
-    tell_of_chains(summary.counts)
+    if by_model:
+        from cxr_reason.refining import llm
+
+        llm.tell(summary.counts)
     console.note(f"{_several(summary.records, 'record')} from {_several(summary.counts['reports'], 'report')}")
 
 
