@@ -627,6 +627,13 @@ def compressed(syntax: UID) -> bytes:
     return dicom(made)
 
 
+@pytest.fixture(scope="module")
+def decoders() -> None:
+    """Loads what decodes films, which takes a second of its own where the machine is busy."""
+    for content in SEEDS.values():
+        reading.decoded(content, where="film")
+
+
 def survives(content: bytes) -> None:
     started = time.process_time()
     with contextlib.suppress(FilmError):
@@ -634,12 +641,14 @@ def survives(content: bytes) -> None:
     assert time.process_time() - started < 1
 
 
+@pytest.mark.usefixtures("decoders")
 @inputs(300)
 @given(st.binary(max_size=400), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\0" * 128 + b"DICM"]))
 def test_random_bytes_are_refused_or_read(content: bytes, start: bytes) -> None:
     survives(start + content)
 
 
+@pytest.mark.usefixtures("decoders")
 @pytest.mark.parametrize("name", [*SEEDS, "rle", "jpeg 2000"])
 def test_files_with_wrong_bytes_are_refused_or_read(name: str) -> None:
     syntaxes = {"rle": RLELossless, "jpeg 2000": JPEG2000Lossless}
