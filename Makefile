@@ -71,15 +71,19 @@ docs: venv  ## write the commands' help into docs/commands.md and docs/man
 	$(BIN)/cog -r docs/commands.md
 	$(BIN)/python tools/man_pages.py
 
-# learning.py, over an hour, is not among them.
-BENCH := mine formats layouts reading score films metrics robustness phantoms 'infer --untrained build/untrained' \
-  'steps --stage sft' 'steps --stage rl' faults fuzz
-bench: venv  ## measure speed and memory, try faults, fuzz (three hours)
-	@for line in $(BENCH); do set -- $$line; echo "benchmarks/$$1.py $${*:2}"; \
-	  $(BIN)/python "benchmarks/$$1.py" "$${@:2}"; done
-	@if ! command -v slurmctld > /dev/null; then echo 'benchmarks/arrays.py is left out: there is no Slurm'; exit; fi; \
+BENCH := 'mine --peer medspacy' formats 'layouts --rows 100000' score films metrics robustness phantoms \
+  'reading --items 5000 50000' 'infer --untrained build/untrained --run-batch' \
+  'infer --untrained build/untrained --run-batch --tokens 256' 'infer --untrained build/untrained --memory 500,20000' \
+  'steps --stage sft' 'steps --stage rl' faults fuzz 'learning --work build/learning'
+bench: venv  ## measure speed and memory, learning, faults and fuzzing, into BENCHMARKS.md and docs (four hours)
+	@failed=; run() { echo "benchmarks/$$1.py $${*:2}"; \
+	  $(BIN)/python "benchmarks/$$1.py" "$${@:2}" --write || failed="$$failed $$1"; }; \
+	for line in $(BENCH); do run $$line; done; \
+	if command -v slurmctld > /dev/null; then \
 	  trap 'tools/slurm_here.sh stop $(SLURM)' EXIT; tools/slurm_here.sh start $(SLURM); \
-	  SLURM_CONF=$(SLURM)/slurm.conf $(BIN)/python benchmarks/arrays.py
+	  export SLURM_CONF=$(SLURM)/slurm.conf; run arrays; \
+	else echo 'benchmarks/arrays.py is left out: there is no Slurm'; fi; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 DEMO_STUDIES := 1200
 demo: venv  ## films, chains, training, answers and scores, into demo/ (minutes)

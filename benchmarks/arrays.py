@@ -1,6 +1,7 @@
 """Time and memory of `cxr mine` and `cxr refine` as Slurm arrays, from 10,000 to 1,000,000 reports.
 
     python benchmarks/arrays.py                          # 1,000,000 reports: 12 GB of disk, half an hour on two cores
+    python benchmarks/arrays.py --write                  # also puts the tables into BENCHMARKS.md
     python benchmarks/arrays.py --reports 10000 50000    # a quick look
 
 It submits to the Slurm that `sbatch` finds (`tools/slurm_here.sh start` makes one on this machine): an array of
@@ -21,13 +22,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mine import cxr_command, generate, measure, note, table
+from bench import conditions, cxr_command, generate, measure, note, parser_of, publish, table
 
 FROM, TO = 10_000, 1_000_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--reports", type=int, nargs="+", default=[FROM, 100_000, TO])
     parser.add_argument("--tasks", type=int, default=8)
     parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1, help="tasks that run beside each other")
@@ -42,8 +43,7 @@ def main() -> None:
         for count in options.reports:
             rows += measured(Path(name) / str(count), count, tasks=options.tasks, at_once=options.at_once)
         header = ["reports", "array of", "wall s", "CPU s a task", "peak MB a task", "records", "MB a task writes"]
-        print(f"\n{options.tasks} tasks, {options.at_once} at a time, on {os.cpu_count()} processors\n")
-        print(table(header, [[f"{row['reports']:,}", row["command"], *cells(row)] for row in rows]))
+        told = table(header, [[f"{row['reports']:,}", row["command"], *cells(row)] for row in rows])
         for command in ("mine", "refine"):
             least, most = (next(r for r in rows if (r["reports"], r["command"]) == (count, command))
                            for count in (min(options.reports), max(options.reports)))  # fmt: skip
@@ -56,7 +56,9 @@ def main() -> None:
                     f"{1e5 * (most['peak'] - least['peak']) / more:+.1f}",
                 ])  # fmt: skip
         header = ["array of", "CPU µs a report, from the least to the most", "of the least", "peak MB per 100,000 more"]
-        print("\n" + table(header, slopes))
+    slurm = subprocess.run(["sbatch", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    about = f"{conditions(f'{os.cpu_count()} cores')}; {slurm}. {options.tasks} tasks, {options.at_once} at a time."
+    publish("arrays.py", f"{about}\n\n{told}\n\n{table(header, slopes)}", write=options.write)
 
 
 def cells(row: dict[str, Any]) -> list[str]:

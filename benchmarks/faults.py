@@ -2,6 +2,7 @@
 record lost?
 
     python benchmarks/faults.py                     # eight kills a command, some 20 minutes
+    python benchmarks/faults.py --write             # also puts the table into docs/faults.md
     python benchmarks/faults.py --kills 2 --commands mine refine
 
 Every command runs once without a disturbance. Then it is killed, with all its processes, at a random moment of the time
@@ -13,7 +14,6 @@ the same on every machine. Kills that came too late, after the command's end, ar
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -28,7 +28,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mine import cxr_command, generate, note, table
+from bench import ROOT, conditions, cxr_command, generate, note, parser_of, publish, table
 
 STUDIES = 240
 REPORTS = 20_000
@@ -80,7 +80,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--kills", type=int, default=8, help="of every command [default: 8]")
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
     parser.add_argument("--seed", type=int, default=0)
@@ -92,9 +92,11 @@ def main() -> None:
         for command in options.commands:
             rows.append(tried(command, folder, kills=options.kills, dice=random.Random(f"{options.seed} {command}")))
             bad += rows[-1][-2] != "0" or rows[-1][-1] != "yes"
-        print(table(["command", "undisturbed s", "kills", "gone on from saved work", "records", "lost", "same"], rows))
-        print(f"\n{sum(int(row[2]) for row in rows)} kills, {sum(int(row[-2]) for row in rows)} records lost")
-        sys.exit(bad > 0)
+    told = table(["command", "undisturbed s", "kills", "gone on from saved work", "records", "lost", "same"], rows)
+    sums = f"{sum(int(row[2]) for row in rows)} kills, {sum(int(row[-2]) for row in rows)} records lost"
+    text = f"{told}\n\n{sums}; {conditions(f'{os.cpu_count()} cores')}."
+    publish("faults.py", text, write=options.write, page=ROOT / "docs" / "faults.md")
+    sys.exit(bad > 0)
 
 
 def prepare(folder: Path) -> None:
@@ -103,14 +105,13 @@ def prepare(folder: Path) -> None:
     demo = f"cxr demo -o films --studies {STUDIES} -q"
     mine = "cxr mine films/reports.jsonl -q | cxr refine -q -o films/chains.jsonl"
     assert run(f"{demo} && {mine}", folder).wait() == 0
-    root = Path(__file__).resolve().parents[1]
     with open(folder / "chains.jsonl", "w") as file:
         for record in read(folder / "films" / "chains.jsonl"):
             record["images"] = [f"films/{image['path']}" for image in record["images"]]
             file.write(json.dumps(record) + "\n")
     with open(folder / "predictions.jsonl", "w") as file:
         for turn in range(40):
-            for record in read(root / "examples" / "predictions.jsonl"):
+            for record in read(ROOT / "examples" / "predictions.jsonl"):
                 file.write(json.dumps({**record, "id": f"{record['id']}-{turn}"}) + "\n")
 
 

@@ -1,6 +1,7 @@
 """How fast films are opened, cold and from the cache, and in which memory, beside bare Pillow.
 
     python benchmarks/films.py                  # 24 films of each kind, a minute or two
+    python benchmarks/films.py --write          # also puts the table into BENCHMARKS.md
     python benchmarks/films.py -n 6 --repeats 1 # a quick look
 
 Films are made here: 2048 x 2048 pixels, blurred shapes with the noise of a detector, so that they compress as films
@@ -13,7 +14,6 @@ same size, and checks nothing. Peak memory is what the kernel reports for the wh
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import statistics
 import subprocess
@@ -22,6 +22,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from bench import MEGABYTE, conditions, megabytes, note, parser_of, pin, publish, table
 
 SIDE = 2048
 
@@ -37,6 +39,14 @@ def film(number: int) -> object:
         left, top, wide, high = dice.uniform((0.2, 0.2, 0.05, 0.05), (0.8, 0.8, 0.2, 0.3))
         made += dice.uniform(-900, 900) * np.exp(-(((x - left) / wide) ** 2) - ((y - top) / high) ** 2)
     return np.clip(made + dice.normal(0, 12, made.shape), 0, 4095).astype(np.uint16)
+
+
+def make(folder: Path, count: int) -> None:
+    for number in range(count):
+        pixels = film(number)
+        for kind in KINDS:
+            (folder / kind).mkdir(exist_ok=True)
+            write(kind, pixels, folder / kind / f"{number:03}")
 
 
 def write(kind: str, pixels: object, path: Path) -> None:
@@ -108,57 +118,55 @@ def measure(way: str, kind: str, folder: Path) -> None:
     for path in paths[1:]:
         opened(path)
     taken = 1e3 * (time.process_time() - started) / (len(paths) - 1)
-    print(taken, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+    print(taken, megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
 
 def measured(way: str, kind: str, folder: Path) -> tuple[float, float]:
     """What `measure` prints in a process of its own."""
     done = subprocess.run(
-        [sys.executable, __file__, "--measure", way, kind, str(folder)],
-        capture_output=True,
-        text=True,
-        check=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
+        [sys.executable, __file__, "--measure", way, kind, str(folder)], capture_output=True, text=True, check=True
     )
     taken, peak = map(float, done.stdout.split())
     return taken, peak
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure how fast films are opened.")
+    parser = parser_of(__doc__)
     parser.add_argument("-n", "--films", type=int, default=24, help="films of each kind")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
         way, kind, folder = given.measure
-        return measure(way, kind, Path(folder))
-    with tempfile.TemporaryDirectory() as name:
+        measure(way, kind, Path(folder))
+        return
+    if given.make:
+        make(given.make, given.films)
+        return
+    pin()
+    with tempfile.TemporaryDirectory(prefix="cxr-films-") as name:
         folder = Path(name)
-        for number in range(given.films):
-            pixels = film(number)
-            for kind in KINDS:
-                (folder / kind).mkdir(exist_ok=True)
-                write(kind, pixels, folder / kind / f"{number:03}")
+        # In a process of its own: a child's peak memory starts at what its parent has.
+        maker = [sys.executable, __file__, "--make", str(folder), "--films", str(given.films)]
+        subprocess.run(maker, check=True)
         jobs = [(way, kind) for kind in KINDS for way in WAYS if "DICOM" not in kind or way != "bare Pillow"]
         figures: dict[tuple[str, str], list[tuple[float, float]]] = {job: [] for job in jobs}
         for way, kind in jobs:
             measured(way, kind, folder)  # fills the cache, and the memory of the system
-        for _ in range(given.repeats):
+        for repeat in range(1, given.repeats + 1):
             for way, kind in jobs:
                 figures[way, kind].append(measured(way, kind, folder))
-        show(figures, folder)
-    return None
+            note(f"{repeat}/{given.repeats}")
+        about = f"{conditions('one core')}. {given.films} films of each kind, {given.repeats} interleaved runs."
+        publish("films.py", f"{about}\n\n{told(figures, folder)}", write=given.write)
 
 
-def show(figures: dict[tuple[str, str], list[tuple[float, float]]], folder: Path) -> None:
-    print(
-        "| films of 2048 x 2048 | MB | cold, ms | films/s | from the cache, ms | films/s | bare Pillow, ms | peak MB |"
-    )
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+def told(figures: dict[tuple[str, str], list[tuple[float, float]]], folder: Path) -> str:
+    rows = []
     for kind in KINDS:
         sizes = [path.stat().st_size for path in (folder / kind).iterdir()]
-        cells = [f"{statistics.mean(sizes) / 1e6:.1f}"]
+        cells = [kind, f"{statistics.mean(sizes) / MEGABYTE:.1f}"]
         for way in WAYS:
             if (way, kind) not in figures:
                 cells.append("-")
@@ -168,7 +176,9 @@ def show(figures: dict[tuple[str, str], list[tuple[float, float]]], folder: Path
             if way != "bare Pillow":
                 cells.append(f"{1e3 / taken:.0f}")
         peak = statistics.median(peak for _, peak in figures["cold", kind])
-        print(f"| {kind} | {' | '.join(cells)} | {peak:.0f} |")
+        rows.append([*cells, f"{peak:.0f}"])
+    ways = ("cold, ms", "films/s", "from the cache, ms", "films/s", "bare Pillow, ms")
+    return table((f"films of {SIDE} x {SIDE}", "MB", *ways, "peak MB"), rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """How fast records are written and read as JSON lines, Arrow and Parquet, in which memory, and how large files are.
 
     python benchmarks/formats.py                        # 40,000 and 160,000 records, some minutes
+    python benchmarks/formats.py --write                # also puts the table into docs/formats.md
     python benchmarks/formats.py -n 4000 --repeats 1    # a quick look
 
 What is timed is the code of `cxr` itself: the writers, with the file that they give, and `Input`, a dict a record. The
@@ -16,7 +17,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -27,10 +27,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+from bench import (
+    MEGABYTE,
+    ROOT,
+    conditions,
+    cxr_command,
+    generate,
+    megabytes,
+    note,
+    parser_of,
+    pin,
+    publish,
+    table,
+)
+
 FORMATS = ("jsonl", "arrow", "parquet")
 REPORTS = 500
-MEGABYTE = 1e6
 
 
 def studies(block: Path, count: int) -> Iterator[list[dict[str, Any]]]:
@@ -100,22 +112,21 @@ def child(what: str, format_name: str, block: str, path: str, count: str) -> Non
         seconds = write(format_name, Path(block), Path(path), int(count))
     else:
         seconds = read(Path(path), int(count))
-    print(json.dumps({"seconds": seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    print(json.dumps({"seconds": seconds, "peak": megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)}))
 
 
-def measure(what: str, format_name: str, block: Path, path: Path, count: int) -> tuple[float, float]:
+def measured(what: str, format_name: str, block: Path, path: Path, count: int) -> tuple[float, float]:
     """CPU seconds and peak memory (MB) of a process that does nothing else."""
-    core = str(max(os.sched_getaffinity(0)))
-    words = ["taskset", "-c", core, sys.executable, __file__, "--child", what, format_name, block, path, count]
+    words = [sys.executable, __file__, "--child", what, format_name, block, path, count]
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
     told = json.loads(done.stdout)
-    return told["seconds"], told["peak"] / MEGABYTE
+    return told["seconds"], told["peak"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("-n", type=int, default=40_000, help="records")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
@@ -123,41 +134,42 @@ def main() -> None:
     if options.child:
         child(*options.child)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        compare(Path(folder), options.n, options.repeats)
+    pin()
+    with tempfile.TemporaryDirectory(prefix="cxr-formats-") as folder:
+        told = compare(Path(folder), options.n, options.repeats)
+    publish("formats.py", told, write=options.write, page=ROOT / "docs" / "formats.md")
 
 
-def compare(folder: Path, count: int, repeats: int) -> None:
+def compare(folder: Path, count: int, repeats: int) -> str:
     reports, block = folder / "reports.csv", folder / "block.jsonl"
-    generate = [sys.executable, HERE / "generate.py", "-n", str(REPORTS), "-o", reports]
-    subprocess.run(generate, check=True, capture_output=True)
-    mine = [sys.executable, "-m", "cxr_reason", "mine", "-q", reports, "-o", block]
-    subprocess.run(mine, check=True, cwd=HERE.parent)
+    generate(REPORTS, 0, reports)
+    subprocess.run([*cxr_command(), "mine", "-q", str(reports), "-o", str(block)], check=True, cwd=ROOT)
     seconds: dict[tuple[str, str], list[float]] = {}
     peaks: dict[tuple[str, str, int], float] = {}
-    sizes: dict[str, int] = {}
+    sizes: dict[str, float] = {}
     for size in (4 * count, *[count] * repeats):
         for name in FORMATS:
             path = folder / f"records.{name}"
             for what in ("write", "read"):
-                spent, peaks[what, name, size] = measure(what, name, block, path, size)
+                spent, peaks[what, name, size] = measured(what, name, block, path, size)
                 if size == count:
                     seconds.setdefault((what, name), []).append(spent)
-            sizes[name] = path.stat().st_size
-    megabytes = sizes["jsonl"] / MEGABYTE
-    print(f"{count:,} records, {megabytes:.0f} MB of JSON lines; ratios are to JSON lines of the same run")
-    print("|  | records/s | MB/s | ratio | file, MB | peak memory, MB | at four times the records |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
+            sizes[name] = path.stat().st_size / MEGABYTE
+        note(f"{size:,} records")
+    rows = []
     for what in ("write", "read"):
         for name in FORMATS:
             spent = statistics.median(seconds[what, name])
             ratio = statistics.median(
                 plain / own for plain, own in zip(seconds[what, "jsonl"], seconds[what, name], strict=True)
             )
-            cells = [f"{count / spent:,.0f}", f"{megabytes / spent:.0f}", f"{ratio:.2f}"]
-            cells += [f"{sizes[name] / MEGABYTE:.1f}"]
-            cells += [f"{peaks[what, name, size]:.0f}" for size in (count, 4 * count)]
-            print(f"| {what} {name} | {' | '.join(cells)} |")
+            cells = [f"{count / spent:,.0f}", f"{sizes['jsonl'] / spent:.0f}", f"{ratio:.2f}", f"{sizes[name]:.1f}"]
+            rows.append([f"{what} {name}", *cells, *(f"{peaks[what, name, size]:.0f}" for size in (count, 4 * count))])
+    head = ["", "records/s", "MB/s", "ratio", "file, MB", "peak memory, MB", "at four times the records"]
+    return (
+        f"{conditions('one core')}. {count:,} records, {sizes['jsonl']:.0f} MB of JSON lines; {repeats} runs in turns, "
+        f"medians; ratios are to JSON lines of the same run.\n\n{table(head, rows)}"
+    )
 
 
 if __name__ == "__main__":

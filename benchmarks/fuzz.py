@@ -1,6 +1,7 @@
 """What breaks when a fuzzer finds its way: the promises of tests/promises.py, guided by coverage (atheris, libFuzzer).
 
     python benchmarks/fuzz.py                          # readers, engine, answers and films, ten minutes each
+    python benchmarks/fuzz.py --write                  # also puts the table into docs/faults.md
     python benchmarks/fuzz.py --targets engine --minutes 1
     python benchmarks/fuzz.py --targets engine --replay FILE     # what is broken by an input that was found
 
@@ -25,10 +26,9 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from bench import ROOT, conditions, parser_of, publish, table
 from generate import reports
-from mine import table
 
-ROOT = Path(__file__).resolve().parents[1]
 CORPUS = ROOT / "tests" / "corpus"
 BUILD = ROOT / "build" / "fuzz"
 LONGEST = {"readers": 2_000, "engine": 600, "answers": 1_000, "films": 4_000}
@@ -38,7 +38,7 @@ LIMITS = ("-timeout=25", "-rss_limit_mb=4096", "-print_final_stats=1", "-verbosi
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--targets", nargs="+", choices=LONGEST, default=list(LONGEST))
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--replay", type=Path, metavar="FILE")
@@ -50,9 +50,9 @@ def main() -> None:
         promises()[options.targets[0]](options.replay.read_bytes())
     else:
         rows = [campaign(target, options.minutes) for target in options.targets]
-        print(
-            table(["target", "minutes", "inputs tried", "per s", "peak MB", "corpus before", "after", "broken"], rows)
-        )
+        head = ["target", "minutes", "inputs tried", "per s", "peak MB", "corpus before", "after", "broken"]
+        text = f"{table(head, rows)}\n\n{conditions('one core')}."
+        publish("fuzz.py", text, write=options.write, page=ROOT / "docs" / "faults.md")
         sys.exit(any(row[-1] != "0" for row in rows))
 
 

@@ -3,6 +3,7 @@
     python benchmarks/infer.py MODEL                      # interleaved pairs, some minutes
     python benchmarks/infer.py MODEL --memory 500,20000   # peak memory, films and one token each
     python benchmarks/infer.py --untrained DIR            # an untrained Qwen2-VL of tests/small_models.py, made in DIR
+    python benchmarks/infer.py --untrained DIR --write    # also puts the row into BENCHMARKS.md
 
 A pair is `cxr infer` and a bare `LLM.generate` over the same films and prompts with the same settings, one after the
 other, each in a process of its own, in turns of who goes first; `vllm run-batch` is a third where it runs. Time counts
@@ -30,7 +31,8 @@ from math import comb
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from bench import ROOT, conditions, note, parser_of, publish, spread, table
+
 FILMS = 64
 QUESTIONS = ("a pleural effusion", "cardiomegaly", "a pneumothorax", "a fracture", "edema", "a nodule")
 
@@ -182,7 +184,7 @@ def interval(ratios: list[float]) -> tuple[float, float, float]:
     return best
 
 
-def speed(model: str, folder: Path, arguments: argparse.Namespace) -> None:
+def speed(model: str, folder: Path, arguments: argparse.Namespace) -> str:
     questions = write_input(folder, arguments.items, arguments.side)
     runs: dict[str, list[dict[str, float]]] = {"cxr infer": [], "LLM.generate": []}
     for pair in range(arguments.pairs):
@@ -190,29 +192,28 @@ def speed(model: str, folder: Path, arguments: argparse.Namespace) -> None:
         for name, measure in order if pair % 2 == 0 else reversed(order):
             told = measure(model, questions, arguments)
             runs[name].append(told)
-            print(f"pair {pair + 1}: {name}: {told['seconds']:.1f} s, {told['loading']:.0f} s of loading", flush=True)
+            note(f"pair {pair + 1}: {name}: {told['seconds']:.1f} s, {told['loading']:.0f} s of loading")
     ratios = [b["seconds"] / o["seconds"] for o, b in zip(runs["cxr infer"], runs["LLM.generate"], strict=True)]
     low, high, coverage = interval(ratios)
-    about = f"{arguments.items:,} items, {arguments.tokens} tokens"
-    print(f"\n| {about} | s, median (range) | tokens/s | loading, s | whole, s |")
-    print("| --- | ---: | ---: | ---: | ---: |")
+    rows = []
     for name, told in runs.items():
         seconds = [run["seconds"] for run in told]
         rate = statistics.median(run["tokens"] / run["seconds"] for run in told)
         loading, whole = (statistics.median(run[part] for run in told) for part in ("loading", "whole"))
-        span = f"{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
-        print(f"| {name} | {span} | {rate:,.0f} | {loading:.0f} | {whole:.0f} |")
+        rows.append([name, spread(seconds, 1), f"{rate:,.0f}", f"{loading:.0f}", f"{whole:.0f}"])
     if arguments.run_batch and (told := run_batch(model, questions, arguments)):
-        print(f"| vllm run-batch, once | | | | {told['whole']:.0f} |")
-    print(
-        f"\nLLM.generate's seconds / ours: median {statistics.median(ratios):.3f} "
-        f"({low:.3f} to {high:.3f}, {coverage:.0%}; {len(ratios)} pairs)"
+        rows.append(["vllm run-batch, once", "", "", "", f"{told['whole']:.0f}"])
+    about = f"{arguments.items:,} items, {arguments.tokens} tokens an answer"
+    return (
+        f"{table([about, 's, median (range)', 'tokens/s', 'loading, s', 'whole, s'], rows)}\n\n"
+        f"`LLM.generate`'s seconds ÷ ours: median {statistics.median(ratios):.3f} "
+        f"({low:.3f} to {high:.3f}, {coverage:.0%}; {len(ratios)} pairs)."
     )
 
 
-def memory(model: str, folder: Path, arguments: argparse.Namespace) -> None:
+def memory(model: str, folder: Path, arguments: argparse.Namespace) -> str:
     """The peak of the process and of all its children together, sampled, less what children share with their parent."""
-    print("| items | peak of cxr, MiB | of it and vLLM's processes, MiB |\n| ---: | ---: | ---: |")
+    rows = []
     for items in map(int, arguments.memory.split(",")):
         questions = write_input(folder, items, arguments.side)
         command = [sys.executable, "-m", "cxr_reason", "infer", str(questions), "--ckpt", model, "--engine", "vllm"]
@@ -232,7 +233,9 @@ def memory(model: str, folder: Path, arguments: argparse.Namespace) -> None:
         process.wait()
         stop.set()
         watcher.join()
-        print(f"| {items:,} | {peak[0]:,.0f} | {peak[1]:,.0f} |", flush=True)
+        rows.append([f"{items:,}", f"{peak[0]:,.0f}", f"{peak[1]:,.0f}"])
+        note(" ".join(rows[-1]))
+    return table(["items", "peak of `cxr infer`, MiB", "of it and vLLM's processes, MiB"], rows)
 
 
 def descendants(pid: int) -> list[int]:
@@ -257,7 +260,7 @@ def proportional(pid: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("model", nargs="?")
     parser.add_argument("--untrained", metavar="DIR", type=Path)
     parser.add_argument("--items", type=int, default=400)
@@ -277,7 +280,9 @@ def main() -> None:
         bare_loop(arguments.model, arguments.bare, arguments)
         return
     with tempfile.TemporaryDirectory(prefix="cxr-infer-") as folder:
-        (memory if arguments.memory else speed)(arguments.model, Path(folder), arguments)
+        told = (memory if arguments.memory else speed)(arguments.model, Path(folder), arguments)
+    name = "infer.py --memory" if arguments.memory else f"infer.py --tokens {arguments.tokens}"
+    publish(name, f"{conditions(f'{os.cpu_count()} cores')}.\n\n{told}", write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python benchmarks/layouts.py                  # 2,000 and 20,000 images, a minute
     python benchmarks/layouts.py --rows 100000    # 100,000 and 1,000,000 images; 3 GB of disk, most of an hour
+    python benchmarks/layouts.py --write          # also puts the table into BENCHMARKS.md
 
 The archive is shaped like MIMIC-CXR: a tree of reports, and tables of metadata, splits and labels with an image or a
 study a row, in the tree's order and, with ``--shuffle``, in none. Its reports are those of generate.py. Each size is
@@ -10,7 +11,6 @@ read twice: the layout alone, which shows what joining costs, and by `cxr mine -
 
 from __future__ import annotations
 
-import argparse
 import csv
 import gzip
 import random
@@ -21,8 +21,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench import conditions, cxr_command, measure, note, parser_of, pin, publish, table
 from generate import reports
-from mine import cxr_command, measure, note, table
 
 METADATA = (
     "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,StudyDate,StudyTime"
@@ -80,7 +80,7 @@ def make(folder: Path, images: int, seed: int, shuffle: bool) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--rows", type=int, default=2000, help="images of the smaller archive")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shuffle", action="store_true", help="tables in no order")
@@ -90,6 +90,7 @@ def main() -> None:
     if options.make:
         print(make(options.make, options.rows, options.seed, options.shuffle))
         return
+    pin()
     lines = []
     for images in (options.rows, 10 * options.rows):
         with tempfile.TemporaryDirectory(dir=options.folder) as name:
@@ -123,7 +124,8 @@ def main() -> None:
                 rate, seconds, memory = f"{made / run.cpu:,.0f}", f"{run.wall:,.1f}", f"{run.peaks[0]:,.0f}"
                 lines.append((what, f"{images:,}", f"{made:,}", seconds, f"{run.cpu:,.1f}", rate, memory))
                 note(f"{what}: {seconds} s, {memory} MB")
-    print(table(("", "images", "reports", "seconds", "CPU seconds", "reports a CPU second", "peak MB"), lines))
+    head = ("", "images", "reports", "seconds", "CPU seconds", "reports a CPU second", "peak MB")
+    publish("layouts.py", f"{conditions('one core')}.\n\n{table(head, lines)}", write=options.write)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Does a model learn to look, and what do process rewards add? The tiny model trained on phantoms, asked about others.
 
     python benchmarks/learning.py --work DIR            # three seeds; goes on where it was stopped, by arm and seed
+    python benchmarks/learning.py --work DIR --write    # also puts the tables into BENCHMARKS.md
     python benchmarks/learning.py --arms sft            # supervised training alone
 
 Films and truth are drawn (`cxr_reason.phantoms`). A chain, at most 64 tokens, goes through five findings that were
@@ -16,7 +17,7 @@ Arms, each with every seed: `sft` (supervised), and from its model, by `cxr rl` 
 beside: *blind*, the same model with every film exchanged for another patient's; and two floors that look at nothing,
 the constant normal chain and always Yes.
 
-Differences to `outcome` are pooled over seeds and paired by film; their 95 % intervals are bootstrapped over films.
+Differences are pooled over seeds and paired by film; their 95 % intervals are bootstrapped over films.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from bench import ROOT, conditions, note, parser_of, publish, table, version
 
 from cxr_reason.streams import stable_id
 
@@ -62,14 +65,18 @@ ARMS: dict[str, tuple[str, ...]] = {
     "answers": (*RL, "--reward", "accuracy=1", "--credit", "sequence", "--answer-only-share", "1"),
 }
 WITHOUT_THINKING = frozenset(("answers",))
-COMPARED_TO = "outcome"
+PAIRS = (
+    *((arm, "outcome") for arm in ("process", "steps", "steps-unknown", "answers", "sft")),
+    ("steps", "process"),
+)
 SEEDS = (0, 1, 2)
+CLAIMED = ("precision", "recall", "sided_precision", "sided_recall")
 DRAWS = 10_000
 CXR = [sys.executable, "-m", "cxr_reason"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "cxr-learning")
     parser.add_argument("--model", default="tiny", help="what is trained")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
@@ -82,8 +89,11 @@ def main() -> None:
     for seed in options.seeds:
         for arm in options.arms:
             results.append(measured(options.work, arm, seed, files, options.model, options.more))
-            show(results, floors(files["test"]))
-    compare(results)
+            note(f"{arm} {seed}: {results[-1]['seconds']} s of training")
+    codes = ", ".join(sorted({result["code"] for result in results}))
+    about = f"{conditions(f'{os.cpu_count()} cores')}. Runs were made by {codes}"
+    told = [shown(results, floors(files["test"])), *compared(results)]
+    publish("learning.py", "\n\n".join([f"{about}.", *told]), write=options.write)
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -282,7 +292,7 @@ def measured(
     else:
         source = ("rl", str(files["rl"]), "--ckpt", str(work / f"sft-{seed}"))
     run(*source, "-o", str(out), "--seed", str(seed), *ARMS[arm], *more)
-    told = {"arm": arm, "seed": seed, "seconds": round(time.monotonic() - started)}
+    told = {"arm": arm, "seed": seed, "seconds": round(time.monotonic() - started), "code": version()}
     think = ["--no-think"] if arm in WITHOUT_THINKING else []
     for name, options in (("seeing", []), ("blind", ["--blind", "shuffle"])):
         predictions = work / f"{arm}-{seed}-{name}.jsonl"
@@ -378,40 +388,35 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def show(results: Sequence[Mapping[str, Any]], beside: Mapping[str, Mapping[str, Any]]) -> None:
-    heads = [*(name.replace("_", " ") for name in COLUMNS), *(f"F1 {name}" for name in FINDINGS), "train s"]
-    print(f"\n| arm | seed | {' | '.join(heads)} |")
-    print("| --- | ---: |" + " ---: |" * len(heads))
+def shown(results: Sequence[Mapping[str, Any]], beside: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row an arm and seed, then their blind rows, then what looks at nothing."""
+    heads = [*(name.replace("_", " ") for name in COLUMNS), *(f"F1 {name}" for name in FINDINGS), "training, s"]
 
-    def row(arm: str, seed: Any, told: Mapping[str, Any], seconds: Any) -> None:
+    def row(arm: str, seed: str, told: Mapping[str, Any], seconds: str) -> list[str]:
         values = [*(told[name] for name in COLUMNS), *(told["f1"][name] for name in FINDINGS)]
-        cells = ["" if value is None else f"{value:.3f}" for value in values]
-        print(f"| {arm} | {seed} | {' | '.join(cells)} | {seconds} |")
+        return [arm, seed, *("" if value is None else f"{value:.3f}" for value in values), seconds]
 
-    for result in results:
-        row(result["arm"], result["seed"], result["seeing"], result["seconds"])
-        row(f"{result['arm']}, blind", result["seed"], result["blind"], "")
-    for name, told in beside.items():
-        row(name, "", told, "")
-    sys.stdout.flush()
+    rows = [row(one["arm"], str(one["seed"]), one["seeing"], str(one["seconds"])) for one in results]
+    rows += [row(f"{one['arm']}, blind", str(one["seed"]), one["blind"], "") for one in results]
+    rows += [row(name, "", told, "") for name, told in beside.items()]
+    return table(["arm", "seed", *heads], rows)
 
 
-def compare(results: Sequence[Mapping[str, Any]]) -> None:
-    """The differences of each arm to `COMPARED_TO`, pooled over seeds, with intervals over films and signs by seed."""
+def compared(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The differences of `PAIRS`, pooled over the seeds that both have, with intervals over films and signs by seed."""
     arms = {(result["arm"], result["seed"]): result["seeing"]["items"] for result in results}
-    seeds = sorted({seed for arm, seed in arms if arm == COMPARED_TO})
-    others = [arm for arm in dict.fromkeys(arm for arm, _ in arms) if arm != COMPARED_TO]
-    if not seeds or not others:
-        return
-    print(f"\n| minus {COMPARED_TO} | measure | difference | 95 % | by seed |\n| --- | --- | ---: | ---: | ---: |")
-    for arm in others:
-        pairs = [(arms[arm, seed], arms[COMPARED_TO, seed]) for seed in seeds if (arm, seed) in arms]
-        for measure in ("accuracy", "precision", "recall", "sided_precision", "sided_recall"):
+    rows = []
+    for arm, base in PAIRS:
+        seeds = sorted(seed for name, seed in arms if name == arm and (base, seed) in arms)
+        pairs = [(arms[arm, seed], arms[base, seed]) for seed in seeds]
+        for measure in ("accuracy", *(() if arm in WITHOUT_THINKING else CLAIMED)) if pairs else ():
             by_seed = [difference([*one.values()], [*other.values()], measure) for one, other in pairs]
             value, low, high = pooled(pairs, measure)
             told = " ".join(f"{one:+.3f}" for one in by_seed)
-            print(f"| {arm} | {measure.replace('_', ' ')} | {value:+.3f} | {low:+.3f} to {high:+.3f} | {told} |")
-    sys.stdout.flush()
+            cells = [measure.replace("_", " "), f"{value:+.3f}", f"{low:+.3f} to {high:+.3f}", told]
+            rows.append([f"`{arm}` minus `{base}`", *cells])
+    if rows:
+        yield table(["", "measure", "difference", "95 %", "by seed"], rows)
 
 
 def difference(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]], measure: str) -> float:
@@ -452,8 +457,7 @@ def pooled(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], measure
 
 
 def run(*arguments: str) -> None:
-    root = Path(__file__).resolve().parents[1]
-    done = subprocess.run([*CXR, *arguments], env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.DEVNULL)
+    done = subprocess.run([*CXR, *arguments], env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
     assert done.returncode == 0, f"cxr {' '.join(arguments)}: exit {done.returncode}"
 
 

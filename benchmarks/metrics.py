@@ -13,23 +13,19 @@ machine's cache say so in place of a time.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import mine
 import score
+from bench import HERE, conditions, note, parser_of, peer_python, pin, publish, spread, table
 
-HERE = Path(__file__).resolve().parent
 PACKAGES = ("radeval==2.2.1", "rouge-score==0.1.2", "sacrebleu==2.6.0")
 WARM = 300
 OURS = "`cxr score`, a judgement"
@@ -79,7 +75,7 @@ def peers(python: str, names: list[str], records: list[dict[str, Any]]) -> dict[
 
 def run(arguments: argparse.Namespace) -> str:
     """All measurements; returns the Markdown."""
-    python = mine.peer_python(arguments.peer_venv, PACKAGES)
+    python = peer_python(arguments.peer_venv, PACKAGES)
     items = score.items(WARM + arguments.items * arguments.repeats)
     ours(list(islice(items, WARM)))  # the peers are warmed up too
     taken: dict[str, list[float]] = {}
@@ -93,25 +89,24 @@ def run(arguments: argparse.Namespace) -> str:
             else:
                 taken.setdefault(PEERS[name], []).append(told)
         last = ", ".join(f"{name} {1e3 * runs[-1]:.2f}" for name, runs in taken.items())
-        mine.note(f"{number}/{arguments.repeats}: ms an item: {last}")
+        note(f"{number}/{arguments.repeats}: ms an item: {last}")
     base = statistics.median(taken[OURS])
     rows = [
-        [name, mine.spread([1e3 * seconds for seconds in runs], 2), f"{statistics.median(runs) / base:.1f}"]
+        [name, spread([1e3 * seconds for seconds in runs], 2), f"{statistics.median(runs) / base:.1f}"]
         for name, runs in taken.items()
     ]
     rows += [[PEERS[name], "not here", why.partition(":")[0]] for name, why in without.items()]
     return "\n\n".join(
         [
-            f"{datetime.date.today():%d %B %Y}; {mine.cpu_model()}, one core; Python {platform.python_version()}; "
-            f"{mine.version()}; {', '.join(PACKAGES)}. {arguments.repeats} interleaved runs over {arguments.items:,} "
-            "predictions; the machine was shared.",
-            mine.table(["an item", "CPU ms, median (range)", "÷ ours"], rows),
+            f"{conditions('one core')}; {', '.join(PACKAGES)}. {arguments.repeats} interleaved runs over "
+            f"{arguments.items:,} predictions.",
+            table(["an item", "CPU ms, median (range)", "÷ ours"], rows),
         ]
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--items", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats (default 3)")
     parser.add_argument("--peer", action="append", choices=list(PEERS), help="only these (default: all)")
@@ -121,16 +116,11 @@ def main() -> None:
         default=Path(tempfile.gettempdir()) / "cxr-benchmark-metrics",
         help="the peers' environment, made if missing (default: in the temporary folder)",
     )
-    parser.add_argument("--write", action="store_true", help="put the table into BENCHMARKS.md")
     arguments = parser.parse_args()
     arguments.peer = arguments.peer or list(PEERS)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # every process below inherits it
-    text = run(arguments)
-    print(text)
-    if arguments.write:
-        mine.write_between_markers(HERE.parent / "BENCHMARKS.md", text, script="benchmarks/metrics.py")
+    pin()
+    publish("metrics.py", run(arguments), write=arguments.write)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

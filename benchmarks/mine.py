@@ -16,99 +16,36 @@ file, in the same interleaved runs; its time for the whole file is its start plu
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-import venv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-HERE = Path(__file__).resolve().parent
+from bench import (
+    HERE,
+    Measurement,
+    conditions,
+    cxr_command,
+    generate,
+    measure,
+    note,
+    parser_of,
+    peer_python,
+    pin,
+    publish,
+    spread,
+    table,
+)
+
 PEER_PACKAGE = "medspacy==1.3.1"
-MEGABYTE = 1e6
 LEAST_READ = 0.98  # of the reports: a program that turns more of them away hasn't done the job that is timed
 
 FINDINGS, PIPE, FLOOR, PEER = "`cxr mine --findings`", "`cxr mine | cxr refine`", "floor: CSV to JSON", "medspaCy"
 
-
-class Measurement(NamedTuple):
-    """One run of a command or a pipe."""
-
-    wall: float  # seconds from the first start to the last end
-    cpu: float  # seconds of user and system time, all processes
-    peaks: tuple[float, ...]  # peak resident memory in MB, one a process
-    lines: int  # written to stdout by the last process
-    stderr: str  # of the last process
-
-
 Runs = list[Measurement]
-
-
-def measure(pipeline: Sequence[Sequence[str]], folder: Path) -> Measurement:
-    """Runs the commands as one pipe, stdout into a file. Raises `SystemExit` with the stderr of one that failed."""
-    output = folder / "stdout"
-    errors = [folder / f"stderr-{number}" for number in range(len(pipeline))]
-    processes: list[subprocess.Popen[bytes]] = []
-    started = time.perf_counter()
-    with output.open("wb") as last_stdout:
-        upstream = None
-        for command, log in zip(pipeline, errors, strict=True):
-            last = len(processes) == len(pipeline) - 1
-            with log.open("wb") as stderr:
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL if upstream is None else upstream,
-                    stdout=last_stdout if last else subprocess.PIPE,
-                    stderr=stderr,
-                )
-            if upstream is not None:
-                upstream.close()  # or the first process never hears that the second has gone
-            upstream = process.stdout
-            processes.append(process)
-    cpu, peaks = 0.0, []
-    for process, command, log in zip(processes, pipeline, errors, strict=True):
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        cpu += usage.ru_utime + usage.ru_stime
-        peaks.append(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / MEGABYTE)
-        if process.returncode != 0:
-            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{log.read_text()[-2000:]}")
-    wall = time.perf_counter() - started
-    with output.open("rb") as stream:
-        lines = sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b""))
-    return Measurement(wall, cpu, tuple(peaks), lines, errors[-1].read_text(errors="replace"))
-
-
-def cxr_command() -> list[str]:
-    """The console script beside this Python, as users start it; else the module from the checkout."""
-    script = Path(sys.executable).with_name("cxr")
-    return [str(script)] if script.exists() else [sys.executable, "-m", "cxr_reason"]
-
-
-def peer_python(folder: Path, packages: Sequence[str] = (PEER_PACKAGE,)) -> str:
-    """The Python of the peer's environment; makes the environment with `packages` if it isn't there."""
-    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-    if not python.exists():
-        note(f"making the peer's environment in {folder}: pip install {' '.join(packages)}")
-        venv.create(folder, with_pip=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *packages], check=True, stdout=sys.stderr)
-    return str(python)
-
-
-def generate(n: int, seed: int, path: Path) -> dict[str, float]:
-    """Writes `n` reports in a process of its own, so that this one stays small; returns the generator's figures."""
-    command = [sys.executable, str(HERE / "generate.py"), "-n", str(n), "--seed", str(seed), "-o", str(path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    figures: dict[str, float] = json.loads(done.stderr)
-    return figures
 
 
 def pipelines(reports: Path) -> dict[str, list[list[str]]]:
@@ -119,32 +56,6 @@ def pipelines(reports: Path) -> dict[str, list[list[str]]]:
         FINDINGS: [[*cxr, "mine", str(reports), "--findings", "-q"]],
         PIPE: [[*cxr, "mine", str(reports), "-q"], [*cxr, "refine", "-q"]],
     }
-
-
-def note(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-
-
-def spread(values: Sequence[float], digits: int = 0) -> str:
-    """Median and range, thousands separated: `3,120 (3,050 to 3,200)`."""
-    low, high = min(values), max(values)
-    return f"{statistics.median(values):,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
-
-
-def cpu_model() -> str:
-    """The processor's name as the system gives it."""
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, the first column left, the others right."""
-    lines = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
-    lines.insert(1, ["---", *["---:"] * (len(header) - 1)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 class Timed(NamedTuple):
@@ -207,7 +118,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> str:
     expected = {FLOOR: n, FINDINGS: n}
     if arguments.peer == "medspacy":
         expected[PEER] = min(arguments.peer_reports, n)
-        python = peer_python(arguments.peer_venv)
+        python = peer_python(arguments.peer_venv, (PEER_PACKAGE,))
         pipes[PEER] = [[python, str(HERE / "peers" / "medspacy_findings.py"), str(small), str(expected[PEER])]]
 
     runs = collect(pipes, expected, arguments.repeats, folder)
@@ -231,9 +142,8 @@ def run(arguments: argparse.Namespace, folder: Path) -> str:
         ]
         for name, row in timed.items()
     ]
-    machine = f"{cpu_model()}, one core; Python {platform.python_version()}; {version()}"
     paragraphs = [
-        f"{datetime.date.today():%d %B %Y}; {machine}. {arguments.repeats} interleaved runs on {n:,} generated reports "
+        f"{conditions('one core')}. {arguments.repeats} interleaved runs on {n:,} generated reports "
         f"(seed {arguments.seed}; {generated['words_mean']:.0f} words and {generated['sentences_mean']:.1f} sentences "
         f"in the mean, {generated['normal_share']:.0%} of them normal). The pipe kept {timed[PIPE].lines:,.0f} chains.",
         table(["whole process, one core", "reports/s, median (range)", "CPU µs a report", "peak MB"], rows),
@@ -284,26 +194,8 @@ def memory_checks(arguments: argparse.Namespace, folder: Path, timed: dict[str, 
     return checks
 
 
-def version() -> str:
-    done = subprocess.run([*cxr_command(), "--version"], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def write_between_markers(path: Path, text: str, *, script: str = "benchmarks/mine.py") -> None:
-    """Puts `text` between the markers of `script` in a Markdown file.
-
-    Raises `SystemExit` when they are not there, once each.
-    """
-    page = path.read_text(encoding="utf-8")
-    begin, end = f"<!-- {script}: begin -->", f"<!-- {script}: end -->"
-    if page.count(begin) != 1 or page.count(end) != 1:
-        raise SystemExit(f"{path}: needs one line {begin} and one line {end}")
-    before, rest = page.split(begin)
-    path.write_text(before + begin + "\n" + text + "\n" + end + rest.split(end)[1], encoding="utf-8")
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure cxr mine and cxr refine on generated reports.")
+    parser = parser_of(__doc__)
     parser.add_argument("--reports", type=int, default=20_000, help="reports in the timed runs (default 20000)")
     parser.add_argument("--large", type=int, default=200_000, help="reports in the memory run; 0 leaves it out")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats (default 3)")
@@ -317,18 +209,10 @@ def main() -> None:
         help="the peer's environment, made if missing (default: in the temporary folder)",
     )
     parser.add_argument("--core", type=int, help="the core to use (default: the last one allowed)")
-    parser.add_argument("--write", action="store_true", help="put the tables into BENCHMARKS.md")
     arguments = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):
-        core = max(os.sched_getaffinity(0)) if arguments.core is None else arguments.core
-        os.sched_setaffinity(0, {core})  # every process below inherits it
-    else:
-        note("this system can't pin processes to a core; the figures are for whatever it gives them")
+    pin(arguments.core)
     with tempfile.TemporaryDirectory(prefix="cxr-benchmark-") as folder:
-        text = run(arguments, Path(folder))
-    print(text)
-    if arguments.write:
-        write_between_markers(HERE.parent / "BENCHMARKS.md", text)
+        publish("mine.py", run(arguments, Path(folder)), write=arguments.write)
 
 
 if __name__ == "__main__":

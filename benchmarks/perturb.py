@@ -8,6 +8,7 @@ the order) and gives pairs: the chain before and after.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import subprocess
@@ -345,6 +346,7 @@ def _slip(claim: Claim, whim: Whim) -> Claim:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     records = sorted(chains(EXAMPLES / "reports.csv"), key=lambda record: stable_hash("chosen", record["id"]))
     chosen = {record["id"] for record in records[:CHOSEN]}
     for model in MODELS:

@@ -1,6 +1,7 @@
 """What a phantom costs, and how far our reading of its report agrees with what the writer meant.
 
     python benchmarks/phantoms.py                # a minute
+    python benchmarks/phantoms.py --write        # also puts the tables into docs/phantoms.md
     python benchmarks/phantoms.py --sheet FILE   # also a contact sheet, as in docs/phantoms.md
 
 CPU time in one process, after a warm-up; the median of five rounds and the range.
@@ -8,12 +9,11 @@ CPU time in one process, after a warm-up; the median of five rounds and the rang
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
 
+from bench import ROOT, conditions, parser_of, pin, publish, spread, table
 from PIL import Image
 
 from cxr_reason import phantoms
@@ -29,13 +29,12 @@ def spent(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def timed(label: str, work: Callable[[], object]) -> None:
+def timed(work: Callable[[], object]) -> str:
     work()
-    rounds = [spent(work) / FILMS * 1000 for _ in range(ROUNDS)]
-    print(f"{label:34} {statistics.median(rounds):6.2f} ms  ({min(rounds):.2f} to {max(rounds):.2f})")
+    return spread([spent(work) / FILMS * 1000 for _ in range(ROUNDS)], 2)
 
 
-def agreement(seed: int, count: int) -> None:
+def agreement(seed: int, count: int) -> list[str]:
     statements, whole, missed = 0, 0, Counter[str]()
     for case in phantoms.cases(seed, count):
         number, misses = compare(case.report, case.told)
@@ -43,8 +42,8 @@ def agreement(seed: int, count: int) -> None:
         whole += not misses
         missed.update(miss.name for miss in misses)
     agreed = 1 - missed.total() / statements
-    print(f"seed {seed}: {agreed:.2%} of {statements:,} statements, {whole / count:.1%} of {count:,} reports wholly")
-    print(f"  read otherwise: {', '.join(f'{name} {number}' for name, number in missed.most_common())}")
+    most = ", ".join(f"{name} {number}" for name, number in missed.most_common(5))
+    return [f"seed {seed}, {count:,} reports", f"{statements:,}", f"{agreed:.1%}", f"{whole / count:.1%}", most]
 
 
 def sheet(path: str) -> None:
@@ -57,17 +56,20 @@ def sheet(path: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--sheet", metavar="FILE", help="write a contact sheet (PNG)")
     options = parser.parse_args()
     if options.sheet:
         sheet(options.sheet)
+    pin()
     cases = list(phantoms.cases(1, FILMS))
-    timed("a case without its film", lambda: list(phantoms.cases(1, FILMS)))
+    costs = [["a case without its film", timed(lambda: list(phantoms.cases(1, FILMS)))]]
     for size in (112, 224, 448):
-        timed(f"a film of {size} pixels", lambda size=size: [case.film(size) for case in cases])
-    for seed, count in ((0, 500), (1, 2000)):
-        agreement(seed, count)
+        costs.append([f"a film of {size} pixels", timed(lambda size=size: [case.film(size) for case in cases])])
+    rows = [agreement(seed, count) for seed, count in ((0, 500), (1, 2000))]
+    agreed = table(["", "statements", "agree", "reports wholly", "read otherwise most"], rows)
+    told = f"{conditions('one core')}.\n\n{agreed}\n\n{table(['', 'CPU ms, median (range)'], costs)}"
+    publish("phantoms.py", told, write=options.write, page=ROOT / "docs" / "phantoms.md")
 
 
 if __name__ == "__main__":

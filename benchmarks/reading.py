@@ -1,6 +1,7 @@
 """How `cxr sft` reads records before it trains: items a second and memory, from sharded Parquet with its films.
 
     python benchmarks/reading.py                     # 10,000 and 100,000 items, some minutes
+    python benchmarks/reading.py --write             # also puts the table into BENCHMARKS.md
     python benchmarks/reading.py --items 2000        # a quick look
 
 The items are those of phantoms, three a film of 1024 x 1024, each with ids and words of its own; only films repeat, 500
@@ -10,7 +11,6 @@ beside that of all, as films are opened by threads.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
@@ -20,15 +20,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mine import cxr_command, measure, note, table
+from bench import conditions, cxr_command, measure, note, parser_of, publish, table
 
 FILMS = 500
 SIZE = 1024
+CORES = os.cpu_count() or 1
 A_FILM = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cxr-reading-") as name:
@@ -42,7 +43,7 @@ def main() -> None:
             subprocess.run(
                 [*cxr_command(), "refine", str(lines), "--checks", "length", "-q", "-o", f"{shards}/"], check=True
             )
-            for cores in dict.fromkeys((1, os.cpu_count() or 1)):
+            for cores in dict.fromkeys((1, CORES)):
                 out = folder / f"out-{count}-{cores}"
                 command = [*cxr_command(), "sft", str(shards), "--model", "tiny", "--recipe", "tiny", "-o", str(out)]
                 command += ["--image-root", str(folder), "--dry-run", "--eval-share", "0", "-q"]
@@ -54,7 +55,7 @@ def main() -> None:
                 ])  # fmt: skip
                 note(" ".join(rows[-1]))
         header = ["items", "cores", "wall s", "items/s", "peak MB", "Parquet MB", "items on disk MB"]
-        print(table(header, rows))
+        publish("reading.py", f"{conditions(f'{CORES} cores')}.\n\n{table(header, rows)}", write=options.write)
 
 
 def phantoms(folder: Path) -> list[dict[str, Any]]:

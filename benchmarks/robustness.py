@@ -1,6 +1,7 @@
 """What `cxr score` makes of chains that are wrong in one known way, and of those that say the same in other words.
 
-    python benchmarks/robustness.py            # over the reports of examples/, a minute
+    python benchmarks/robustness.py            # over the reports of examples/, some seconds
+    python benchmarks/robustness.py --write    # also puts the table into docs/scoring.md
 
 Mines the example reports, tells each reference chain in words of its own (perturb.py), changes one thing, and prints
 the mean change of each part of the score. A flip should cost; a paraphrase shouldn't.
@@ -8,11 +9,11 @@ the mean change of each part of the score. A flip should cost; a paraphrase shou
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench import ROOT, parser_of, publish, table
 from perturb import EXAMPLES, FLIPS, HARMLESS, Pair, chains, prediction
 
 from cxr_reason.rewards import judge
@@ -51,18 +52,19 @@ def rows(records: list[dict[str, Any]], limit: int) -> Iterator[tuple[str, int, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--reports", type=Path, default=EXAMPLES / "reports.csv")
     parser.add_argument("--limit", type=int, default=200, help="cases of a perturbation at most")
     options = parser.parse_args()
     records = [record for record in chains(options.reports) if record["task"] != "temporal"]
-    print(f"| change | cases | {' | '.join(part.replace('_', ' ') for part in PARTS)} | cost something |")
-    print("| --- |" + " ---: |" * (len(PARTS) + 2))
-    total = 0
-    for name, count, means, lost in rows(records, options.limit):
-        total += count
-        print(f"| {name} | {count} | {' | '.join(f'{mean:+.3f}' for mean in means)} | {lost:.0%} |")
-    print(f"\n{total:,} cases from {len(records):,} chains")
+    head = ["change", "cases", *(part.replace("_", " ") for part in PARTS), "cost something"]
+    told = list(rows(records, options.limit))
+    lines = [
+        [name, str(count), *(f"{mean:+.3f}" for mean in means), f"{lost:.0%}"] for name, count, means, lost in told
+    ]
+    total = sum(count for _, count, _, _ in told)
+    text = f"{table(head, lines)}\n\n{total:,} cases from {len(records):,} chains."
+    publish("robustness.py", text, write=options.write, page=ROOT / "docs" / "scoring.md")
 
 
 if __name__ == "__main__":

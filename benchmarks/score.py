@@ -1,6 +1,7 @@
 """How fast `cxr score` judges, and in what memory.
 
     python benchmarks/score.py                    # 10,000 and 100,000 items, some minutes
+    python benchmarks/score.py --write            # also puts the table into BENCHMARKS.md
     python benchmarks/score.py --items 1000 --large 0
 
 Items are the predictions of examples/, over and over under other ids and patients, every completion with another
@@ -13,22 +14,18 @@ new ones. One core; CPU time counts. Peak memory is what the kernel reports for 
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench import ROOT, conditions, cxr_command, measure, note, parser_of, pin, publish, table
 from generate import reports
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 SOURCES = ("predictions.jsonl", "predictions-hasty.jsonl")
 WORDS = 380  # about 512 tokens
 SIDES, PLACES = ("left", "right"), ("apex", "base", "upper lobe", "lower lobe", "middle lobe")
@@ -87,28 +84,31 @@ def judged(records: list[dict[str, Any]]) -> tuple[float, float]:
 
 
 def whole(count: int, folder: Path, *flags: str) -> tuple[float, float]:
-    """CPU seconds and peak MB of `cxr score` over `count` items, in a process of its own on one core."""
+    """CPU seconds and peak MB of `cxr score` over `count` items."""
     source = folder / f"{count}.jsonl"
     if not source.exists():
         with open(source, "w", encoding="utf-8") as file:
             file.writelines(json.dumps(record) + "\n" for record in items(count))
-    with open(os.devnull, "wb") as nowhere:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "cxr_reason", "score", "-q", "--json", str(source), *flags],
-            stdout=nowhere,
-            preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
-        )
-        _, status, usage = os.wait4(child.pid, 0)
-    assert status == 0
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6
+    run = measure([[*cxr_command(), "score", "-q", "--json", str(source), *flags]], folder)
+    return run.cpu, run.peaks[0]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--large", type=int, default=100_000, help="0 for none")
     options = parser.parse_args()
-    print("| what | measured |\n| --- | ---: |")
+    pin()
+    wholes, judgements = [], []
+    with tempfile.TemporaryDirectory(prefix="cxr-score-") as folder:
+        # These come first, as a child's peak memory starts at what its parent has.
+        for count in filter(None, (options.items, options.large)):
+            for flags in ((), ("--draws", "0")):
+                seconds, peak = whole(count, Path(folder), *flags)
+                title = f"`cxr score`, {count:,} items" + (", no intervals" if flags else "")
+                wholes.append((f"{title}: CPU ms an item", f"{1e3 * seconds / count:.2f}"))
+                wholes.append((f"{title}: peak MB", f"{peak:.0f}"))
+                note(f"{title}: {seconds:.0f} s, {peak:.0f} MB")
     count = min(options.items, 3000)
     for name, records in (
         ("a completion of the examples", items(count)),
@@ -117,15 +117,10 @@ def main() -> None:
         (f"a completion of {WORDS} words, new prose of a new film", new_prose(count // 3 + 300, films=True)),
     ):
         median, slow = judged(list(records))
-        print(f"| {name}, ms (95th percentile) | {median:.2f} ({slow:.2f}) |")
-    with tempfile.TemporaryDirectory() as folder:
-        for count in filter(None, (options.items, options.large)):
-            for flags in ((), ("--draws", "0")):
-                seconds, megabytes = whole(count, Path(folder), *flags)
-                title = f"cxr score, {count:,} items" + (", no intervals" if flags else "")
-                print(f"| {title}: CPU ms an item | {1e3 * seconds / count:.2f} |")
-                print(f"| {title}: peak MB | {megabytes:.0f} |")
-    print(f"\nThis process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6:.0f} MB")
+        judgements.append((f"{name}, ms (95th percentile)", f"{median:.2f} ({slow:.2f})"))
+        note(" ".join(judgements[-1]))
+    told = table(("what", "measured"), [*judgements, *wholes])
+    publish("score.py", f"{conditions('one core')}.\n\n{told}", write=options.write)
 
 
 if __name__ == "__main__":

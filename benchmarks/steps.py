@@ -1,7 +1,7 @@
 """What a step of `cxr sft` and `cxr rl` costs beside that of a bare TRL script: same data, same settings, in pairs.
 
     python benchmarks/steps.py --stage sft --pairs 7
-    python benchmarks/steps.py --stage rl --pairs 7
+    python benchmarks/steps.py --stage rl --pairs 7 --write     # also puts the row into BENCHMARKS.md
 
 Both of a pair are processes of their own and train the tiny model on the same phantoms, in turns of who goes first; the
 time from step to step is taken by a callback that both get, the first ten steps left out. The bare script is what TRL's
@@ -25,6 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench import ROOT, conditions, note, parser_of, publish, table
+
 STEPS, WARM = {"sft": 60, "rl": 30}, 10
 BATCH = 16
 RATE = 1e-3
@@ -32,7 +34,7 @@ QUESTIONS, GENERATIONS, TOKENS = 4, 8, 48
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--stage", choices=STEPS, default="sft")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "cxr-steps")
@@ -44,28 +46,28 @@ def main() -> None:
         return
     options.work.mkdir(parents=True, exist_ok=True)
     chains(options.work)
-    ratios = []
+    ratios, taken = [], []
     for pair in range(options.pairs):
         order = ["cxr", "bare"] if pair % 2 else ["bare", "cxr"]
         times = {name: measured(options.stage, name, options.work, options.model) for name in order}
+        taken.append(times)
         ratios.append(times["cxr"] / times["bare"])
-        print(
+        note(
             f"pair {pair + 1}: cxr {times['cxr']:.4f} s, bare TRL {times['bare']:.4f} s a step, ratio {ratios[-1]:.3f}"
         )
-        sys.stdout.flush()
     dice = random.Random(0)
     medians = sorted(statistics.median(dice.choices(ratios, k=len(ratios))) for _ in range(10_000))
-    print(
-        f"{options.stage}: median ratio {statistics.median(ratios):.3f} "
-        f"[{medians[250]:.3f}, {medians[9750]:.3f}], {len(ratios)} pairs"
-    )
+    row = [options.stage, *(f"{statistics.median(times[name] for times in taken):.3f}" for name in ("cxr", "bare"))]
+    row.append(f"{statistics.median(ratios):.3f} [{medians[250]:.3f}, {medians[9750]:.3f}], {len(ratios)} pairs")
+    told = table(["stage", "cxr, s a step", "bare TRL, s a step", "ratio"], [row])
+    text = f"{conditions(f'{os.cpu_count()} cores')}.\n\n{told}"
+    publish(f"steps.py --stage {options.stage}", text, write=options.write)
 
 
 def measured(stage: str, name: str, work: Path, model: str) -> float:
-    root = Path(__file__).resolve().parents[1]
     done = subprocess.run(
         [sys.executable, __file__, "--stage", stage, "--one", name, "--work", str(work), "--model", model],
-        capture_output=True, encoding="utf-8", env={**os.environ, "PYTHONPATH": str(root), "HF_HUB_OFFLINE": "1"},
+        capture_output=True, encoding="utf-8", env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told: float = json.loads(done.stdout.splitlines()[-1])
