@@ -56,10 +56,11 @@ def look(reading: Reading, *, negatives: str = "region", given: Mapping[str, int
         positive.add(fact.name)
         if told and fact.status != "absent":
             (seen if fact.status == "present" else suspected).append(fact)
-    sure = as_sights(seen, reading)
-    doubtful = [sight for sight in as_sights(suspected, reading) if not _covered(sight, sure)]
+    mentions = mentions_of(reading)
+    sure = as_sights(seen, reading, mentions)
+    doubtful = [sight for sight in as_sights(suspected, reading, mentions) if not _covered(sight, sure)]
     blocked = _kin(frozenset(positive))
-    none = as_sights(absent, reading)
+    none = as_sights(absent, reading, mentions)
     denials = _denials(none, blocked, negatives)
     if negatives == "silent":
         touched = frozenset(fact.name for fact in facts)
@@ -140,15 +141,23 @@ def _denials(absent: Iterable[Sight], blocked: frozenset[str], negatives: str) -
     return region | stated
 
 
-def as_sights(facts: list[Finding], reading: Reading) -> list[Sight]:
+Mentions = dict[tuple[str, str], list[Finding]]
+"""A report's findings by name and status."""
+
+
+def mentions_of(reading: Reading) -> Mentions:
+    mentions: Mentions = {}
+    for mention in reading.findings:
+        mentions.setdefault((mention.name, mention.status), []).append(mention)
+    return mentions
+
+
+def as_sights(facts: list[Finding], reading: Reading, mentions: Mentions) -> list[Sight]:
     """`facts` in the order in which a film is read, each with the spans of all its mentions.
 
     Where sides are told of a finding, a mention of it without a side adds nothing.
     """
     sided = {fact.name for fact in facts if fact.side}
-    mentions: dict[tuple[str, str], list[Finding]] = {}
-    for mention in reading.findings:
-        mentions.setdefault((mention.name, mention.status), []).append(mention)
     sights = []
     for fact in facts:
         name, status, side = fact.name, fact.status, fact.side

@@ -21,7 +21,7 @@ from cxr_reason.mining.chains import Sight, Step
 from cxr_reason.mining.dice import Dice
 from cxr_reason.mining.language import FINE_GRADES, LASTING, MANNERS, QUESTIONS, VIEWS
 from cxr_reason.mining.priors import Compared
-from cxr_reason.mining.sights import as_sights
+from cxr_reason.mining.sights import as_sights, mentions_of
 from cxr_reason.mining.tasks import Options, Question, lettered
 from cxr_reason.mining.views import Told, sentence_of
 from cxr_reason.mining.wording import Details
@@ -224,7 +224,7 @@ def _denials(name: str, told: Told) -> list[Sight]:
         if (fact.name, fact.status, fact.time, fact.certainty) == (name, "absent", "current", "definite")
         and not (fact.bound or fact.site or fact.conflict)
     ]
-    return as_sights(plain, told.reading)
+    return as_sights(plain, told.reading, mentions_of(told.reading))
 
 
 def _finding(sight: Sight) -> Finding:

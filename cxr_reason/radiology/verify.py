@@ -88,19 +88,22 @@ def _verify(claim: Finding, reading: Reading, silence: Silence, limits: Limits) 
     below = LEXICON.descendants(claim.name)
     above = LEXICON.ancestors(claim.name)
     same = [f for f in facts if f.name == claim.name]
-    if any(f.conflict for f in same if sides_meet(f.side, claim.side)):
+    if same and any(f.conflict for f in same if sides_meet(f.side, claim.side)):
         return _say("unverifiable", "stated", same, "the report contradicts itself here")
     # what the report affirms of the finding or of a special form of it, and what it denies of it or of its region
-    affirmed = [*same, *(f for f in facts if f.name in below)]
+    affirmed = [*same, *[f for f in facts if f.name in below]] if below else same
     here = [f for f in affirmed if not _elsewhere(claim, f, reading)] if claim.site else affirmed
     if affirmed and not here and claim.status != "absent" and all(f.status != "absent" for f in affirmed):
         return _say("contradicted", "stated", affirmed, "the report names another place")
     affirmed = here
     present = [f for f in affirmed if f.status == "present"]
     uncertain = [f for f in affirmed if f.status == "uncertain"]
-    absent = [f for f in facts if f.status == "absent" and not f.conflict and sides_meet(f.side, claim.side)]
-    denied = _both_sides([f for f in absent if f.name == claim.name or f.name in above])
-    denied += [f for f in absent if f.name in _excluded_by(claim.name) and not f.bound]
+    excluding = _excluded_by(claim.name)
+    absent = [f for f in facts if f.status == "absent" and not f.conflict]
+    denied = [f for f in absent if f.name == claim.name or f.name in above]
+    denied = _both_sides([f for f in denied if sides_meet(f.side, claim.side)])
+    if excluding:
+        denied += [f for f in absent if f.name in excluding and not f.bound and sides_meet(f.side, claim.side)]
     if limits == "silent":
         denied = [f for f in denied if not LEXICON.is_region(f.name) or _reaches(f, claim)]
     if claim.status == "absent" and not same and any(f.conflict for f in present):

@@ -49,7 +49,7 @@ def follows(chain: Chain) -> str | None:
 
 
 def _binary(chain: Chain) -> str | None:
-    wanted = asked(chain.question)
+    wanted = _opposites(chain.question)
     if not wanted:
         return "What the question asks for can't be read."
     answer = plain(chain.answer_text)
@@ -57,12 +57,9 @@ def _binary(chain: Chain) -> str | None:
         return "A yes-no question is answered with neither."
     observed = chain.observed
     policy = chain.policies.get("uncertain")
-    for claim in wanted:
-        if claim.status == "absent":  # "Are the lungs clear?"
-            yes, no = claim, replace(claim, status="present", bound=None)
-        else:
-            yes = chain.as_counted([replace(claim, status="present", certainty="definite")])[0]
-            no = _denial(claim)
+    for claim, yes, no in wanted:
+        if claim.status != "absent":
+            yes = chain.as_counted([yes])[0]
         sought, other = (yes, no) if answer == "yes" else (no, yes)
         if any(entails(seen, other) for seen in observed):
             return f"The observations speak for “{'no' if answer == 'yes' else 'yes'}”, not for “{answer}”."
@@ -76,10 +73,21 @@ def _binary(chain: Chain) -> str | None:
     return None
 
 
+@lru_cache(maxsize=2048)
+def _opposites(question: str) -> tuple[tuple[Finding, Finding, Finding], ...]:
+    """Each finding that a yes-no question asks for, and what a Yes and a No state of it."""
+    return tuple(
+        (claim, claim, replace(claim, status="present", bound=None))  # "Are the lungs clear?"
+        if claim.status == "absent"
+        else (claim, replace(claim, status="present", certainty="definite"), _denial(claim))
+        for claim in asked(question)
+    )
+
+
 def rests_on_silence(chain: Chain) -> bool:
     """Whether the answer is a No about something that the report doesn't mention, and may be."""
-    wanted = asked(chain.question) if chain.task == "binary" and plain(chain.answer_text) == "no" else ()
-    return bool(wanted) and all(claim.status != "absent" and _may_be_silent(chain, _denial(claim)) for claim in wanted)
+    wanted = _opposites(chain.question) if chain.task == "binary" and plain(chain.answer_text) == "no" else ()
+    return bool(wanted) and all(claim.status != "absent" and _may_be_silent(chain, no) for claim, _, no in wanted)
 
 
 def _denial(claim: Finding) -> Finding:
