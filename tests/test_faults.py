@@ -178,12 +178,36 @@ def test_closed_streams_lose_no_run(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------------- clock
 
 
-@pytest.mark.skipif(not shutil.which("faketime"), reason="needs Debian's faketime")
-def test_a_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
-    """A day back and a year on in mid-run, and a kill between them: the same bytes as at a steady clock."""
+def many_reports(folder: Path) -> None:
     generate = [sys.executable, ROOT / "benchmarks" / "generate.py", "-n", "1500", "--seed", "4", "-o", "in.csv"]
-    subprocess.run(generate, cwd=tmp_path, check=True, capture_output=True)
-    command = [sys.executable, "-m", "cxr_reason", "mine", "in.csv", "-q", "-o"]
+    subprocess.run(generate, cwd=folder, check=True, capture_output=True)
+
+
+def many_chains(folder: Path) -> None:
+    many_reports(folder)
+    mine = [sys.executable, "-m", "cxr_reason", "mine", "in.csv", "-q", "-o", "in.jsonl"]
+    subprocess.run(mine, cwd=folder, check=True, env=environment())
+
+
+def many_predictions(folder: Path) -> None:
+    records = lines(ROOT / "examples" / "predictions.jsonl")
+    copies = [{**record, "id": f"{record['id']}-{copy}"} for copy in range(40) for record in records]
+    (folder / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in copies))
+
+
+@pytest.mark.skipif(not shutil.which("faketime"), reason="needs Debian's faketime")
+@pytest.mark.parametrize(
+    ("prepare", "arguments"),
+    [
+        pytest.param(many_reports, "mine in.csv -q -o", id="mine"),
+        pytest.param(many_chains, "refine in.jsonl -q -o", id="refine"),
+        pytest.param(many_predictions, "score in.jsonl --draws 100 --details", id="score"),
+    ],
+)
+def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, prepare: Callable[[Path], None], arguments: str) -> None:
+    """A day back and a year on in mid-run, and a kill between them: the same bytes as at a steady clock."""
+    prepare(tmp_path)
+    command = [sys.executable, "-m", "cxr_reason", *arguments.split()]
     subprocess.run([*command, "steady"], cwd=tmp_path, check=True, env=environment())
     now = tmp_path / "now"
     now.write_text("@2001-03-04 05:06:07\n")
