@@ -26,14 +26,14 @@ MARKS = ("original_report", "original_report2", "image_path", "answer_content", 
 # GPT-4o's judgements, as the evaluation files have them.
 JUDGEMENTS = ("gt_key_finding", "pred_key_finding", "recall_res", "precision_res", "efficiency")
 
-_OPTIONS = re.compile(r"\s*\boptions?\s*:\s*", re.IGNORECASE)
+_OPTIONS = re.compile(r"(?<!\s)\s*+\boptions?\s*+:\s*+", re.IGNORECASE)
 _LETTERED = re.compile(r"^\(?([A-Z])[).:]\s*(.*)$", re.DOTALL)
-_INLINE = re.compile(r"\s+(?=\(?[B-Z]\)\s)")
+_INLINE = re.compile(r"(?<!\s)\s++(?=\(?[B-Z]\)\s)")
 # What a prompt adds to the question.
-_PROMPT = re.compile(r"\s*\bLet's think step by step\b.*", re.DOTALL)
+_PROMPT = re.compile(r"(?<!\s)\s*+\bLet's think step by step\b.*", re.DOTALL)
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _CHAT = re.compile(r"^system\n.*?\nassistant\n", re.DOTALL)
-_FENCE = re.compile(r"^```\w*\s*|\s*```$")
+_FENCE = re.compile(r"^```\w*+\s*+|(?<!\s)\s*+```$")
 _BOTH_REPORTS = re.compile(r"^\s*Previous Report:(.*?)\n\s*Current Report:(.*)$", re.DOTALL)
 _SENTENCE_END = re.compile(
     r"(?<=[.!?])(?<!\b[Dd]r\.)(?<!\bvs\.)(?<!\b[Nn]o\.)(?<!\be\.g\.)(?<!\bi\.e\.)\s+(?=[\"'(]?[A-Z0-9])"

@@ -22,6 +22,7 @@ import pytest
 from chat_server import MODEL, ChatServer
 from chat_server import asked as last_turn
 from conftest import ROOT, Run, environment
+from growth import assert_linear
 from language_models import Perfect, Scripted, smollm2
 from processes import wait_for
 
@@ -216,6 +217,7 @@ SCHEMA = json.loads(
         '{"a": ["one"], "b": "x", "c": 2}',
         ' \n{"a": ["one"]}\n',
         '```json\n{"a": ["one"]}\n```',
+        '```{"a": ["one"]}```',
         '<think>{"a": 1} or so</think>\n{"a": ["one"]}',
     ],
 )
@@ -247,6 +249,14 @@ def test_answers_of_another_shape_are_refused_without_a_word_of_them(text: str) 
     with pytest.raises(schemas.Unusable) as refused:
         schemas.value_of(text, SCHEMA)
     assert "secret" not in str(refused.value)
+
+
+def test_an_answer_without_an_end_is_refused_in_linear_time() -> None:
+    def refused(text: str) -> None:
+        with pytest.raises(schemas.Unusable):
+            schemas.value_of(text, SCHEMA)
+
+    assert_linear(refused, lambda n: "```json\n" + "\n" * n + "x", 100_000)
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,18 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Run
+from growth import assert_linear
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_reason import sheets
 from cxr_reason.radrbench import from_item
-from cxr_reason.rewards import JUDGES, judge, process, prose, rules
+from cxr_reason.rewards import JUDGES, functions, judge, process, prose, rules
 from cxr_reason.rewards.answers import open_ended, read_answer
 from cxr_reason.rewards.options import stated
 from cxr_reason.rewards.ratios import PARTS, ratios
 from cxr_reason.rewards.readers import notes_of, verdicts_of
+from cxr_reason.rewards.statements import stated_as
 from cxr_reason.scoring import verify_claims
 from cxr_reason.scoring.tally import criticals
 
@@ -562,18 +564,42 @@ def test_no_record_raises(fields: dict[str, Any], name: str) -> None:
     judge(fields, judge=name)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["(A) ", "no effusion, ", "Option A: effusion. ", "- - ", "**a** ", "not A or B, ", "<answer>", "a\n", "\n"],
-)
-def test_time_is_linear(text: str) -> None:
-    def seconds(times: int) -> float:
-        start = time.process_time()
-        judge(record(text * times))
-        return time.process_time() - start
+# What a model writes that has not learnt to end. Each comes around again, between a beginning and an end that let no
+# pattern match.
+HOSTILE = {
+    "letters": ("", "(A) ", ""),
+    "denials": ("", "no effusion, ", ""),
+    "options": ("", "Option A: effusion. ", ""),
+    "bullets": ("", "- - ", ""),
+    "bold": ("", "**a** ", ""),
+    "rejected": ("", "not A or B, ", ""),
+    "answers": ("", "<answer>", ""),
+    "lines": ("", "a\n", ""),
+    "empty lines": ("", "\n", ""),
+    "no end": ("<think>", "The heart is normal. ", ""),
+    "no answer": ("<think>", "The heart is normal. ", "</think>"),
+    "blanks": ("<think>", " ", "x"),
+    "brackets": ("<think>", "<", "</think>"),
+    "letters between two marks": ("<answer>", "A, ; ", "x</answer>"),
+    "letters between words": ("<answer>", "A and ", "x</answer>"),
+    "marks": ("<answer>", "(", "x</answer>"),
+    "an answer of blanks": ("The answer", " ", "is"),
+    "aspects": ("<think>Its size ", "on two ", "nowhere.</think>"),
+    "turns": ("<think>Before", ", that is as it was", ".</think>"),
+    "a status of blanks": ("<think>ab", " ", ":</think>"),
+}
 
-    seconds(10)
-    assert seconds(16_000) < 30 * max(seconds(1_600), 0.02)
+
+@pytest.mark.parametrize("shape", HOSTILE)
+def test_time_is_linear(shape: str) -> None:
+    begin, again, end = HOSTILE[shape]
+
+    def rewarded(text: str) -> None:
+        judge(record(text))
+        functions.format([text])
+        stated_as(text)
+
+    assert_linear(rewarded, lambda n: begin + again * n + end, 16_000)
 
 
 def test_quick_and_picklable() -> None:

@@ -20,7 +20,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "integer": int,
 }
 _THOUGHT = re.compile(r"\A.*</think>", re.DOTALL)
-_FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?\s*```\Z", re.DOTALL)
+_FENCE = re.compile(r"\A```(?:json)?(.*)```\Z", re.DOTALL)
 
 
 class Unusable(ValueError):

@@ -40,8 +40,8 @@ _MARKUP = re.compile(r"\\(?:boxed|text(?:bf)?|math(?:rm|bf))\b|[*_`#\\${}]|\bbox
 _SINGLE = re.compile(
     r"\W*(?:the )?(?:(?:correct |final )?(?:answer|option|choice)(?: is)?\W+)?([A-Ha-h])\W*", re.IGNORECASE
 )
-_LETTERED = re.compile(r"\W*(?:option|choice|answer)?\W*\(?([A-H])(?:[).:\u2013-]|\s-)\s*(?=\S)", re.IGNORECASE)
-_SEVERAL = re.compile(r"\W*[A-H]\W*(?:(?:,|and|or|&|/|;)\W*[A-H]\W*)+", re.IGNORECASE)
+_LETTERED = re.compile(r"\W*+(?:(?:option|choice|answer)\W*+)?([A-H])(?:[).:\u2013-]|\s-)\s*+(?=\S)", re.IGNORECASE)
+_SEVERAL = re.compile(r"\W*+[A-H](?:(?:[^\w,&/;]*+[,&/;]\W*+|\W*+(?:and|or)\W*+)[A-H])++\W*+", re.IGNORECASE)
 _LIST = re.compile(
     r"\b(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)s\b[^.;A-H]{0,20}|(?:[Ee]ither|[Bb]etween|[Bb]oth)\s+(?:option\s+)?)"
     r"[A-H]\b(?:\W{1,3}(?:and |or |& ?)?(?:option\s+)?[A-H]\b){1,7}"
@@ -49,7 +49,7 @@ _LIST = re.compile(
 _NO_ARTICLE = rf"(?!(?<=A)\s+(?!(?:{'|'.join(_WORDS['goes_on'])})\b)[a-z])"
 _MENTIONED = [
     re.compile(
-        r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|ANSWER)s?(?:\s+(?:is|would be|to be))?\s*[:=\u2013-]?\s*"
+        r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|ANSWER)s?(?:\s+(?:is|would be|to be))?\s*(?:[:=\u2013-]\s*)?"
         rf"(?:(?:the )?(?:option|choice)\s+)?\W{{0,3}}([A-H])\b(?!\s+[a-z]+\s+(?:is|are)\b|'){_NO_ARTICLE}"
     ),
     re.compile(r"\b(?:[Oo]ption|[Cc]hoice)\s+\W{0,2}([a-h])\b(?!')(?=\W|$)(?!\s+[a-z]+ (?:is|are)\b)"),

@@ -31,10 +31,11 @@ COLUMNS = ("id", "task", "question", "options", "answer", "report", "prior_repor
 REMEMBERED = 4096
 """Judgements that are kept for the next reward of the same batch."""
 
-_TAG = r"</?(?:think|answer)>"
-_TEXT = rf"(?:(?!{_TAG}).)*?\S(?:(?!{_TAG}).)*"
-_THOUGHT = re.compile(rf"\s*<think>{_TEXT}</think>\s*<answer>{_TEXT}</answer>\s*", re.DOTALL)
-_ANSWERED = re.compile(rf"\s*<answer>{_TEXT}</answer>\s*", re.DOTALL)
+_UNTAGGED = r"<(?!/?(?:think|answer)>)"
+# Possessive, so that the length of a malformed text, which a model that is learning writes many of, costs no more.
+_TEXT = rf"\s*+(?=[^\s<]|{_UNTAGGED})[^<]*+(?:{_UNTAGGED}[^<]*+)*+"
+_THOUGHT = re.compile(rf"\s*+<think>{_TEXT}</think>\s*+<answer>{_TEXT}</answer>\s*+")
+_ANSWERED = re.compile(rf"\s*+<answer>{_TEXT}</answer>\s*+")
 
 
 def texts(completions: Sequence[Any]) -> list[str]:

@@ -33,7 +33,7 @@ _QUESTION = [
 ]
 # "Looking at this radiograph, is there …", "… on this chest X-ray"
 _SETTING = re.compile(
-    r"^[^,?]*\b(?:film|radiograph|x-ray|image)\b[^,?]*, (?=is|are|do|can|could)"
+    r"^(?=[^,?]*\b(?:film|radiograph|x-ray|image)\b)[^,?]*, (?=is|are|do|can|could)"
     r"|,? (?:on|in|from) (?:this|the|these) (?:\w+ )?(?:\w+ )?(?:film|radiograph|x-ray|image)s?\b",
     re.IGNORECASE,
 )
@@ -47,7 +47,7 @@ COURSES = {
 # "The answer is B, …", "option (C)", "so: D."; never the article of "the answer is a small effusion".
 LETTERS = [
     re.compile(
-        r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice)(?:\s+is)?\s*[:=]?\s*(?:(?:the\s+)?(?:[Oo]ption|[Aa]nswer|[Cc]hoice)\s*)?"
+        r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice)(?:\s+is)?\s*(?:[:=]\s*)?(?:(?:the\s+)?(?:[Oo]ption|[Aa]nswer|[Cc]hoice)\s*)?"
         r"[^\w\s]{0,3}([A-H])\b(?!\s+[a-z])"
     ),
     re.compile(r"\b(?:[Oo]ption|[Cc]hoice)\s+[^\w\s]{0,3}([A-H])\b"),

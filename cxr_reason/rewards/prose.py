@@ -11,9 +11,11 @@ How general knowledge is told from observation is data: ``general.toml``.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 
 from cxr_reason.radiology import Finding
@@ -129,7 +131,7 @@ def steps(text: str, options: Sequence[str] = ()) -> list[Step]:
     return [step for block in _blocks(text[:_LONGEST]) for step in _steps_of(block, known)]
 
 
-_SOLID = re.compile(r"[^\s*_`#\\{}$]")
+_SOLID = re.compile(r"[^\s*_`#\\{}$]+")
 
 
 def spans(text: str, told: Sequence[Step]) -> list[tuple[int, int] | None]:
@@ -137,8 +139,14 @@ def spans(text: str, told: Sequence[Step]) -> list[tuple[int, int] | None]:
 
     Steps come in order and don't overlap. Markup and line breaks, which steps lack, don't matter.
     """
-    places = [match.start() for match in _SOLID.finditer(text)]
-    solid = "".join(text[place] for place in places)
+    runs = [match.span() for match in _SOLID.finditer(text)]
+    solid = "".join(text[start:end] for start, end in runs)
+    begun = [0, *accumulate(end - start for start, end in runs)]  # where in `solid` each run begins
+
+    def place(at: int) -> int:
+        run = bisect_right(begun, at) - 1
+        return runs[run][0] + at - begun[run]
+
     found: list[tuple[int, int] | None] = []
     cursor = 0
     for step in told:
@@ -150,7 +158,7 @@ def spans(text: str, told: Sequence[Step]) -> list[tuple[int, int] | None]:
                 continue
             first = at if first < 0 else first
             last = cursor = at + len(wanted)
-        found.append((places[first], places[last - 1] + 1) if first >= 0 else None)
+        found.append((place(first), place(last - 1) + 1) if first >= 0 else None)
     return found
 
 

@@ -37,6 +37,9 @@ from cxr_reason.rewards.ratios import ratios, unjudged
 from cxr_reason.rewards.statements import judged
 from cxr_reason.streams import stable_hash
 
+_OF_A_BATCH = 1024
+"""Predictions whose answers are kept for the next reward of the same batch."""
+
 
 class Examined(NamedTuple):
     """A prediction, taken apart and judged."""
@@ -119,9 +122,13 @@ def correctness(record: Mapping[str, Any]) -> float:
 
 def read_prediction(record: Mapping[str, Any], told: str) -> tuple[Answer, str]:
     """The answer and the reasoning of a prediction, `told`, to the question of `record`."""
-    reasoning, tagged = prose.parts(told)
     question, task = _text(record.get("question")), _text(record.get("task")) or None
-    options = _texts(record.get("options"))
+    return _read_prediction(told, question, _texts(record.get("options")), task)
+
+
+@lru_cache(maxsize=_OF_A_BATCH)
+def _read_prediction(told: str, question: str, options: tuple[str, ...], task: str | None) -> tuple[Answer, str]:
+    reasoning, tagged = prose.parts(told)
     concluding = prose.concluding(told, reasoning)
     return read_answer(concluding, tagged, question=question, options=options, task=task), reasoning
 
@@ -341,7 +348,8 @@ def _opposes(claim: Finding, finding: Finding) -> bool:
 # ------------------------------------------------------------------------------------------------------------- answer
 
 
-def _correct(answer: Answer, wanted: str, options: Sequence[str]) -> bool | float:
+@lru_cache(maxsize=_OF_A_BATCH)
+def _correct(answer: Answer, wanted: str, options: tuple[str, ...]) -> bool | float:
     if options:
         return answer.read and answer.chosen == wanted
     if not answer.read or answer.chosen is None:

@@ -20,7 +20,7 @@ from cxr_reason.radiology.verify import Basis, Decision, Silence, claims
 from cxr_reason.rewards.options import says_normal
 from cxr_reason.rewards.prose import WHOLE_FILM, about, special
 
-_STATUS = re.compile(r"\s*([^:\n]{2,200}?)\s*:\s*(\S[^\n]*?)\s*")
+_STATUS = re.compile(r"([^:\n]{2,200}):\s*+(\S[^\n]*+)")
 _LEAD = re.compile(
     r"(?:(?:the |any )?(?:possible )?(?:presence|signs?|evidence|existence|visibility|likelihood|possibility|"
     r"indications?|appearance|identification|assessment|evaluation)(?: and \w+)? (?:of|for) )+(?:the |an? |any )?",
@@ -144,10 +144,10 @@ def _denied(claim: Finding, reading: Reading, silence: Silence) -> Verdict:
 @lru_cache(maxsize=8192)
 def stated_as(text: str) -> Statement:
     """What a statement claims, as *observation: status* or as a sentence."""
-    form = _STATUS.fullmatch(text)
+    form = _STATUS.fullmatch(text.strip())
     if form is None:
         return Statement(special(tuple(claims(text))))
-    observation, status = form[1], form[2]
+    observation, status = form[1].rstrip(), form[2]
     observation = _LEAD.sub("", observation, count=1) if _LEAD.match(observation) else observation
     lacks = _LACKS.match(observation)
     thing = observation[lacks.end() :] if lacks else observation
