@@ -293,6 +293,8 @@ def measured(
         source = ("rl", str(files["rl"]), "--ckpt", str(work / f"sft-{seed}"))
     run(*source, "-o", str(out), "--seed", str(seed), *ARMS[arm], *more)
     told = {"arm": arm, "seed": seed, "seconds": round(time.monotonic() - started), "code": version()}
+    if arm != "sft":
+        told["reward_ms"], told["reward_share"] = rewarding(out)
     think = ["--no-think"] if arm in WITHOUT_THINKING else []
     for name, options in (("seeing", []), ("blind", ["--blind", "shuffle"])):
         predictions = work / f"{arm}-{seed}-{name}.jsonl"
@@ -301,6 +303,16 @@ def measured(
         told[name] = figures(read(predictions))
     result.write_text(json.dumps(told) + "\n")
     return told
+
+
+def rewarding(out: Path) -> tuple[float, float]:
+    """What the rewards of a run took: ms a completion, and their share of the steps."""
+    from pyarrow import parquet
+
+    logged = [row for row in read(out / "metrics.jsonl") if "reward_time" in row]
+    seconds, steps = (sum(row[name] for row in logged) for name in ("reward_time", "step_time"))
+    completions = sum(parquet.read_metadata(path).num_rows for path in (out / "completions").glob("*.parquet"))
+    return 1e3 * seconds / completions, seconds / steps
 
 
 CELLS = ("tp", "fp", "fn", "sided_tp", "sided_fp", "sided_fn")
@@ -391,14 +403,18 @@ COLUMNS = (
 def shown(results: Sequence[Mapping[str, Any]], beside: Mapping[str, Mapping[str, Any]]) -> str:
     """A row an arm and seed, then their blind rows, then what looks at nothing."""
     heads = [*(name.replace("_", " ") for name in COLUMNS), *(f"F1 {name}" for name in FINDINGS), "training, s"]
+    heads += ["rewards, ms a completion", "rewards, % of a step"]
 
-    def row(arm: str, seed: str, told: Mapping[str, Any], seconds: str) -> list[str]:
+    def row(arm: str, seed: str, told: Mapping[str, Any], *costs: str) -> list[str]:
         values = [*(told[name] for name in COLUMNS), *(told["f1"][name] for name in FINDINGS)]
-        return [arm, seed, *("" if value is None else f"{value:.3f}" for value in values), seconds]
+        return [arm, seed, *("" if value is None else f"{value:.3f}" for value in values), *(costs or ("",) * 3)]
 
-    rows = [row(one["arm"], str(one["seed"]), one["seeing"], str(one["seconds"])) for one in results]
-    rows += [row(f"{one['arm']}, blind", str(one["seed"]), one["blind"], "") for one in results]
-    rows += [row(name, "", told, "") for name, told in beside.items()]
+    def rewards(one: Mapping[str, Any]) -> tuple[str, str]:
+        return (f"{one['reward_ms']:.2f}", f"{100 * one['reward_share']:.1f}") if "reward_ms" in one else ("", "")
+
+    rows = [row(one["arm"], str(one["seed"]), one["seeing"], str(one["seconds"]), *rewards(one)) for one in results]
+    rows += [row(f"{one['arm']}, blind", str(one["seed"]), one["blind"]) for one in results]
+    rows += [row(name, "", told) for name, told in beside.items()]
     return table(["arm", "seed", *heads], rows)
 
 

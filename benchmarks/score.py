@@ -9,7 +9,8 @@ sentence of its own so that none is like the last; most are far below 512 tokens
 words) are timed apart. Most of their sentences were met before, as they are in rewards, where a model says much the
 same of every film. New prose is timed beside it: some 380 words a completion of sentences that generate.py makes, of
 which four in five occur once; of films whose report and reference chain are known, as in a group of rollouts, and of
-new ones. One core; CPU time counts. Peak memory is what the kernel reports for the whole process.
+new ones. Judging alone, and all that `cxr rl` makes of a completion. One core; CPU time counts. Peak memory is what the
+kernel reports for the whole process.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ WORDS = 380  # about 512 tokens
 SIDES, PLACES = ("left", "right"), ("apex", "base", "upper lobe", "lower lobe", "middle lobe")
 
 
-def items(count: int, *, long: bool = False) -> Iterator[dict[str, Any]]:
-    """`count` records with predictions, no two the same."""
+def items(count: int, *, long: bool = False, ended: bool = True) -> Iterator[dict[str, Any]]:
+    """`count` records with predictions, no two the same; without an end they begin to think and never answer."""
     lines = [line for name in SOURCES for line in (EXAMPLES / name).read_text(encoding="utf-8").splitlines()]
     records = [json.loads(line) for line in lines]
     for number in range(count):
@@ -44,7 +45,7 @@ def items(count: int, *, long: bool = False) -> Iterator[dict[str, Any]]:
         while long and len(told.split()) < WORDS:
             told += f" There is no sign of disease number {len(told)} in the {SIDES[len(told) % 2]} lung. {own}"
         about = {"id": f"i{number}", "study_id": f"S{number // 3}", "patient_id": f"P{number // 5}"}
-        yield {**record, **about, "prediction": f"{told}</think>{answer}" if answer else told}
+        yield {**record, **about, "prediction": f"{told}</think>{answer}" if answer and ended else told}
 
 
 TURNS = "First", "Next", "Then", "Also", "Finally"
@@ -69,16 +70,25 @@ def new_prose(count: int, *, films: bool) -> Iterator[dict[str, Any]]:
         yield record
 
 
-def judged(records: list[dict[str, Any]]) -> tuple[float, float]:
-    """Milliseconds that a judgement takes after the first 300: the median and the 95th percentile."""
-    from cxr_reason.rewards import judge
+def rewarded(record: dict[str, Any]) -> None:
+    """The rewards that `cxr rl` gives where none are named, and what its credit by step is made of."""
+    from cxr_reason.rewards import functions, process
 
+    text = record["prediction"]
+    columns = {name: [record.get(name)] for name in functions.COLUMNS}
+    for reward in (functions.format, functions.accuracy, functions.process):
+        reward([text], **columns)
+    process.steps(functions.examined([text], **columns)[0], text)
+
+
+def timed(work: Callable[[dict[str, Any]], object], records: list[dict[str, Any]]) -> tuple[float, float]:
+    """Milliseconds that `work` takes on a record after the first 300: the median and the 95th percentile."""
     for record in records[:300]:
-        judge(record)
+        work(record)
     taken = []
     for record in records[300:]:
         started = time.process_time()
-        judge(record)
+        work(record)
         taken.append(1e3 * (time.process_time() - started))
     return statistics.median(taken), statistics.quantiles(taken, n=20)[-1]
 
@@ -94,6 +104,8 @@ def whole(count: int, folder: Path, *flags: str) -> tuple[float, float]:
 
 
 def main() -> None:
+    from cxr_reason.rewards import judge
+
     parser = parser_of(__doc__)
     parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--large", type=int, default=100_000, help="0 for none")
@@ -110,13 +122,22 @@ def main() -> None:
                 wholes.append((f"{title}: peak MB", f"{peak:.0f}"))
                 note(f"{title}: {seconds:.0f} s, {peak:.0f} MB")
     count = min(options.items, 3000)
-    for name, records in (
-        ("a completion of the examples", items(count)),
-        (f"a completion of {WORDS} words, sentences mostly met before", items(count, long=True)),
-        (f"a completion of {WORDS} words, new prose of a known film", new_prose(count // 3 + 300, films=False)),
-        (f"a completion of {WORDS} words, new prose of a new film", new_prose(count // 3 + 300, films=True)),
+    words = f"a completion of {WORDS} words"
+    for name, work, records in (
+        ("a completion of the examples", judge, items(count)),
+        (f"{words}, sentences mostly met before", judge, items(count, long=True)),
+        (f"{words}, new prose of a known film", judge, new_prose(count // 3 + 300, films=False)),
+        (f"{words}, new prose of a new film", judge, new_prose(count // 3 + 300, films=True)),
+        ("rewards of `cxr rl`, a completion of the examples", rewarded, items(count)),
+        (f"rewards of `cxr rl`, {words}, sentences mostly met before", rewarded, items(count, long=True)),
+        (f"rewards of `cxr rl`, {words}, the same without an end", rewarded, items(count, long=True, ended=False)),
+        (
+            f"rewards of `cxr rl`, {words}, new prose of a known film",
+            rewarded,
+            new_prose(count // 3 + 300, films=False),
+        ),
     ):
-        median, slow = judged(list(records))
+        median, slow = timed(work, list(records))
         judgements.append((f"{name}, ms (95th percentile)", f"{median:.2f} ({slow:.2f})"))
         note(" ".join(judgements[-1]))
     told = table(("what", "measured"), [*judgements, *wholes])
