@@ -162,6 +162,27 @@ def test_silence_is_normal_unless_it_is_unknown() -> None:
     assert len(process.steps(told, unmentioned)) == 3  # what is neither true nor false has no verdict
 
 
+@pytest.mark.parametrize(
+    "both",
+    [
+        ("There is a moderate left pleural effusion.", "There is no pleural effusion."),
+        ("No pleural effusion.", "Moderate left pleural effusion."),
+        ("A moderate left pleural effusion is seen. No, there is no left pleural effusion.",),
+    ],
+)
+def test_who_says_both_has_told_neither(both: tuple[str, ...]) -> None:
+    report = "Moderate left pleural effusion."
+    record = columns(report=report, steps=[{"text": report, "kind": "observe"}])
+    assert functions.process([completion(*both)], **record) == [0.0]
+    assert functions.process([completion("Moderate left pleural effusion.")], **record) == [1.0]
+
+
+def test_a_clear_region_beside_a_finding_takes_nothing_back() -> None:
+    told = ("Calcified granuloma in the right lung.", "The lungs are otherwise clear.", "No left pleural effusion.")
+    record = columns(report=" ".join(told), steps=[{"text": text, "kind": "observe"} for text in told])
+    assert functions.process([completion(*told)], **record) == [1.0]
+
+
 def test_silence_is_one_of_two() -> None:
     with pytest.raises(CxrError, match="silence can't be 'maybe'"):
         RlSettings(silence="maybe").check()  # type: ignore[arg-type]
@@ -213,6 +234,7 @@ def test_every_cheat_is_paid_less_than_one_error_on_the_examples() -> None:
     assert told.honest > told.error
     assert {margin.name for margin in told.margins} == set(CHEATS)
     assert {margin.name: margin.margin for margin in told.margins if margin.margin <= 0} == {}
+    assert {margin.name: margin.below for margin in told.margins if margin.below < 0.95} == {}
 
 
 def test_a_mix_that_pays_cheats_is_named() -> None:

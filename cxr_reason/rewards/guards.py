@@ -52,17 +52,22 @@ def honest(findings: Sequence[Finding]) -> Chain:
     return [_sentence(finding) for finding in findings]
 
 
+def _turned(finding: Finding) -> Finding:
+    status = "present" if finding.status == "absent" else "absent"
+    return replace(finding, status=status, certainty="definite", bound=None)
+
+
 def with_one_error(findings: Sequence[Finding]) -> list[Chain]:
-    """Chains that are honest but for one finding: each in turn turned round or left out, and one made up."""
+    """Chains that are honest but for one finding: each in turn turned round or, where others are there, left out; and
+    one made up.
+    """
     told = honest(findings)
     chains = []
     for number, finding in enumerate(findings):
-        other = "present" if finding.status == "absent" else "absent"
-        turned = replace(finding, status=other, certainty="definite", bound=None)
-        chains += [
-            [*told[:number], _sentence(turned), *told[number + 1 :]],
-            [*told[:number], *told[number + 1 :]],
-        ]
+        before, after = told[:number], told[number + 1 :]
+        chains.append([*before, _sentence(_turned(finding)), *after])
+        if before or after:
+            chains.append([*before, *after])
     spoken = {finding.name for finding in findings}
     made_up = next((name for name in INVENTED if not any(same_thing(name, other) for other in spoken)), None)
     if made_up:
@@ -102,6 +107,10 @@ def _hedged(findings: Sequence[Finding], record: Mapping[str, Any]) -> list[Chai
     return [honest(hedged)]
 
 
+def _both(findings: Sequence[Finding], record: Mapping[str, Any]) -> list[Chain]:
+    return [honest([one for finding in findings for one in (finding, _turned(finding))])]
+
+
 CHEATS: dict[str, Callable[[Sequence[Finding], Mapping[str, Any]], list[Chain]]] = {
     "all-negative litany": _litany,
     "empty thinking": _empty,
@@ -110,6 +119,7 @@ CHEATS: dict[str, Callable[[Sequence[Finding], Mapping[str, Any]], list[Chain]]]
     "padding with normals": _padded,
     "hedging everything": _hedged,
     "calling everything": _called,
+    "saying both": _both,
 }
 """What each writes for a record; repetition and padding of a chain with one error, which they are to make look better.
 """

@@ -10,6 +10,7 @@
   the weight ``a / p``, never less than 1, and the rest 1.
 - What only fills (such a denial, a finding told more than twice) adds `FILLING` to what factuality is divided by, so
   padding costs.
+- What is told as there and denied as well isn't told: who says both is right once in two without looking.
 - The report's silence is taken as normal. Where it is taken as unknown, a claim that the report neither bears out nor
   contradicts only fills: where reports leave out what is there, a true finding isn't paid for as an error.
 
@@ -29,7 +30,7 @@ from typing import Any
 
 from cxr_reason.radiology import Finding
 from cxr_reason.rewards import prose
-from cxr_reason.rewards.rules import Examined, same_thing
+from cxr_reason.rewards.rules import Examined, same_thing, takes_back
 
 FILLING = 0.1
 """What a claim that only fills adds to the denominator of factuality, in claims."""
@@ -60,7 +61,10 @@ def score(told: Examined) -> float | None:
     weights = [_weight(claim, told, presence) for claim in claims]
     supported = sum(weight for claim, weight in zip(claims, weights, strict=True) if claim["verdict"] == "supported")
     made = sum(weights) + FILLING * (weights.count(0.0) + _again(told))
-    wanted = [(presence if entry["status"] != "absent" else 1.0, entry["state"] == "told") for entry in reference]
+    wanted = [
+        (presence if finding.status != "absent" else 1.0, entry["state"] == "told" and not _taken_back(finding, told))
+        for finding, entry in zip(told.reference, reference, strict=True)
+    ]
     whole = sum(weight for weight, _ in wanted)
     factuality = supported / made if made else 0.0
     completeness = sum(weight for weight, there in wanted if there) / whole if whole else 0.0
@@ -109,6 +113,11 @@ def _weight(claim: Mapping[str, Any], told: Examined, presence: float) -> float:
     reference = told.before if claim.get("film") == "prior" else told.reference
     fills = claim["verdict"] == "supported" and not _denied(claim["finding"], reference)
     return 0.0 if fills else 1.0
+
+
+def _taken_back(finding: Finding, told: Examined) -> bool:
+    """Whether the opposite of `finding` is told, too."""
+    return any(takes_back(claim, finding) for step in told.steps for claim in step.claims)
 
 
 def _denied(name: str, reference: tuple[Finding, ...]) -> bool:

@@ -337,6 +337,12 @@ def _effective(step: prose.Step, reference: Sequence[Finding], spoken: frozenset
     return not any(_opposes(claim, finding) for claim in step.claims for finding in reference)
 
 
+def takes_back(claim: Finding, finding: Finding) -> bool:
+    """Whether a claim says the opposite of a finding; "the lungs are clear" beside an opacity doesn't."""
+    denied = claim if claim.status == "absent" else finding
+    return _opposes(claim, finding) and (claim.name == finding.name or not LEXICON.is_region(denied.name))
+
+
 def _opposes(claim: Finding, finding: Finding) -> bool:
     """Whether a claim says the opposite of a finding of the reference."""
     if (claim.status == "absent") == (finding.status == "absent") or not sides_meet(claim.side, finding.side):
