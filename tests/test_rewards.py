@@ -590,15 +590,15 @@ HOSTILE = {
 }
 
 
+def rewarded(text: str) -> None:
+    judge(record(text))
+    functions.format([text])
+    stated_as(text)
+
+
 @pytest.mark.parametrize("shape", HOSTILE)
 def test_time_is_linear(shape: str) -> None:
     begin, again, end = HOSTILE[shape]
-
-    def rewarded(text: str) -> None:
-        judge(record(text))
-        functions.format([text])
-        stated_as(text)
-
     assert_linear(rewarded, lambda n: begin + again * n + end, 16_000)
 
 
